@@ -1,0 +1,3 @@
+module github.com/pitaya-go/pitaya
+
+go 1.26

@@ -344,14 +344,14 @@ func TestMemoryGroupsTTLExact(t *testing.T) {
 		if _, err := s.Count(ctx, "g0"); err != nil {
 			t.Errorf("a nanosecond before its TTL ends: %v", err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if _, err := s.Count(ctx, "g0"); !errors.Is(err, pitaya.ErrGroupNotFound) {
 			t.Errorf("when its TTL ends: got %v", err)
 		}
 		if err := s.Create(ctx, "g0", 0); err != nil {
 			t.Errorf("cannot be created again when its TTL ends: %v", err)
 		}
-		time.Sleep(100)
+		time.Sleep(100 * time.Nanosecond)
 		synctest.Wait()
 		if n := s.Held(); n != 2 {
 			t.Errorf("%d groups in memory, want the renewed and the new one", n)

@@ -64,7 +64,9 @@ func (e *wsError) Unwrap() error { return ErrProtocol }
 
 // appendWSHeader appends the header of an unmasked, unfragmented frame whose payload of n bytes follows: 2, 4 or 10
 // bytes, RFC 6455 section 5.2.
-func appendWSHeader(dst []byte, op byte, n int) []byte { return appendWSLength(append(dst, wsFin|op), 0, n) }
+func appendWSHeader(dst []byte, op byte, n int) []byte {
+	return appendWSLength(append(dst, wsFin|op), 0, n)
+}
 
 // appendWSLength appends the second byte of a header and the extended length. The shortest form is mandatory.
 func appendWSLength(dst []byte, masked byte, n int) []byte {
@@ -274,7 +276,7 @@ func (r *wsReader) readHeader(b []byte) (n int, violation *wsError) {
 	if !r.client {
 		copy(r.head[:4], h[size-4:size])
 	}
-	if op := h[0] & wsOpcode; op&wsControl == 0 {
+	if op := r.frame & wsOpcode; op&wsControl == 0 { // h may be overwritten by now
 		if op != wsContinuation {
 			r.op = op
 		}

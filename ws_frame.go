@@ -251,6 +251,9 @@ func (r *wsReader) ended() error {
 	return nil
 }
 
+// between reports whether the input so far ends between two messages.
+func (r *wsReader) between() bool { return r.state == wsInHeader && r.held == 0 && r.op == 0 }
+
 // readHeader takes the header that begins in b or before it and returns how much of b belongs to it. Once the header is
 // complete the state is wsInFrame.
 func (r *wsReader) readHeader(b []byte) (n int, violation *wsError) {

@@ -16,6 +16,9 @@ import (
 // [Config.Load]. The key of each is in its comment, without the prefix "pitaya."; docs/configuration.md lists them
 // all. The seams at the end can be set in code only. A server takes a copy, so a Config may be used again.
 type Config struct {
+	// File names the JSON file that [Config.Load] reads (config). Empty means none.
+	File string
+
 	// The server.
 
 	// Type is the server type: the first part of its routes and, in a cluster, what callers choose a server by
@@ -161,7 +164,7 @@ type Config struct {
 	// Groups stores the groups. Nil means memory: each server has its own.
 	Groups GroupStore
 
-	bound *binding // where Bind recorded the settings' origins; nil before
+	origins configOrigins // where the settings are from; nil before Bind
 }
 
 // SlowClientPolicy says what to do with a client that does not read what it is sent.
@@ -219,7 +222,7 @@ type EtcdConfig struct {
 	DialTimeout time.Duration
 	// Prefix stands before each key, slash included (prefix). Empty means "pitaya/".
 	Prefix string
-	// NoPrefix leaves the prefix away. An empty prefix in a file, a variable or a flag means this.
+	// NoPrefix leaves the prefix away. An empty prefix in a file or a flag means this.
 	NoPrefix bool
 	// HeartbeatTTL is how long a server that died stays listed: the time of its lease, in whole seconds
 	// (heartbeat.ttl). Zero means 60 s.
@@ -252,7 +255,7 @@ type EtcdConfig struct {
 type GroupsEtcdConfig struct {
 	Endpoints          []string      // endpoints; empty means localhost:2379
 	Prefix             string        // prefix; empty means "pitaya/"
-	NoPrefix           bool          // leaves the prefix away; an empty prefix outside of code means this
+	NoPrefix           bool          // leaves the prefix away; an empty prefix in a file or a flag means this
 	DialTimeout        time.Duration // dialtimeout; zero means 5 s
 	TransactionTimeout time.Duration // transactiontimeout, for each operation; zero means 5 s
 }
@@ -261,7 +264,7 @@ type GroupsEtcdConfig struct {
 type BindingEtcdConfig struct {
 	Endpoints   []string      // endpoints; empty means localhost:2379
 	Prefix      string        // prefix; empty means "pitaya/"; should be that of discovery
-	NoPrefix    bool          // leaves the prefix away; an empty prefix outside of code means this
+	NoPrefix    bool          // leaves the prefix away; an empty prefix in a file or a flag means this
 	DialTimeout time.Duration // dialtimeout; zero means 5 s
 	LeaseTTL    time.Duration // leasettl, how long a binding outlives its frontend, in whole seconds; zero means 5 h
 }
@@ -365,7 +368,7 @@ type StatsdConfig struct {
 	Enabled  bool    // enabled
 	Host     string  // host, with port; empty means localhost:9125
 	Prefix   string  // prefix of each name; empty means "pitaya."
-	NoPrefix bool    // leaves the prefix away; an empty prefix outside of code means this
+	NoPrefix bool    // leaves the prefix away; an empty prefix in a file or a flag means this
 	Rate     float64 // rate: the share of measurements that is sent, above 0 and up to 1; zero means 1
 }
 
@@ -379,12 +382,12 @@ type CustomMetrics struct {
 
 // CustomMetric declares one metric. Its full name is pitaya_Subsystem_Name.
 type CustomMetric struct {
-	Subsystem  string              `json:"subsystem,omitempty"`
-	Name       string              `json:"name"`
-	Help       string              `json:"help,omitempty"`
-	Labels     []string            `json:"labels,omitempty"`
-	Buckets    []float64           `json:"buckets,omitempty"` // histograms only: upper bounds, rising
-	Objectives map[float64]float64 `json:"-"`                 // summaries only: quantile and its allowed error
+	Subsystem  string     `json:"subsystem,omitempty"`
+	Name       string     `json:"name"`
+	Help       string     `json:"help,omitempty"`
+	Labels     []string   `json:"labels,omitempty"`
+	Buckets    []float64  `json:"buckets,omitempty"`    // histograms only: upper bounds, rising
+	Objectives Objectives `json:"objectives,omitempty"` // summaries only
 }
 
 // WorkerConfig configures reliable RPC (worker). Jobs are kept in NATS JetStream; the settings for Redis are accepted
@@ -411,6 +414,3 @@ type WorkerConfig struct {
 	// RetryMaxRandom is the longest random addition to the pause (retry.maxrandom). Zero means none.
 	RetryMaxRandom time.Duration
 }
-
-// A binding records where the settings of a Config came from.
-type binding struct{}

@@ -166,7 +166,7 @@ func (l *WSListener) acceptLoop() {
 			if l.tlsConfig != nil {
 				c = tls.Server(c, l.tlsConfig)
 			}
-			a.c = &wsConn{Conn: c, in: wsReader{limit: l.o.ReadLimit}, up: &wsUpgrade{l: l}}
+			a.c = &wsConn{Conn: c, In: wsReader{limit: l.o.ReadLimit}, up: &wsUpgrade{l: l}}
 		}
 		select {
 		case l.queue <- a:
@@ -174,6 +174,9 @@ func (l *WSListener) acceptLoop() {
 			if err == nil {
 				c.Close()
 			}
+			return
+		}
+		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 	}
@@ -235,10 +238,10 @@ func (l *WSListener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	raw.SetDeadline(time.Time{})
-	c := &wsConn{Conn: raw, in: wsReader{limit: l.o.ReadLimit}, up: &wsUpgrade{l: l, answer: wsAnswer(r)}}
+	c := &wsConn{Conn: raw, In: wsReader{limit: l.o.ReadLimit}, up: &wsUpgrade{l: l, answer: wsAnswer(r)}}
 	if n := buffered.Reader.Buffered(); n > 0 {
 		ahead, _ := buffered.Reader.Peek(n)
-		c.pending = bytes.Clone(ahead)
+		c.Pending = bytes.Clone(ahead)
 	}
 	if a := l.forwarded(r); a != nil {
 		c.remote.Store(a)
@@ -408,8 +411,8 @@ func wsAnswer(r *http.Request) []byte {
 // Write and Close, and the memory that only those need is never allocated.
 type wsConn struct {
 	net.Conn          // what is below: TCP, TLS, memory
-	in       wsReader // owned by the engine, or guarded by wsStream.rmu
-	pending  []byte   // bytes that came behind the upgrade, not decoded yet; usually nil; owned as in
+	In       wsReader // owned by the engine, or guarded by wsStream.rmu
+	Pending  []byte   // bytes that came behind the upgrade, not decoded yet; usually nil; owned as in
 	client   bool     // immutable; our role: it says whether we mask
 
 	ready  atomic.Bool                 // the upgrade is done
@@ -526,7 +529,7 @@ func (c *wsConn) readRequest(l *WSListener) (*http.Request, error) {
 	if refusal := l.check(r); refusal != nil {
 		return nil, refusal
 	}
-	c.pending = in.rest(br)
+	c.Pending = in.rest(br)
 	return r, nil
 }
 
@@ -590,7 +593,7 @@ func (h *wsHeaderReader) rest(br *bufio.Reader) []byte {
 // and more header lines if there are. RFC 6455 sections 4.1 and 4.2.2. On an error, and when ctx ends before the answer
 // is here, c is closed; an answer that is no upgrade is an error that wraps [ErrProtocol].
 func dialWS(ctx context.Context, c net.Conn, u *url.URL, header http.Header) (net.Conn, error) {
-	ws := &wsConn{Conn: c, in: wsReader{client: true}, client: true}
+	ws := &wsConn{Conn: c, In: wsReader{client: true}, client: true}
 	if err := interruptible(ctx, c, func() error { return ws.request(u, header) }); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("pitaya: websocket: %w", err)
@@ -656,7 +659,7 @@ func (c *wsConn) request(u *url.URL, header http.Header) error {
 		case protocol != "" && !headerHasToken(http.Header{"Offered": offered}, "Offered", protocol):
 			return fmt.Errorf("%w: the answer has a subprotocol that was not offered", ErrProtocol)
 		}
-		c.pending = in.rest(br)
+		c.Pending = in.rest(br)
 		return nil
 	}
 }
@@ -705,9 +708,9 @@ func (c *wsConn) Read(p []byte) (int, error) {
 			return 0, s.rerr
 		case len(p) == 0:
 			return 0, nil
-		case c.pending != nil:
-			b := c.pending
-			c.pending = nil
+		case c.Pending != nil:
+			b := c.Pending
+			c.Pending = nil
 			s.rest = c.decode(s, b)
 			continue
 		}
@@ -715,7 +718,7 @@ func (c *wsConn) Read(p []byte) (int, error) {
 		n, err := c.Conn.Read(p)
 		data := c.decode(s, p[:n])
 		if err != nil && s.rerr == nil && !isTimeout(err) {
-			if err == io.EOF && !c.in.between() {
+			if err == io.EOF && !c.In.between() {
 				err = io.ErrUnexpectedEOF
 			}
 			s.rerr = err
@@ -731,7 +734,7 @@ func (c *wsConn) Read(p []byte) (int, error) {
 
 // decode decodes b, answers what must be answered, and sets rerr at the end. The caller holds rmu.
 func (c *wsConn) decode(s *wsStream, b []byte) []byte {
-	data, err := c.in.decode(b, func(op byte, payload []byte) error {
+	data, err := c.In.decode(b, func(op byte, payload []byte) error {
 		switch op {
 		case wsPing:
 			owed := bytes.Clone(payload)
@@ -746,7 +749,7 @@ func (c *wsConn) decode(s *wsStream, b []byte) []byte {
 	})
 	if err != nil {
 		if violation, ok := errors.AsType[*wsError](err); ok {
-			c.sendClose(s, violation.code)
+			c.sendClose(s, violation.Code)
 		}
 		s.rerr = err
 	}

@@ -124,6 +124,9 @@ type Config struct {
 	DrainTimeout time.Duration
 	// DrainPeriod is how often the wait is logged (session.drain.period). Zero means 5 s.
 	DrainPeriod time.Duration
+	// ShutdownTimeout bounds the end of the server, from the end of Run's context on (shutdown.timeout). The drain of
+	// DrainTimeout comes before it. Zero means 10 s.
+	ShutdownTimeout time.Duration
 	// GroupTick is how often groups in memory that have expired are removed (groups.memory.tickduration). Zero
 	// means 30 s.
 	GroupTick time.Duration

@@ -23,4 +23,4 @@ func (r *wsReader) Decode(b []byte, control func(op byte, payload []byte) error)
 	return r.decode(b, control)
 }
 
-func (e *wsError) Code() uint16 { return e.code }
+func (e *wsError) CloseCode() uint16 { return e.Code }

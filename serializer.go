@@ -22,6 +22,9 @@ type Serializer interface {
 	Unmarshal(data []byte, v any) error
 }
 
+// The errors of both serializers are those of their libraries, as they are: clients get to see the text of an argument
+// that could not be decoded.
+
 // JSON is the [Serializer] named "json". It follows the rules of [encoding/json], with HTML characters escaped.
 type JSON struct{}
 
@@ -29,21 +32,10 @@ type JSON struct{}
 func (JSON) Name() string { return "json" }
 
 // Marshal is [json.Marshal].
-func (JSON) Marshal(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("pitaya: %w", err)
-	}
-	return b, nil
-}
+func (JSON) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
 
 // Unmarshal is [json.Unmarshal]. Empty data is an error.
-func (JSON) Unmarshal(data []byte, v any) error {
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("pitaya: %w", err)
-	}
-	return nil
-}
+func (JSON) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 
 // Protobuf is the [Serializer] named "protobuf". Values must be of type [proto.Message].
 type Protobuf struct{}
@@ -55,23 +47,16 @@ func (Protobuf) Name() string { return "protobuf" }
 func (Protobuf) Marshal(v any) ([]byte, error) {
 	m, ok := v.(proto.Message)
 	if !ok {
-		return nil, fmt.Errorf("pitaya: protobuf serializer: %T is not a proto.Message", v)
+		return nil, fmt.Errorf("protobuf: %T is not a proto.Message", v)
 	}
-	b, err := proto.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("pitaya: %w", err)
-	}
-	return b, nil
+	return proto.Marshal(m)
 }
 
 // Unmarshal is [proto.Unmarshal]. Empty data gives an empty message.
 func (Protobuf) Unmarshal(data []byte, v any) error {
 	m, ok := v.(proto.Message)
 	if !ok || !m.ProtoReflect().IsValid() {
-		return fmt.Errorf("pitaya: protobuf serializer: cannot decode into %T, only into a proto.Message that is not nil", v)
+		return fmt.Errorf("protobuf: cannot decode into %T, only into a proto.Message that is not nil", v)
 	}
-	if err := proto.Unmarshal(data, m); err != nil {
-		return fmt.Errorf("pitaya: %w", err)
-	}
-	return nil
+	return proto.Unmarshal(data, m)
 }

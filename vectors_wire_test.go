@@ -33,6 +33,14 @@ var wireOtherwise = map[string]string{
 	"error_payload/json: coded, empty code":           "the code is never empty: Unity's libpitaya throws without it",
 	"error_payload/protobuf: coded, empty code":       "the code is never empty: Unity's libpitaya throws without it",
 	"error_payload/protobuf: invalid UTF-8 text":      "the text is made valid, so that the client gets its answer",
+
+	"flows/other server type on a standalone server": "every request is answered: PIT-500",
+	"flows/panic with a string":                      "PIT-500 with a generic text and an id: what went wrong is not the client's business",
+	"flows/result that cannot be serialized":         "the answer is flagged as an error",
+	"flows/result that is not a protobuf message":    "the answer is flagged as an error",
+	"flows/kick":                          "the body tells the reason; some clients throw on an empty one",
+	"flows/push-type message from client": "clients do not push: the connection is closed",
+	"flows/ack without handshake":         "it would pass the validators by: the connection is closed",
 }
 
 // testVectors runs check on each vector of a file of testdata/vectors. An error of check means that we do otherwise than

@@ -54,11 +54,11 @@ const (
 
 // A wsError is a violation of RFC 6455 by the peer. It wraps [ErrProtocol].
 type wsError struct {
-	code   uint16 // for the close frame that answers it
-	reason string // short enough for that frame; never contains what the peer sent
+	Code   uint16 // for the close frame that answers it
+	Reason string // short enough for that frame; never contains what the peer sent
 }
 
-func (e *wsError) Error() string { return fmt.Sprintf("pitaya: websocket: %s (%d)", e.reason, e.code) }
+func (e *wsError) Error() string { return fmt.Sprintf("pitaya: websocket: %s (%d)", e.Reason, e.Code) }
 
 func (e *wsError) Unwrap() error { return ErrProtocol }
 

@@ -72,9 +72,8 @@ type Config struct {
 	// ProxyProtocol is whether connections begin with a PROXY protocol header, version 1 or 2
 	// (acceptor.proxyprotocol).
 	ProxyProtocol bool
-	// TrustedProxies are the networks whose PROXY headers and X-Forwarded-For are believed
-	// (acceptor.trustedproxies). Empty means every peer, which is safe only where clients cannot connect around
-	// the proxy.
+	// TrustedProxies are the networks whose PROXY headers are believed (acceptor.trustedproxies). Empty means every
+	// peer, which is safe only where clients cannot connect around the proxy.
 	TrustedProxies []netip.Prefix
 	// RateLimit bounds what one client may send.
 	RateLimit RateLimitConfig

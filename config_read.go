@@ -211,19 +211,27 @@ func ReadEnv(fs *flag.FlagSet, environ []string) error {
 	return errors.Join(b.setAll(OriginEnv, given), joinUnknown(unknown))
 }
 
-// isServiceLink is whether a variable is one of those that Kubernetes sets for each service of the namespace.
+// isServiceLink is whether a variable is one of those that Kubernetes sets for each service of the namespace: for a
+// service NAME with port 80 these are NAME_SERVICE_HOST, NAME_SERVICE_PORT, one more for each port that has a name,
+// NAME_PORT with an address, NAME_PORT_80_TCP, and that with _PROTO, _PORT and _ADDR.
 func isServiceLink(name, value string) bool {
 	if strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") {
 		return true
+	}
+	base := name
+	for _, part := range []string{"_PROTO", "_PORT", "_ADDR"} {
+		if s, ok := strings.CutSuffix(name, part); ok {
+			base = s
+			break
+		}
 	}
 	for _, proto := range []string{"TCP", "UDP", "SCTP"} {
 		if strings.HasSuffix(name, "_PORT") && strings.HasPrefix(value, strings.ToLower(proto)+"://") {
 			return true
 		}
-		// NAME_PORT_80_TCP, NAME_PORT_80_TCP_ADDR, …
-		if before, after, ok := strings.Cut(name, "_"+proto); ok && (after == "" || after[0] == '_') {
-			i := strings.LastIndex(before, "_PORT_")
-			if i >= 0 && strings.Trim(before[i+len("_PORT_"):], "0123456789") == "" {
+		if s, ok := strings.CutSuffix(base, "_"+proto); ok {
+			port := s[strings.LastIndexByte(s, '_')+1:]
+			if strings.HasSuffix(strings.TrimSuffix(s, port), "_PORT_") && strings.Trim(port, "0123456789") == "" {
 				return true
 			}
 		}
@@ -266,13 +274,13 @@ func ReadConfig(fs *flag.FlagSet, r io.Reader) error {
 	if err := json.Unmarshal(data, &root); err != nil { // checks the whole, its depth too
 		line := 1
 		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-			line = lineAt(data, int(syntax.Offset))
+			line = configLine(data, int(syntax.Offset))
 		}
 		return fmt.Errorf("pitaya: %s:%d: %w", file, line, err)
 	}
 	start := len(data) - len(bytes.TrimLeft(data, " \t\r\n"))
 	if root[0] != '{' {
-		return fmt.Errorf("pitaya: %s:%d: not a JSON object", file, lineAt(data, start))
+		return fmt.Errorf("pitaya: %s:%d: not a JSON object", file, configLine(data, start))
 	}
 
 	w := configWalk{b: b, file: file, data: data}
@@ -280,7 +288,7 @@ func ReadConfig(fs *flag.FlagSet, r io.Reader) error {
 	return errors.Join(b.setAll(OriginFile, w.given), errors.Join(w.errs...), joinUnknown(w.unknown))
 }
 
-func lineAt(data []byte, offset int) int {
+func configLine(data []byte, offset int) int {
 	return 1 + bytes.Count(data[:min(max(offset, 0), len(data))], []byte("\n"))
 }
 
@@ -336,9 +344,9 @@ func (w *configWalk) object(obj json.RawMessage, offset int, prefix string) {
 		case w.b.groups[lower] && m.value[0] == '{':
 			w.object(m.value, m.offset, full+".")
 		case w.b.groups[lower]:
-			w.errs = append(w.errs, fmt.Errorf("pitaya: %s: %s is a group of settings, so it must be an object", source, clip(full)))
+			w.errs = append(w.errs, fmt.Errorf("pitaya: %s: %s is a group of settings, so it must be an object", source, full))
 		default:
-			w.unknown = append(w.unknown, w.b.unknown(source+": "+clip(full), lower, len(w.unknown), nil))
+			w.unknown = append(w.unknown, w.b.unknown(source+": "+clipConfig(full), lower, len(w.unknown), nil))
 		}
 	}
 }
@@ -395,7 +403,7 @@ func jsonAsText(v configValue, value json.RawMessage) (string, error) {
 		}
 	}
 	if !ok {
-		return "", fmt.Errorf("wrong type: the setting is a %s", v.kind())
+		return "", fmt.Errorf("wrong type, want %s", v.kind())
 	}
 	return string(value), nil
 }
@@ -532,7 +540,7 @@ func (b *configBinding) checkArgs(fs *flag.FlagSet, args []string) ([]string, er
 				args[i] += "=" + value
 			}
 		default:
-			unknown = append(unknown, b.unknown("-"+clip(name), lower, len(unknown), nil))
+			unknown = append(unknown, b.unknown("-"+clipConfig(name), lower, len(unknown), nil))
 		}
 	}
 	return args, joinUnknown(unknown)

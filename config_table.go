@@ -154,7 +154,7 @@ func (c *Config) table() []configSection {
 			{name: "modules.bindingstorage.etcd.dialtimeout", value: duration(&c.BindingEtcd.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect", unused: true},
 			{name: "modules.bindingstorage.etcd.leasettl", value: wholeSeconds(&c.BindingEtcd.LeaseTTL, 5*time.Hour, zeroRefused), help: "how long a binding outlives its frontend, in whole seconds", unused: true},
 		}},
-		{"Discovery in etcd", later([]configKey{
+		{"Discovery in etcd", unusedKeys([]configKey{
 			{name: "cluster.sd.etcd.endpoints", value: configList{&c.Etcd.Endpoints, etcd}, address: true, help: "addresses of etcd"},
 			{name: "cluster.sd.etcd.user", value: text(&c.Etcd.User, ""), help: "user; used if the password is set too"},
 			{name: "cluster.sd.etcd.pass", value: text(&c.Etcd.Password, ""), help: "password", secret: true},
@@ -182,14 +182,14 @@ func (c *Config) table() []configSection {
 			configKey{name: "buffer.push", value: number(&c.NATSServer.BufferPush, 100, zeroRefused), help: "incoming pushes that may wait", aliases: []string{"buffer.cluster.rpc.server.nats.push"}},
 			configKey{name: "services", value: number(&c.NATSServer.Services, 30, zeroRefused), help: "incoming calls that are served at once", aliases: []string{"concurrency.remote.service"}},
 		)},
-		{"RPC over gRPC, and RPC to the own server", later([]configKey{
+		{"RPC over gRPC, and RPC to the own server", unusedKeys([]configKey{
 			{name: "cluster.rpc.client.grpc.requesttimeout", value: duration(&c.GRPC.RequestTimeout, 5*time.Second, zeroRefused), help: "longest time for a call without an earlier deadline"},
 			{name: "cluster.rpc.client.grpc.dialtimeout", value: duration(&c.GRPC.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect"},
 			{name: "cluster.rpc.client.grpc.lazyconnection", value: on(&c.GRPC.LazyConnection), help: "connect at the first call"},
 			{name: "cluster.rpc.server.grpc.port", value: port(&c.GRPC.Port, 3434), help: "port for calls from other servers"},
 			{name: "cluster.rpc.server.loopbackenabled", value: off(&c.NoLoopback), help: "serve RPCs to the own type or id in the process, instead of refusing them", pitaya: "false"},
 		})},
-		{"Metrics", later([]configKey{
+		{"Metrics", unusedKeys([]configKey{
 			{name: "metrics.period", value: duration(&c.Metrics.Period, 15*time.Second, zeroRefused), help: "how often gauges are measured"},
 			{name: "metrics.game", value: text(&c.Metrics.Game, ""), help: `value of the label "game"`},
 			{name: "metrics.constlabels", value: configMap{&c.Metrics.ConstLabels}, help: "labels of all metrics, with their values", aliases: []string{"metrics.constLabels", "metrics.consttags", "metrics.constTags", "metrics.tags"}},
@@ -202,7 +202,7 @@ func (c *Config) table() []configSection {
 			{name: "metrics.statsd.prefix", value: prefix(&c.Metrics.Statsd.Prefix, &c.Metrics.Statsd.NoPrefix, "pitaya."), help: "prefix of names"},
 			{name: "metrics.statsd.rate", value: configShare{&c.Metrics.Statsd.Rate}, help: "share of measurements that is sent, up to 1"},
 		})},
-		{"Reliable RPC", later([]configKey{
+		{"Reliable RPC", unusedKeys([]configKey{
 			{name: "worker.namespace", value: text(&c.Worker.Namespace, ""), help: "keeps the jobs of several games apart"},
 			{name: "worker.concurrency", value: number(&c.Worker.Concurrency, 1, zeroRefused), help: "jobs that run at once"},
 			{name: "worker.retry.enabled", value: off(&c.Worker.NoRetry), help: "try failed jobs again"},
@@ -218,8 +218,8 @@ func (c *Config) table() []configSection {
 	}
 }
 
-// later marks keys that nothing reads yet.
-func later(keys []configKey) []configKey {
+// unusedKeys marks keys that nothing reads yet.
+func unusedKeys(keys []configKey) []configKey {
 	for i := range keys {
 		keys[i].unused = true
 	}
@@ -246,10 +246,17 @@ var (
 	originWords     = [...]string{"default", "code", "file", "environment", "flag"}
 )
 
+// String returns the word that stands for p in settings.
 func (p SlowClientPolicy) String() string { return enumWord(p, 0, slowClientWords[:]) }
-func (p PushCodes) String() string        { return enumWord(p, 0, pushCodesWords[:]) }
-func (t SerializerType) String() string   { return enumWord(t, SerializerJSON, serializerWords[:]) }
-func (o Origin) String() string           { return enumWord(o, 0, originWords[:]) }
+
+// String returns the word that stands for p in settings.
+func (p PushCodes) String() string { return enumWord(p, 0, pushCodesWords[:]) }
+
+// String returns the word that stands for t in settings, which is the serializer's name.
+func (t SerializerType) String() string { return enumWord(t, SerializerJSON, serializerWords[:]) }
+
+// String returns "default", "code", "file", "environment" or "flag".
+func (o Origin) String() string { return enumWord(o, 0, originWords[:]) }
 
 // checkServerType says what is wrong with a server type, which is part of routes, NATS subjects and etcd keys.
 func checkServerType(s string) error {
@@ -488,11 +495,11 @@ func (k *configKey) error(r configRecord, text string, err error) error {
 	if r.origin != OriginFlag { // the source of a flag is its key
 		source += ": " + configPrefix + k.name
 	}
-	return fmt.Errorf("pitaya: %s = %q: %w", source, clip(k.show(text)), err)
+	return fmt.Errorf("pitaya: %s = %q: %w", source, clipConfig(k.show(text)), err)
 }
 
-// clip shortens what was read from outside for a message.
-func clip(s string) string {
+// clipConfig shortens what was read from outside for a message.
+func clipConfig(s string) string {
 	const most = 120
 	if len(s) <= most {
 		return s

@@ -21,8 +21,8 @@ import (
 
 var updateConfigDocs = flag.Bool("update", false, "rewrite docs/configuration.md")
 
-// bound returns a Config and the flag set it is bound to.
-func bound(t testing.TB) (*pitaya.Config, *flag.FlagSet) {
+// bindConfig returns a Config and the flag set it is bound to.
+func bindConfig(t testing.TB) (*pitaya.Config, *flag.FlagSet) {
 	t.Helper()
 	cfg := new(pitaya.Config)
 	fs := flag.NewFlagSet("game", flag.ContinueOnError)
@@ -31,8 +31,8 @@ func bound(t testing.TB) (*pitaya.Config, *flag.FlagSet) {
 	return cfg, fs
 }
 
-// setting returns the setting with that key.
-func setting(t testing.TB, cfg *pitaya.Config, key string) pitaya.Setting {
+// configSetting returns the setting with that key.
+func configSetting(t testing.TB, cfg *pitaya.Config, key string) pitaya.Setting {
 	t.Helper()
 	for _, s := range cfg.Settings() {
 		if s.Key == key {
@@ -259,7 +259,7 @@ func TestConfigKeys(t *testing.T) {
 		}
 		for _, way := range ways {
 			t.Run(tt.name+"/"+way.name, func(t *testing.T) {
-				cfg, fs := bound(t)
+				cfg, fs := bindConfig(t)
 				if err := way.set(fs); err != nil {
 					t.Fatal(err)
 				}
@@ -277,7 +277,7 @@ func TestConfigKeys(t *testing.T) {
 				}
 				// What is printed can be given back.
 				if set[0].Value != "***" {
-					again, fs := bound(t)
+					again, fs := bindConfig(t)
 					if err := fs.Set(key, set[0].Value); err != nil {
 						t.Fatal(err)
 					}
@@ -364,7 +364,7 @@ func TestConfigDefaults(t *testing.T) {
 		off.Etcd.Prefix != "" || off.NATSClient.MaxReconnects != 0 {
 		t.Errorf("with defaults: %+v", off)
 	}
-	if s := setting(t, &off, "pitaya.heartbeat.interval"); s.Value != "0s" || s.Origin != pitaya.OriginCode {
+	if s := configSetting(t, &off, "pitaya.heartbeat.interval"); s.Value != "0s" || s.Origin != pitaya.OriginCode {
 		t.Errorf("%v", s)
 	}
 
@@ -410,19 +410,19 @@ func TestConfigPrecedence(t *testing.T) {
 					origin, value = steps[i].origin, steps[i].value
 				}
 			}
-			if s := setting(t, cfg, key); cfg.Heartbeat != value || s.Origin != origin {
+			if s := configSetting(t, cfg, key); cfg.Heartbeat != value || s.Origin != origin {
 				t.Errorf("%v, want %v from %v", s, value, origin)
 			}
 			// What is set in code afterwards counts, and says so.
 			cfg.Heartbeat = 9 * time.Second
-			if s := setting(t, cfg, key); s.Value != "9s" || s.Origin != pitaya.OriginCode {
+			if s := configSetting(t, cfg, key); s.Value != "9s" || s.Origin != pitaya.OriginCode {
 				t.Errorf("%v after setting the field", s)
 			}
 		})
 	}
 
 	t.Run("later file", func(t *testing.T) {
-		cfg, fs := bound(t)
+		cfg, fs := bindConfig(t)
 		for _, doc := range []string{`{"pitaya.conn.max": 1, "pitaya.session.unique": false}`, `{"pitaya.conn.max": 2}`} {
 			if err := pitaya.ReadConfig(fs, strings.NewReader(doc)); err != nil {
 				t.Fatal(err)
@@ -539,11 +539,11 @@ func TestReadConfig(t *testing.T) {
 				`settings:3: pitaya.groups.etcd.endpoints = "[1]": must be a list of texts`,
 				`settings:2: pitaya.metrics.constlabels = "{\"a\": []}": "a" is not a text`,
 				`settings:3: pitaya.metrics.custom = "{\"timers\": []}": json: unknown field "timers"`,
-				`settings:1: pitaya.handler.slow = "true": wrong type: the setting is a duration`,
+				`settings:1: pitaya.handler.slow = "true": wrong type, want duration`,
 				`settings:1: pitaya.session is a group of settings, so it must be an object`,
-				`settings:2: pitaya.server.type = "7": wrong type: the setting is a text`,
-				`settings:2: pitaya.cluster.sd.etcd.endpoints = "{}": wrong type: the setting is a list`,
-				`settings:3: pitaya.worker.redis.password = "***": wrong type: the setting is a text`,
+				`settings:2: pitaya.server.type = "7": wrong type, want text`,
+				`settings:2: pitaya.cluster.sd.etcd.endpoints = "{}": wrong type, want list`,
+				`settings:3: pitaya.worker.redis.password = "***": wrong type, want text`,
 			},
 		},
 		{
@@ -582,7 +582,7 @@ func TestReadConfig(t *testing.T) {
 		{name: "the file's own name", doc: `{"pitaya.config": "other.json"}`, err: []string{"settings:1: pitaya.config cannot be set in a file"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg, fs := bound(t)
+			cfg, fs := bindConfig(t)
 			checkErrorLines(t, pitaya.ReadConfig(fs, strings.NewReader(tt.doc)), tt.err)
 			if tt.err != nil {
 				return
@@ -618,7 +618,7 @@ func checkErrorLines(t *testing.T, err error, want []string) {
 }
 
 func TestReadConfigManyUnknown(t *testing.T) {
-	_, fs := bound(t)
+	_, fs := bindConfig(t)
 	var b strings.Builder
 	for i := range 1000 {
 		fmt.Fprintf(&b, `, "pitaya.x%d": 1`, i)
@@ -644,6 +644,7 @@ func TestReadEnv(t *testing.T) {
 			env: []string{
 				"PITAYA_SERVICE_HOST=10.0.0.1", "PITAYA_SERVICE_PORT=80", "PITAYA_SERVICE_PORT_WS=80", "PITAYA_PORT=tcp://10.0.0.1:80",
 				"PITAYA_PORT_80_TCP=tcp://10.0.0.1:80", "PITAYA_CHAT_PORT_80_TCP_ADDR=10.0.0.1", "PITAYA_CHAT_PORT_80_UDP_PROTO=udp",
+				"PITAYA_TCP_PORT=tcp://10.0.0.1:80", "PITAYA_TCP_PORT_80_TCP=tcp://10.0.0.1:80", "PITAYA_TCP_PORT_80_TCP_PORT=80",
 				"PITAYA_METRICS_PROMETHEUS_PORT=tcp://10.0.0.1:9090",
 			},
 			want: "9090",
@@ -664,9 +665,9 @@ func TestReadEnv(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg, fs := bound(t)
+			cfg, fs := bindConfig(t)
 			checkErrorLines(t, pitaya.ReadEnv(fs, tt.env), tt.err)
-			if s := setting(t, cfg, "pitaya.metrics.prometheus.port"); s.Value != tt.want {
+			if s := configSetting(t, cfg, "pitaya.metrics.prometheus.port"); s.Value != tt.want {
 				t.Errorf("%v, want %s", s, tt.want)
 			}
 		})
@@ -717,7 +718,7 @@ func TestConfigLoad(t *testing.T) {
 				if c.MaxConns != 7 || c.HandlerTimeout != 2*time.Second || c.Heartbeat != 5*time.Second || c.DrainTimeout != time.Minute || c.Metrics.ConstLabels["a"] != "b" {
 					t.Errorf("got\n%v", c)
 				}
-				if s := setting(t, &c, "pitaya.conn.max"); s.Source != file+":2" {
+				if s := configSetting(t, &c, "pitaya.conn.max"); s.Source != file+":2" {
 					t.Errorf("%v", s)
 				}
 			})
@@ -778,7 +779,7 @@ func TestConfigLoad(t *testing.T) {
 		}
 	})
 	t.Run("bound before", func(t *testing.T) {
-		cfg, fs := bound(t)
+		cfg, fs := bindConfig(t)
 		if err := cfg.Load(fs, []string{"-pitaya.conn.max=1"}, nil); err != nil || cfg.MaxConns != 1 {
 			t.Errorf("%v, %d", err, cfg.MaxConns)
 		}
@@ -786,7 +787,7 @@ func TestConfigLoad(t *testing.T) {
 }
 
 func TestFlagError(t *testing.T) {
-	_, fs := bound(t)
+	_, fs := bindConfig(t)
 	err := fs.Parse([]string{"-pitaya.heartbeat.interval", "30"})
 	if want := `invalid value "30" for flag -pitaya.heartbeat.interval: a duration needs a unit, such as "30s"`; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
@@ -915,8 +916,8 @@ if err := cfg.Load(flag.CommandLine, os.Args[1:], os.Environ()); err != nil {
 }
 ` + "```" + `
 
-- **File**: named by ` + "`-pitaya.config`, `PITAYA_CONFIG` or `Config.File`" + `. Keys are members of nested objects, names with dots,
-  or a mixture: ` + "`{\"pitaya\": {\"heartbeat\": {\"interval\": \"10s\"}, \"conn.max\": 5000}}`" + `. Case does not matter. What is
+- **File**: named by ` + "`-pitaya.config`, `PITAYA_CONFIG` or `Config.File`" + `. A key is written as nested objects, as one name with dots,
+  or as a mixture: ` + "`{\"pitaya\": {\"heartbeat\": {\"interval\": \"10s\"}, \"conn.max\": 5000}}`" + `. Case does not matter. What is
   not below ` + "`pitaya`" + ` belongs to the game and is ignored. ` + "`null`" + ` leaves a setting as it is.
 - **Environment**: the key in upper case with underscores for the dots, ` + "`PITAYA_HEARTBEAT_INTERVAL=10s`" + `. Empty means not
   set. The variables that Kubernetes makes for services are left alone.
@@ -926,7 +927,8 @@ A name below ` + "`pitaya.`" + ` that does not exist is an error that names the 
 of range; all mistakes are reported at once. ` + "`fmt.Print(cfg)`" + ` shows the values in force and where each is from, without
 passwords.
 
-- **duration**: ` + "`500ms`, `30s`, `1m30s`" + `. A number without a unit is an error, except where numbers of seconds are documented.
+- **duration**: ` + "`500ms`, `30s`, `1m30s`" + `. A number without a unit is an error, except where
+  numbers of seconds are documented.
 - **bytes**: a number, or a number with ` + "`KiB`, `MiB` or `GiB`" + `.
 - **list**: a JSON list, or texts with commas between.
 - **map**: a JSON object, or ` + "`name=value`" + ` with commas between. The names in it keep their case.
@@ -972,7 +974,7 @@ func FuzzReadConfig(f *testing.F) {
 	f.Add([]byte(`{"pitaya": {"cluster.sd.etcd.endpoints": ["[::1]:1"]}}`), "PITAYA_CLUSTER_SD_ETCD_ENDPOINTS", "[::1]:1,a")
 	f.Add([]byte(`{"pitaya": {"acceptor.trustedproxies": "10.0.0.0/8", "metrics.statsd.rate": 1e-9}}`), "PITAYA_HEARTBEAT_INTERVAL", "1h0m1s")
 	f.Fuzz(func(t *testing.T, doc []byte, name, value string) {
-		cfg, fs := bound(t)
+		cfg, fs := bindConfig(t)
 		err := errors.Join(pitaya.ReadConfig(fs, bytes.NewReader(doc)), pitaya.ReadEnv(fs, []string{name + "=" + value}))
 		if err != nil {
 			if len(err.Error()) > 1<<20 {
@@ -981,7 +983,7 @@ func FuzzReadConfig(f *testing.F) {
 			return
 		}
 		// What was read is printed in a form that gives the same settings back.
-		again, fs := bound(t)
+		again, fs := bindConfig(t)
 		for _, s := range cfg.Settings() {
 			if s.Origin == pitaya.OriginDefault || strings.Contains(s.Value, "***") {
 				continue
@@ -989,7 +991,7 @@ func FuzzReadConfig(f *testing.F) {
 			if err := fs.Set(s.Key, s.Value); err != nil {
 				t.Errorf("%v cannot be set again: %v", s, err)
 			}
-			if got := setting(t, again, s.Key); got.Value != s.Value {
+			if got := configSetting(t, again, s.Key); got.Value != s.Value {
 				t.Errorf("%v, set again: %v", s, got)
 			}
 		}

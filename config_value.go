@@ -591,7 +591,7 @@ func (v configCustom) set(text string) error {
 		seen := make(map[string]bool)
 		for _, mem := range jsonMembers([]byte(text), 0) {
 			if name := strings.ToLower(mem.name); seen[name] {
-				return fmt.Errorf("has %q twice", clip(name))
+				return fmt.Errorf("has %q twice", clipConfig(name))
 			} else {
 				seen[name] = true
 			}

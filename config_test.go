@@ -89,6 +89,7 @@ var configKeys = []struct {
 	{"session.unique", "false", `false`, func(c *pitaya.Config) any { return c.NoUniqueSession }, true},
 	{"session.maxuidlength", "64", `64`, func(c *pitaya.Config) any { return c.MaxUIDLength }, 64},
 	{"session.drain.enabled", "true", `true`, func(c *pitaya.Config) any { return c.DrainEnabled }, true},
+	{"shutdown.timeout", "3s", "", func(c *pitaya.Config) any { return c.ShutdownTimeout }, 3 * time.Second},
 	{"session.drain.timeout", "1h", "", func(c *pitaya.Config) any { return c.DrainTimeout }, time.Hour},
 	{"session.drain.period", "1s", "", func(c *pitaya.Config) any { return c.DrainPeriod }, time.Second},
 

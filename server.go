@@ -310,7 +310,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // shutdownAfter is Shutdown for a context that has ended.
 func (s *Server) shutdownAfter(ctx context.Context) error {
-	limit := cmp.Or(s.cfg.ShutdownTimeout, 10*time.Second)
+	limit := s.cfg.ShutdownTimeout
 	if s.cfg.DrainEnabled {
 		limit += s.cfg.DrainTimeout
 	}

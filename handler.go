@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"go/token"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -88,15 +89,45 @@ type registry struct {
 	serverType string
 	entries    map[string]*handlerEntry // by full route and by the short one
 	services   map[string]bool
+	remotes    map[string]bool // services of remotes
 	components components
+	remote     components // those that are remotes only
 }
 
-func newRegistry(serverType string) *registry {
+func newRegistry() *registry {
 	return &registry{
-		serverType: serverType,
-		entries:    make(map[string]*handlerEntry),
-		services:   make(map[string]bool),
+		entries:  make(map[string]*handlerEntry),
+		services: make(map[string]bool),
+		remotes:  make(map[string]bool),
 	}
+}
+
+// setServerType sets the first part of all full routes, also of those that are
+// there already. An error leaves everything as it is.
+func (r *registry) setServerType(serverType string) error {
+	typed := newRegistry()
+	typed.serverType = serverType
+	var errs []error
+	for route, e := range r.entries {
+		if route == e.Route {
+			continue
+		}
+		service, method, _ := strings.Cut(route, ".")
+		if err := typed.fits(service, method); err != nil {
+			errs = append(errs, fmt.Errorf("pitaya: server type %q: %w", serverType, err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	for route, e := range r.entries {
+		if route != e.Route {
+			service, method, _ := strings.Cut(route, ".")
+			typed.put(service, method, e)
+		}
+	}
+	r.serverType, r.entries = serverType, typed.entries
+	return nil
 }
 
 var (
@@ -112,43 +143,80 @@ func (r *registry) register(value any, opts []RegisterOption) error {
 	for _, opt := range opts {
 		opt(&o)
 	}
+	s, err := o.examine(value, "handler", r.services, handlerOf)
+	if err != nil {
+		return err
+	}
+	for _, method := range slices.Sorted(maps.Keys(s.Methods)) {
+		s.Methods[method].apply(&o)
+		if err := r.fits(s.Name, method); err != nil {
+			s.mistake("%w", err)
+		}
+	}
+	if len(s.errs) > 0 {
+		return errors.Join(s.errs...)
+	}
+	r.services[s.Name] = true
+	r.components.add(s.Name, value)
+	r.remote.remove(value)
+	for method, e := range s.Methods {
+		r.put(s.Name, method, e)
+	}
+	return nil
+}
+
+// service is what registration finds out about a component.
+type service struct {
+	Name    string
+	Methods map[string]*handlerEntry // by the names that they get
+
+	of   reflect.Type
+	errs []error
+}
+
+func (s *service) mistake(format string, args ...any) {
+	s.errs = append(s.errs, fmt.Errorf("pitaya: register "+s.of.String()+": "+format, args...))
+}
+
+// examine finds the methods of a component that qualify, which shape decides
+// as handlerOf does. Mistakes are collected in the result; there is an error
+// only if there is no component to look at. taken are the names of services
+// that are there already.
+func (o *registration) examine(value any, noun string, taken map[string]bool,
+	shape func(reflect.Value, reflect.Method) (*handlerEntry, string)) (*service, error) {
 	v := reflect.ValueOf(value)
 	if !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
-		return errors.New("pitaya: register: no component given")
+		return nil, errors.New("pitaya: register: no component given")
 	}
 	t := v.Type()
+	s := &service{Methods: make(map[string]*handlerEntry), of: t}
 	typeName := t.Name()
 	if t.Kind() == reflect.Pointer {
 		typeName = t.Elem().Name()
 	}
-	var errs []error
-	mistake := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("pitaya: register "+t.String()+": "+format, args...))
-	}
 	if !token.IsExported(typeName) {
-		mistake("the type is not exported")
+		s.mistake("the type is not exported")
 	}
-	name := typeName
+	s.Name = typeName
 	if o.Name != "" {
-		name = o.Name
+		s.Name = o.Name
 	}
-	if err := checkRoutePart(name); err != nil {
-		mistake("service name %q: %w", name, err)
+	if err := checkRoutePart(s.Name); err != nil {
+		s.mistake("service name %q: %w", s.Name, err)
 	}
-	if r.services[name] {
-		mistake("there is a service with the name %q already", name)
+	if taken[s.Name] {
+		s.mistake("there is a service with the name %q already", s.Name)
 	}
-	found := make(map[string]*handlerEntry)
 	near := 0
 	for m := range t.Methods() {
 		if slices.Contains(o.Skip, m.Name) {
 			continue
 		}
-		e, reason := handlerOf(v, m)
+		e, reason := shape(v, m)
 		if e == nil {
 			if reason != "" {
 				near++
-				mistake("method %s is no handler: %s", m.Name, reason)
+				s.mistake("method %s is no %s: %s", m.Name, noun, reason)
 			}
 			continue
 		}
@@ -157,40 +225,26 @@ func (r *registry) register(value any, opts []RegisterOption) error {
 			method = o.Rename(method)
 		}
 		if err := checkRoutePart(method); err != nil {
-			mistake("method %s: name %q: %w", m.Name, method, err)
+			s.mistake("method %s: name %q: %w", m.Name, method, err)
 		}
-		if found[method] != nil {
-			mistake("two methods have the name %q", method)
+		if s.Methods[method] != nil {
+			s.mistake("two methods have the name %q", method)
 		}
-		found[method] = e
+		s.Methods[method] = e
 	}
-	if len(found) == 0 && near == 0 {
+	if len(s.Methods) == 0 && near == 0 {
 		hint := ""
 		if t.Kind() != reflect.Pointer && reflect.PointerTo(t).NumMethod() > t.NumMethod() {
 			hint = " (its pointer has more methods: register a pointer)"
 		}
-		mistake("it has no method that is a handler%s", hint)
+		s.mistake("it has no method that is a %s%s", noun, hint)
 	}
 	for _, skip := range o.Skip {
 		if _, ok := t.MethodByName(skip); !ok {
-			mistake("there is no method %s to skip", skip)
+			s.mistake("there is no method %s to skip", skip)
 		}
 	}
-	for method, e := range found {
-		e.apply(&o)
-		if err := r.fits(name, method); err != nil {
-			mistake("%w", err)
-		}
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	r.services[name] = true
-	r.components.list = append(r.components.list, component{Name: name, Value: value})
-	for method, e := range found {
-		r.put(name, method, e)
-	}
-	return nil
+	return s, nil
 }
 
 // registerFunc adds one handler under a route of two or three parts.

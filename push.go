@@ -23,6 +23,18 @@ func (e *UndeliveredError) Unwrap() error { return e.Err }
 // ErrUserNotFound is the reason for a user that no session is bound to.
 var ErrUserNotFound = errors.New("pitaya: user not found")
 
+// unreached returns the users that err, of a push or kick to uids, is about:
+// those that it names or else all.
+func unreached(err error, uids []string) []string {
+	if u, ok := errors.AsType[*UndeliveredError](err); ok {
+		return u.UIDs
+	}
+	if err != nil {
+		return uids
+	}
+	return nil
+}
+
 // undelivered collects who was not reached.
 type undelivered struct {
 	uids []string

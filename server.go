@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -18,7 +20,8 @@ import (
 // [NewServer], set up by the methods that say so, and then runs once, in
 // [Server.Run]. Any number of servers can live in one process.
 type Server struct {
-	// Immutable.
+	// Immutable, but for what configure sets before anything else is done with
+	// the server.
 	cfg      Config // defaults filled in
 	log      *slog.Logger
 	registry *registry
@@ -40,7 +43,9 @@ type Server struct {
 	onBind     []func(context.Context, *Session) error
 	onAfter    []func(context.Context, *Session) error
 	onClose    []func(*Session)
-	host       *sessionHost // set when the server starts
+	routes     map[string]RoutingFunc // by server type
+	quit       context.CancelFunc     // ends Run; set when the server starts
+	host       *sessionHost           // set when the server starts
 	listeners  map[net.Listener]bool
 	perIP      map[string]int // open connections by address, where Config.MaxConnsPerIP is set
 	err        error          // what Shutdown returned
@@ -73,36 +78,64 @@ var ErrServerNotRunning = errors.New("pitaya: server is not running")
 // NewServer returns a server with the given settings. Mistakes in them are
 // returned all at once. Nothing is opened or connected before [Server.Run].
 func NewServer(cfg Config) (*Server, error) {
-	if err := cfg.Validate(); err != nil {
+	s := newServer()
+	if err := s.configure(cfg); err != nil {
 		return nil, err
 	}
-	cfg = cfg.withDefaults()
-	if cfg.ID == "" {
-		cfg.ID = rand.Text()
-	}
-	if !cfg.Frontend && len(cfg.Listeners) > 0 {
-		return nil, errors.New("pitaya: a backend has no listeners for clients")
-	}
+	return s, nil
+}
+
+// newServer returns a server without settings.
+func newServer() *Server {
 	s := &Server{
-		cfg:       cfg,
-		log:       cmp.Or(cfg.Logger, slog.Default()),
-		registry:  newRegistry(cfg.Type),
+		log:       slog.Default(),
+		registry:  newRegistry(),
 		table:     newSessionTable(),
-		groups:    cfg.Groups,
+		groups:    NewMemoryGroups(),
 		ready:     make(chan struct{}),
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
 		listeners: make(map[net.Listener]bool),
 		perIP:     make(map[string]int),
-	}
-	if s.groups == nil {
-		s.groups = NewMemoryGroups()
+		routes:    make(map[string]RoutingFunc),
 	}
 	s.modules = newModules(s.log)
 	s.timers = newTimers(func(f func()) { go f() }, s.log)
 	s.serveCtx, s.stopping = context.WithCancelCause(context.Background())
-	return s, nil
+	return s
 }
+
+// configure gives the server its settings. What was set up before stays: the
+// default server can be set up in any order.
+func (s *Server) configure(cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	cfg = cfg.withDefaults()
+	cfg.Listeners = slices.Concat(s.cfg.Listeners, cfg.Listeners)
+	if !cfg.Frontend && len(cfg.Listeners) > 0 {
+		return errBackendListener
+	}
+	if cfg.Serializer == nil {
+		cfg.Serializer = s.cfg.Serializer
+	}
+	if cfg.ID == "" {
+		cfg.ID = rand.Text()
+	}
+	if err := s.registry.setServerType(cfg.Type); err != nil {
+		return err
+	}
+	if cfg.Groups != nil {
+		s.groups = cfg.Groups
+	}
+	s.cfg = cfg
+	s.log = cmp.Or(cfg.Logger, slog.Default())
+	s.modules.logger, s.timers.logger = s.log, s.log
+	return nil
+}
+
+// errBackendListener refuses acceptors on a server that has no clients.
+var errBackendListener = errors.New("pitaya: a backend has no listeners for clients")
 
 // ID returns the server's id.
 func (s *Server) ID() string { return s.cfg.ID }
@@ -110,20 +143,43 @@ func (s *Server) ID() string { return s.cfg.ID }
 // Type returns the server's type, the first part of its routes.
 func (s *Server) Type() string { return s.cfg.Type }
 
+// Info describes the server as others of its cluster see it.
+func (s *Server) Info() *ServerInfo {
+	hostname, _ := os.Hostname()
+	return &ServerInfo{
+		ID:       s.cfg.ID,
+		Type:     s.cfg.Type,
+		Metadata: maps.Clone(s.cfg.Metadata),
+		Hostname: hostname,
+		Frontend: s.cfg.Frontend,
+	}
+}
+
 // setUp runs f if the server can still be set up. What goes wrong is returned,
 // and again from Run, so that a program that does not look at each result
 // still does not start with half of its handlers.
 func (s *Server) setUp(f func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state != serverNew {
-		return ErrServerRunning
+	if err := s.newLocked(); err != nil {
+		return err
 	}
 	err := f()
 	if err != nil {
 		s.mistakes = append(s.mistakes, err)
 	}
 	return err
+}
+
+// newLocked returns an error unless the server is being set up.
+func (s *Server) newLocked() error {
+	switch s.state {
+	case serverNew:
+		return nil
+	case serverClosing:
+		return ErrServerClosed
+	}
+	return ErrServerRunning
 }
 
 // Register makes the methods of a component handlers of client messages. Which
@@ -133,6 +189,53 @@ func (s *Server) setUp(f func() error) error {
 // not exported. It is called before Run.
 func (s *Server) Register(component any, opts ...RegisterOption) error {
 	return s.setUp(func() error { return s.registry.register(component, opts) })
+}
+
+// RegisterRemote makes the methods of a component remotes, which other servers
+// of the cluster can call: those that take a context and at most a pointer to a
+// protobuf message, and return a pointer to such a message and an error. Names
+// and mistakes are as with Register, but methods that are handlers are passed
+// over, so that one component can have both. It is called before Run.
+//
+// A server that is in no cluster cannot be called. It logs that, and nothing
+// else is different: the component's lifecycle methods run, as [Base] says.
+func (s *Server) RegisterRemote(component any, opts ...RegisterOption) error {
+	return s.setUp(func() error { return s.registry.registerRemote(component, opts) })
+}
+
+// AddRoute sets the function that chooses the server for the messages of this
+// server's clients to servers of the given type. Without one it is a random
+// one. A server that is in no cluster has nobody to choose from and never calls
+// it. It is called before Run, once for each type.
+func (s *Server) AddRoute(serverType string, f RoutingFunc) error {
+	return s.setUp(func() error {
+		if err := checkRoutePart(serverType); err != nil {
+			return fmt.Errorf("pitaya: routing to servers of type %q: %w", serverType, err)
+		}
+		if f == nil {
+			return fmt.Errorf("pitaya: routing to servers of type %q: no function given", serverType)
+		}
+		if s.routes[serverType] != nil {
+			return fmt.Errorf("pitaya: routing to servers of type %q is set already", serverType)
+		}
+		s.routes[serverType] = f
+		return nil
+	})
+}
+
+// AddListener adds a listener to those that Run serves, as if it stood in
+// Config.Listeners. It is called before Run; see Serve for later.
+func (s *Server) AddListener(l net.Listener) error {
+	return s.setUp(func() error {
+		switch {
+		case l == nil:
+			return errors.New("pitaya: no listener given")
+		case !s.cfg.Frontend:
+			return errBackendListener
+		}
+		s.cfg.Listeners = append(slices.Clip(s.cfg.Listeners), l)
+		return nil
+	})
 }
 
 // addHandler registers a single handler.
@@ -258,6 +361,26 @@ func (s *Server) Stats() Stats {
 // Ready returns a channel that is closed when clients are served.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
+// IsRunning reports whether clients are served. It turns true when Ready is
+// closed, and false when Run returns.
+func (s *Server) IsRunning() bool {
+	select {
+	case <-s.ready:
+		return !s.hasEnded()
+	default:
+		return false
+	}
+}
+
+func (s *Server) hasEnded() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // running returns what sessions share, or an error before the server starts.
 func (s *Server) running() (*sessionHost, error) {
 	s.mu.Lock()
@@ -276,24 +399,11 @@ func (s *Server) running() (*sessionHost, error) {
 // so that no client meets a server that is half there. The end goes the other
 // way round, within Config.ShutdownTimeout; see [Server.Shutdown].
 func (s *Server) Run(ctx context.Context) error {
-	s.mu.Lock()
-	switch {
-	case s.state != serverNew:
-		s.mu.Unlock()
-		return ErrServerRunning
-	case len(s.mistakes) > 0:
-		defer s.mu.Unlock()
-		return errors.Join(s.mistakes...)
-	}
-	host, err := s.newHost()
-	if err != nil {
-		s.mu.Unlock()
+	ctx, quit := context.WithCancel(ctx)
+	defer quit()
+	if err := s.begin(quit); err != nil {
 		return err
 	}
-	s.state = serverStarting
-	s.host = host
-	s.mu.Unlock()
-
 	if err := s.start(ctx); err != nil {
 		return errors.Join(err, s.shutdownAfter(ctx))
 	}
@@ -305,6 +415,41 @@ func (s *Server) Run(ctx context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.err
+	}
+}
+
+// begin ends the set-up.
+func (s *Server) begin(quit context.CancelFunc) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.newLocked(); err != nil {
+		return err
+	}
+	if len(s.mistakes) > 0 {
+		return errors.Join(s.mistakes...)
+	}
+	host, err := s.newHost()
+	if err != nil {
+		return err
+	}
+	s.state = serverStarting
+	s.host = host
+	s.quit = quit
+	return nil
+}
+
+// stop makes Run end as the end of its context does, and does not wait for
+// that. A server that has not run will not.
+func (s *Server) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.state == serverNew:
+		s.state = serverClosing
+		close(s.closing)
+		close(s.done)
+	case s.quit != nil:
+		s.quit()
 	}
 }
 
@@ -321,7 +466,7 @@ func (s *Server) shutdownAfter(ctx context.Context) error {
 
 // start brings the server up to serving its listeners.
 func (s *Server) start(ctx context.Context) error {
-	if err := s.registry.components.start(s.host); err != nil {
+	if err := s.registry.start(s.host); err != nil {
 		return err
 	}
 	if err := s.modules.start(ctx); err != nil {
@@ -528,7 +673,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	s.host.Conn.Beats.stop()
-	errs = append(errs, s.timers.stop(ctx), s.modules.beforeShutdown(ctx), s.modules.shutdown(ctx), s.registry.components.shutdown(s.host))
+	errs = append(errs, s.timers.stop(ctx), s.modules.beforeShutdown(ctx), s.modules.shutdown(ctx), s.registry.shutdown(s.host))
 	if c, ok := s.groups.(interface{ Close() error }); ok && s.cfg.Groups == nil {
 		errs = append(errs, c.Close())
 	}
@@ -603,4 +748,21 @@ func (s *Server) NewAfterTimer(d time.Duration, f func()) (*Timer, error) {
 // at which the condition holds.
 func (s *Server) NewCondTimer(condition Condition, f func()) (*Timer, error) {
 	return s.timers.cond(condition, f)
+}
+
+// SetTimerPrecision sets how often the conditions of conditional timers are
+// checked, at least every millisecond; it is once a second otherwise. All other
+// timers are exact. It may be called before and during Run.
+func (s *Server) SetTimerPrecision(d time.Duration) error { return s.timers.setPrecision(d) }
+
+// timerOf returns the timer, or in its place one that never runs. The reason is
+// a mistake in the set-up, or logged if that is over.
+func (s *Server) timerOf(t *Timer, err error) *Timer {
+	if err == nil {
+		return t
+	}
+	if s.setUp(func() error { return err }) != err {
+		s.log.Error("timer not made", "err", err)
+	}
+	return &Timer{owner: s.timers, stopped: true}
 }

@@ -13,7 +13,7 @@ import (
 // [ErrServerClosed] after Shutdown, at which l is closed.
 func (s *Server) Serve(l net.Listener) error {
 	if !s.cfg.Frontend {
-		return errors.New("pitaya: a backend has no listeners for clients")
+		return errBackendListener
 	}
 	select {
 	case <-s.ready:

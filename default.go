@@ -1,0 +1,288 @@
+// The calls that Pitaya's documentation makes on the package, over one server.
+
+package pitaya
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// defaultServer is the only variable of the package that changes. Nothing in
+// the library uses it but the functions of this file.
+var defaultServer struct {
+	mu     sync.Mutex // guards server
+	server *Server    // nil until it is first asked for
+}
+
+// DefaultServer returns the server that [Configure], [Register], [Run] and the
+// other functions of their kind work on. It is made when one of them is first
+// called, with the settings of a standalone frontend. Programs and tests that
+// have several servers make them with [NewServer].
+func DefaultServer() *Server {
+	defaultServer.mu.Lock()
+	defer defaultServer.mu.Unlock()
+	if defaultServer.server == nil {
+		s := newServer()
+		s.setUp(func() error { return s.configure(Config{Frontend: true}) })
+		defaultServer.server = s
+	}
+	return defaultServer.server
+}
+
+// A ServerMode is what [Configure] is told about the other servers.
+type ServerMode byte
+
+const (
+	Cluster    ServerMode = iota + 1 // the server joins a cluster
+	Standalone                       // the server runs alone
+)
+
+// Configure gives the default server its settings: those of cfg, of which there
+// is at most one, in which the other arguments take their place unless they are
+// empty. It is called before Run, in the goroutine that sets the server up, and
+// before or behind the other calls that do so: what was registered stays. Once
+// the default server has ended, Configure begins a new one.
+//
+// Unlike Pitaya's it returns an error, which Run returns again, and takes a
+// [Config] instead of configuration objects; see [Config.Load] for files,
+// environment and flags.
+func Configure(frontend bool, serverType string, mode ServerMode, metadata map[string]string, cfg ...Config) error {
+	defaultServer.mu.Lock()
+	if s := defaultServer.server; s != nil && s.hasEnded() {
+		defaultServer.server = nil
+	}
+	defaultServer.mu.Unlock()
+
+	s := DefaultServer()
+	return s.setUp(func() error {
+		var c Config
+		switch len(cfg) {
+		case 0:
+		case 1:
+			c = cfg[0]
+		default:
+			return fmt.Errorf("pitaya: Configure takes one Config, not %d", len(cfg))
+		}
+		if mode != Cluster && mode != Standalone {
+			return fmt.Errorf("pitaya: no server mode %d", mode)
+		}
+		c.Frontend, c.Cluster = frontend, mode == Cluster
+		if serverType != "" {
+			c.Type = serverType
+		}
+		if len(metadata) > 0 {
+			c.Metadata = metadata
+		}
+		return s.configure(c)
+	})
+}
+
+// AddAcceptor is [Server.AddListener]: acceptors are listeners here, such as
+// those of [ListenTCP] and [ListenWS].
+func AddAcceptor(l net.Listener) error { return DefaultServer().AddListener(l) }
+
+// Register is [Server.Register]. Unlike in Pitaya, mistakes are returned, here
+// and again by Run.
+func Register(component any, opts ...RegisterOption) error {
+	return DefaultServer().Register(component, opts...)
+}
+
+// RegisterRemote is [Server.RegisterRemote].
+func RegisterRemote(component any, opts ...RegisterOption) error {
+	return DefaultServer().RegisterRemote(component, opts...)
+}
+
+// AddRoute is [Server.AddRoute]. Unlike in Pitaya, a second function for a type
+// is refused.
+func AddRoute(serverType string, f RoutingFunc) error {
+	return DefaultServer().AddRoute(serverType, f)
+}
+
+// SetSerializer is [Server.SetSerializer].
+func SetSerializer(s Serializer) error { return DefaultServer().SetSerializer(s) }
+
+// SetDictionary is [Server.SetDictionary].
+func SetDictionary(routes map[string]uint16) error { return DefaultServer().SetDictionary(routes) }
+
+// Run is [Server.Run]. It can be called once for each time that Configure has
+// begun a new server.
+func Run(ctx context.Context) error { return DefaultServer().Run(ctx) }
+
+// Start is [Run] without a context: it returns after [Shutdown]. Unlike
+// Pitaya's it does not end with the signals of the operating system, since
+// those belong to the program; that is Run with a context of
+// [signal.NotifyContext].
+//
+// [signal.NotifyContext]: https://pkg.go.dev/os/signal#NotifyContext
+func Start() error { return Run(context.Background()) }
+
+// Shutdown makes Run and Start end, in the way that [Server.Shutdown] describes
+// and within Config.ShutdownTimeout. It does not wait for that, so handlers may
+// call it. A server that does not run yet will not.
+func Shutdown() { DefaultServer().stop() }
+
+// IsRunning is [Server.IsRunning].
+func IsRunning() bool { return DefaultServer().IsRunning() }
+
+// GetServer is [Server.Info].
+func GetServer() *ServerInfo { return DefaultServer().Info() }
+
+// GetServerID is [Server.ID].
+func GetServerID() string { return DefaultServer().ID() }
+
+// GetServerType is [Server.Type].
+func GetServerType() string { return DefaultServer().Type() }
+
+// AddModule is [Server.AddModule].
+func AddModule(name string, m Module) error { return DefaultServer().AddModule(name, m) }
+
+// RegisterModule is [Server.AddModule] with the arguments in Pitaya's order.
+func RegisterModule(m Module, name string) error { return AddModule(name, m) }
+
+// RegisterModuleAfter is [RegisterModule].
+func RegisterModuleAfter(m Module, name string) error { return AddModule(name, m) }
+
+// RegisterModuleBefore is [Server.AddModuleBefore] with the arguments in
+// Pitaya's order.
+func RegisterModuleBefore(m Module, name string) error {
+	return DefaultServer().AddModuleBefore(name, m)
+}
+
+// GetModule is [Server.Module] with an error if there is no such module.
+func GetModule(name string) (Module, error) {
+	m, ok := DefaultServer().Module(name)
+	if !ok {
+		return nil, fmt.Errorf("pitaya: there is no module %q", name)
+	}
+	return m, nil
+}
+
+// OnSessionBind is [Server.OnSessionBind].
+func OnSessionBind(f func(ctx context.Context, session *Session) error) error {
+	return DefaultServer().OnSessionBind(f)
+}
+
+// OnAfterSessionBind is [Server.OnAfterSessionBind].
+func OnAfterSessionBind(f func(ctx context.Context, session *Session) error) error {
+	return DefaultServer().OnAfterSessionBind(f)
+}
+
+// OnSessionClose is [Server.OnSessionClose].
+func OnSessionClose(f func(session *Session)) error { return DefaultServer().OnSessionClose(f) }
+
+// GetSessionByUID is [Server.SessionByUID].
+func GetSessionByUID(uid string) *Session { return DefaultServer().SessionByUID(uid) }
+
+// GetSessionByID is [Server.SessionByID].
+func GetSessionByID(id int64) *Session { return DefaultServer().SessionByID(id) }
+
+// GetNumberOfConnectedClients is [Server.SessionCount].
+func GetNumberOfConnectedClients() int64 { return int64(DefaultServer().SessionCount()) }
+
+// SendPushToUsers is [Server.Push] with the arguments in Pitaya's order. failed
+// are the users that were not reached.
+func SendPushToUsers(route string, v any, uids []string, frontendType string) (failed []string, err error) {
+	err = DefaultServer().Push(context.Background(), frontendType, uids, route, v)
+	return unreached(err, uids), err
+}
+
+// SendKickToUsers is [Server.Kick] with the arguments in Pitaya's order. failed
+// are the users that were not reached.
+func SendKickToUsers(uids []string, frontendType string) (failed []string, err error) {
+	err = DefaultServer().Kick(context.Background(), frontendType, uids)
+	return unreached(err, uids), err
+}
+
+// GroupCreate is [Group.Create] without a time to live.
+func GroupCreate(ctx context.Context, group string) error {
+	return DefaultServer().Group(group).Create(ctx, 0)
+}
+
+// GroupCreateWithTTL is [Group.Create].
+func GroupCreateWithTTL(ctx context.Context, group string, ttl time.Duration) error {
+	return DefaultServer().Group(group).Create(ctx, ttl)
+}
+
+// GroupMembers is [Group.Members].
+func GroupMembers(ctx context.Context, group string) ([]string, error) {
+	return DefaultServer().Group(group).Members(ctx)
+}
+
+// GroupContainsMember is [Group.Contains].
+func GroupContainsMember(ctx context.Context, group, uid string) (bool, error) {
+	return DefaultServer().Group(group).Contains(ctx, uid)
+}
+
+// GroupAddMember is [Group.Add].
+func GroupAddMember(ctx context.Context, group, uid string) error {
+	return DefaultServer().Group(group).Add(ctx, uid)
+}
+
+// GroupRemoveMember is [Group.Remove].
+func GroupRemoveMember(ctx context.Context, group, uid string) error {
+	return DefaultServer().Group(group).Remove(ctx, uid)
+}
+
+// GroupRemoveAll is [Group.RemoveAll].
+func GroupRemoveAll(ctx context.Context, group string) error {
+	return DefaultServer().Group(group).RemoveAll(ctx)
+}
+
+// GroupCountMembers is [Group.Count].
+func GroupCountMembers(ctx context.Context, group string) (int, error) {
+	return DefaultServer().Group(group).Count(ctx)
+}
+
+// GroupRenewTTL is [Group.Renew].
+func GroupRenewTTL(ctx context.Context, group string) error {
+	return DefaultServer().Group(group).Renew(ctx)
+}
+
+// GroupDelete is [Group.Delete].
+func GroupDelete(ctx context.Context, group string) error {
+	return DefaultServer().Group(group).Delete(ctx)
+}
+
+// GroupBroadcast is [Group.Broadcast]. As in Pitaya, the frontend type comes
+// before the group.
+func GroupBroadcast(ctx context.Context, frontendType, group, route string, v any) error {
+	return DefaultServer().Group(group).Broadcast(ctx, frontendType, route, v)
+}
+
+// NewTimer is [Server.NewTimer]. An interval that is not positive and a nil
+// function, at which Pitaya panics, are mistakes that Run returns; once the
+// server runs they are logged. The timer then never runs.
+func NewTimer(interval time.Duration, f func()) *Timer {
+	s := DefaultServer()
+	return s.timerOf(s.NewTimer(interval, f))
+}
+
+// NewCountTimer is [Server.NewCountTimer], with mistakes as in [NewTimer].
+func NewCountTimer(interval time.Duration, count int, f func()) *Timer {
+	s := DefaultServer()
+	return s.timerOf(s.NewCountTimer(interval, count, f))
+}
+
+// NewAfterTimer is [Server.NewAfterTimer], with mistakes as in [NewTimer].
+func NewAfterTimer(d time.Duration, f func()) *Timer {
+	s := DefaultServer()
+	return s.timerOf(s.NewAfterTimer(d, f))
+}
+
+// NewCondTimer is [Server.NewCondTimer].
+func NewCondTimer(condition Condition, f func()) (*Timer, error) {
+	return DefaultServer().NewCondTimer(condition, f)
+}
+
+// SetTimerPrecision is [Server.SetTimerPrecision].
+func SetTimerPrecision(d time.Duration) error { return DefaultServer().SetTimerPrecision(d) }
+
+// GetSessionFromCtx is [SessionFromContext]. It works with any server.
+func GetSessionFromCtx(ctx context.Context) *Session { return SessionFromContext(ctx) }
+
+// GetDefaultLoggerFromCtx is [LoggerFromContext]. It works with any server.
+func GetDefaultLoggerFromCtx(ctx context.Context) *slog.Logger { return LoggerFromContext(ctx) }

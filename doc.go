@@ -1,0 +1,2 @@
+// Package pitaya is a game server.
+package pitaya

@@ -130,7 +130,7 @@ func checkGlobals(src checkedSource, allowed map[string]string) []string {
 			case *ast.IncDecStmt:
 				changed(n.X)
 			case *ast.UnaryExpr:
-				if n.Op == token.AND {
+				if v := global(n.X); n.Op == token.AND && v != nil && types.TypeString(v.Type(), nil) != "sync.Pool" {
 					changed(n.X)
 				}
 			case *ast.CallExpr:

@@ -187,6 +187,45 @@ func checkUses(fset *token.FileSet, files []*ast.File, places map[string]filePla
 	}
 }
 
+// TestMapOfFiles compares the map in the package documentation with the files. The map may say x_*.go for several.
+func TestMapOfFiles(t *testing.T) {
+	t.Parallel()
+	files := sourceFiles(t)
+	_, text, ok := strings.Cut(files["doc.go"], "// # Map of files\n")
+	text, _, _ = strings.Cut(text, "\n// # ")
+	if !ok {
+		t.Fatal("doc.go has no map of files")
+	}
+	mapped := make(map[string]bool)
+	for line := range strings.Lines(text) {
+		entry, ok := strings.CutPrefix(line, "//\t")
+		if !ok {
+			continue // prose, which names layers_test.go
+		}
+		for pattern := range strings.FieldsSeq(entry) {
+			if pattern = strings.TrimSuffix(pattern, ","); !strings.HasSuffix(pattern, ".go") {
+				continue
+			}
+			found := false
+			for name := range files {
+				if ok, err := path.Match(pattern, name); err != nil {
+					t.Fatal(err)
+				} else if ok {
+					found, mapped[name] = true, true
+				}
+			}
+			if !found {
+				t.Errorf("the map in doc.go names %s, which does not exist", pattern)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if !mapped[name] {
+			t.Errorf("%s is not in the map of files in doc.go", name)
+		}
+	}
+}
+
 // noImports has no package at all.
 type noImports struct{}
 

@@ -1,73 +1,67 @@
 package pitaya_test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"io/fs"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// TestDocuments compiles the Go code of the repository's Markdown files. A block marked "go" is a whole file. One
-// marked "go fragment" is declarations, or statements that may use what fragmentParams declares; its imports are found
-// by name (fragmentImports).
-//
-// The blocks become packages that exist only in an overlay, and one "go vet" checks them all. They import the package
-// as it is in this tree, need nothing from the network, and are in the build cache until they or the package change.
+// TestDocuments type-checks the Go code of the repository's Markdown files, against the package as it is. A block marked
+// "go" is a whole file. One marked "go fragment" is declarations, or statements that may use what fragmentParams
+// declares; its imports are found by name (fragmentImports).
 func TestDocuments(t *testing.T) {
 	t.Parallel()
-	root, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	temp := t.TempDir()
-	overlay := make(map[string]string)
+	type source struct{ doc, text string }
+	var sources []source
+	imports := make(map[string]bool)
 	for _, doc := range markdownFiles(t, ".") {
 		text, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, b := range goBlocks(string(text)) {
-			source, name, err := b.file(filepath.ToSlash(doc))
+			file, err := b.file(filepath.ToSlash(doc))
 			if err != nil {
 				t.Errorf("%s:%d: %v", doc, b.Line, err)
 				continue
 			}
-			id := fmt.Sprintf("block%d", len(overlay)+1)
-			real := filepath.Join(temp, id+".go")
-			if err := os.WriteFile(real, []byte(source), 0o666); err != nil {
+			sources = append(sources, source{doc, file})
+			f, err := parser.ParseFile(token.NewFileSet(), doc, file, parser.ImportsOnly)
+			if err != nil {
 				t.Fatal(err)
 			}
-			overlay[filepath.Join(root, "internal", "documents", id, name)] = real
+			for _, spec := range f.Imports {
+				imports[strings.Trim(spec.Path.Value, `"`)] = true
+			}
 		}
 	}
-	if len(overlay) == 0 {
+	if len(sources) == 0 {
 		t.Fatal("no code found in the documents")
 	}
-	table, err := json.Marshal(map[string]any{"Replace": overlay})
+	files, err := exportFiles(slices.Sorted(maps.Keys(imports))...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := filepath.Join(temp, "overlay.json")
-	if err := os.WriteFile(list, table, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"vet", "-overlay=" + list, "-unreachable=false"}
-	for name := range overlay {
-		args = append(args, "./internal/documents/"+filepath.Base(filepath.Dir(name)))
-	}
-	slices.Sort(args[3:])
-	if out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput(); err != nil {
-		t.Errorf("go vet: %v\n%s", err, out)
+	known := exportImporter(files)
+	for _, s := range sources {
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, s.doc, s.text, parser.SkipObjectResolution)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		conf := types.Config{Importer: known, Error: func(err error) { t.Error(err) }}
+		conf.Check("document", fset, []*ast.File{f}, nil) // reports through Error
 	}
 }
 
@@ -201,24 +195,19 @@ var fragmentImports = map[string]string{
 }
 
 // file makes a Go file of the block. Its messages name the lines of the document.
-func (b goBlock) file(doc string) (source, name string, err error) {
-	line := fmt.Sprintf("//line %s:%d\n", doc, b.Line)
+func (b goBlock) file(doc string) (string, error) {
+	body := fmt.Sprintf("//line %s:%d\n%s", doc, b.Line, b.Text)
 	if !b.Fragment {
-		f, err := parser.ParseFile(token.NewFileSet(), doc, line+b.Text, parser.PackageClauseOnly)
-		if err != nil {
-			return "", "", fmt.Errorf("not a whole file (mark it \"go fragment\"): %w", err)
+		if _, err := parser.ParseFile(token.NewFileSet(), doc, body, parser.SkipObjectResolution); err != nil {
+			return "", fmt.Errorf("not a whole file (mark it \"go fragment\"): %w", err)
 		}
-		if strings.HasSuffix(f.Name.Name, "_test") {
-			return line + b.Text, "block_test.go", nil
-		}
-		return line + b.Text, "block.go", nil
+		return body, nil
 	}
-	body := line + b.Text
 	f, err := parser.ParseFile(token.NewFileSet(), doc, "package fragment\n"+body, 0)
 	if err != nil {
 		body = "func _(" + fragmentParams + ") error {\n" + body + "\nreturn nil\n}\n"
 		if f, err = parser.ParseFile(token.NewFileSet(), doc, "package fragment\n"+body, 0); err != nil {
-			return "", "", err
+			return "", err
 		}
 	}
 	imports := make(map[string]bool)
@@ -235,7 +224,7 @@ func (b goBlock) file(doc string) (source, name string, err error) {
 	for _, path := range slices.Sorted(maps.Keys(imports)) {
 		fmt.Fprintf(&head, "import %q\n", path)
 	}
-	return head.String() + body, "block.go", nil
+	return head.String() + body, nil
 }
 
 func TestGoBlocks(t *testing.T) {
@@ -252,41 +241,35 @@ func TestGoBlocks(t *testing.T) {
 
 func TestGoBlockFile(t *testing.T) {
 	tests := []struct {
-		name     string
-		block    goBlock
-		want     string
-		wantName string
+		name  string
+		block goBlock
+		want  string
 	}{
 		{
 			name:  "program",
 			block: goBlock{Line: 7, Text: "package main\n\nfunc main() {}\n"},
-			want:  "//line D.md:7\npackage main\n\nfunc main() {}\n", wantName: "block.go",
-		},
-		{
-			name:  "test",
-			block: goBlock{Line: 7, Text: "package game_test\n"},
-			want:  "//line D.md:7\npackage game_test\n", wantName: "block_test.go",
+			want:  "//line D.md:7\npackage main\n\nfunc main() {}\n",
 		},
 		{
 			name:  "declaration",
 			block: goBlock{Line: 2, Fragment: true, Text: "func f(ctx context.Context) { time := ctx; _ = time.Err }\n"},
-			want:  "package fragment\nimport \"context\"\n//line D.md:2\nfunc f(ctx context.Context) { time := ctx; _ = time.Err }\n", wantName: "block.go",
+			want:  "package fragment\nimport \"context\"\n//line D.md:2\nfunc f(ctx context.Context) { time := ctx; _ = time.Err }\n",
 		},
 		{
 			name:  "statements",
 			block: goBlock{Line: 2, Fragment: true, Text: "fmt.Println(s.UID())\n"},
 			want: "package fragment\nimport \"context\"\nimport \"fmt\"\nimport \"github.com/pitaya-go/pitaya\"\nfunc _(" + fragmentParams +
-				") error {\n//line D.md:2\nfmt.Println(s.UID())\n\nreturn nil\n}\n", wantName: "block.go",
+				") error {\n//line D.md:2\nfmt.Println(s.UID())\n\nreturn nil\n}\n",
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, name, err := tt.block.file("D.md")
+			got, err := tt.block.file("D.md")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != tt.want || name != tt.wantName {
-				t.Errorf("got %s:\n%s\nwant %s:\n%s", name, got, tt.wantName, tt.want)
+			if got != tt.want {
+				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
 			}
 		})
 	}
@@ -294,7 +277,7 @@ func TestGoBlockFile(t *testing.T) {
 		"fragment that is not marked": {Text: "x := 1\n"},
 		"no Go":                       {Fragment: true, Text: "for for\n"},
 	} {
-		if got, _, err := block.file("D.md"); err == nil {
+		if got, err := block.file("D.md"); err == nil {
 			t.Errorf("%s: no error but %q", name, got)
 		}
 	}

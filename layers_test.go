@@ -1,6 +1,7 @@
 package pitaya_test
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/build"
@@ -24,7 +25,21 @@ import (
 // unexported fields of its structs are its own, other units go through methods or capitalised fields. "name: files"
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
-	{"ground: the manual", "doc"},
+	{"ground: the manual; the seam for numbers", "doc", "metrics"},
+	{"coded errors, and the formats of payloads, theirs included", "errors", "serializer"},
+	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
+	{"wire: what both ends say first", "handshake"},
+	{"wire: the frames of RFC 6455", "ws: ws_frame"},
+	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws", "acceptor_mem"},
+	{"connection: one client's bytes in both directions; knows no session", "conn conn_*", "heartbeat"},
+	{"the other end of a connection", "client"},
+	{"sessions: one, its data, all of them", "session session_data session_table"},
+	{"what travels with a call, and what runs around it", "context", "pipeline"},
+	{"dispatch: finding the handler, decode, order, call, recover", "handler", "mailbox"},
+	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},
+	{"settings and where they come from", "config config_*"},
+	{"server: wiring, start, drain, stop", "server server_*"},
+	{"the default server", "default"},
 }
 
 // layerPlatforms are the platforms the package is checked for; together they must build every file.
@@ -146,21 +161,28 @@ func checkUses(fset *token.FileSet, files []*ast.File, places map[string]filePla
 	conf := types.Config{Importer: imports, Error: func(error) {}}
 	pkg, _ := conf.Check("pitaya", fset, files, info)
 
-	// Fields and methods stand in another file only by the struct or receiver type, so one rule covers them all.
-	for id, obj := range info.Uses {
-		if obj.Pkg() != pkg || !obj.Pos().IsValid() {
+	// Fields and methods stand in another file only by the struct or receiver type, so one rule covers them all. The
+	// first use of a name in a file is enough of a report.
+	type use struct{ file, name, from string }
+	late, private := make(map[use]bool), make(map[use]bool)
+	for _, id := range slices.SortedFunc(maps.Keys(info.Uses), func(a, b *ast.Ident) int { return cmp.Compare(a.Pos(), b.Pos()) }) {
+		obj := info.Uses[id]
+		if _, isImport := obj.(*types.PkgName); isImport || obj.Pkg() != pkg || !obj.Pos().IsValid() {
 			continue
 		}
 		at, from := fset.Position(id.Pos()), fset.Position(obj.Pos()).Filename
 		user, okUser := places[at.Filename]
 		owner, okOwner := places[from]
-		if _, isImport := obj.(*types.PkgName); isImport || !okUser || !okOwner {
-			continue
+		if !okUser || !okOwner {
+			continue // in no row, which is reported
 		}
-		if owner.row > user.row {
+		u := use{at.Filename, id.Name, from}
+		if owner.row > user.row && !late[u] {
+			late[u] = true
 			report("%s: uses %s of %s, which is in a later row (%q uses %q)", at, id.Name, from, user.what, owner.what)
 		}
-		if v, ok := obj.(*types.Var); ok && v.IsField() && !v.Exported() && owner.unit != user.unit {
+		if v, ok := obj.(*types.Var); ok && v.IsField() && !v.Exported() && owner.unit != user.unit && !private[u] {
+			private[u] = true
 			report("%s: touches the field %s, which belongs to the unit of %s; add a method, or capitalise it if it is plain data",
 				at, id.Name, from)
 		}

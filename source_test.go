@@ -51,11 +51,24 @@ func sourceFiles(t testing.TB) map[string]string {
 	return files
 }
 
-// exportFiles maps the import path of each dependency of the package to its export data in the build cache. The go
-// command has compiled all of them for the running test already, so asking costs a fraction of a second.
-var exportFiles = sync.OnceValues(func() (map[string]string, error) {
-	cmd := exec.Command("go", "list", "-e", "-deps", "-export", "-json=ImportPath,Export", ".")
-	out, err := cmd.Output()
+// exportData returns an importer of the packages this one depends on. It knows those of the platform the test runs on;
+// an import it lacks is an error, which checks of the source for other platforms overlook.
+func exportData(t testing.TB) types.Importer {
+	t.Helper()
+	files, err := ownExportFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exportImporter(files)
+}
+
+var ownExportFiles = sync.OnceValues(func() (map[string]string, error) { return exportFiles(".") })
+
+// exportFiles maps the import path of each package given and of its dependencies to its export data in the build cache.
+// The go command has compiled most of them for the running test already, so asking costs a fraction of a second.
+func exportFiles(packages ...string) (map[string]string, error) {
+	args := []string{"list", "-e", "-deps", "-export", "-json=ImportPath,Export"}
+	out, err := exec.Command("go", append(args, packages...)...).Output()
 	if err != nil {
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			err = fmt.Errorf("%w\n%s", err, exit.Stderr)
@@ -74,16 +87,9 @@ var exportFiles = sync.OnceValues(func() (map[string]string, error) {
 			files[p.ImportPath] = p.Export
 		}
 	}
-})
+}
 
-// exportData returns an importer of the packages this one depends on. It knows those of the platform the test runs on;
-// an import it lacks is an error, which checks of the source for other platforms overlook.
-func exportData(t testing.TB) types.Importer {
-	t.Helper()
-	files, err := exportFiles()
-	if err != nil {
-		t.Fatal(err)
-	}
+func exportImporter(files map[string]string) types.Importer {
 	return importer.ForCompiler(token.NewFileSet(), "gc", func(path string) (io.ReadCloser, error) {
 		name, ok := files[path]
 		if !ok {

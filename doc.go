@@ -5,51 +5,54 @@
 //
 // # Concepts
 //
-// A [Server] is a value made by [NewServer] from a [Config]. It owns everything: listeners, sessions, handlers, groups,
-// settings. Several servers live in one process without knowing of each other. The package-level functions ([Register],
-// [Run] and others) work on one default server, as those of net/http do on DefaultServeMux.
+// A [Server] is a value made by [NewServer] from a [Config]. It owns everything: listeners, sessions, handlers,
+// groups, settings. Several servers live in one process without knowing of each other. The package-level functions
+// ([Register], [Run] and others) work on one default server, as those of net/http do on DefaultServeMux.
 //
-// A [Session] is one connected client. It begins when the connection is accepted and ends with it, and is anonymous until
-// [Session.Bind] gives it the id of a user (uid). It holds data of the application, what the client said in its handshake
-// ([HandshakeData]), and a context that ends with the session and whose cause says why.
+// A [Session] is one connected client. It begins when the connection is accepted and ends with it, and is anonymous
+// until [Session.Bind] gives it the id of a user (uid). It holds data of the application, what the client said in
+// its handshake ([HandshakeData]), and a context that ends with the session and whose cause says why.
 //
-// A [Route] names what a message is for: "type.service.method", where type is the type of a server (Config.Type), service
-// a registered handler struct and method one of its methods. "service.method" means the server that the client is
-// connected to. A dictionary ([Server.SetDictionary]) replaces routes by two bytes on the wire.
+// A [Route] names what a message is for: "type.service.method", where type is the type of a server (Config.Type),
+// service a registered handler struct and method one of its methods. "service.method" means the server that the
+// client is connected to. A dictionary ([Server.SetDictionary]) replaces routes by two bytes on the wire.
 //
 // A handler is a method of a struct given to [Server.Register], or a function given to [Handle] or [HandleNotify]. A
-// request is answered with its result or its error, exactly once; a notify is not answered. These methods are handlers,
-// where ctx is a context.Context, and T and R are any types:
+// request is answered with its result or its error, exactly once; a notify is not answered. These methods are
+// handlers, where ctx is a context.Context, and T and R are any types:
 //
 //	func (h *Room) Name(ctx, *T) (*R, error)          // request
 //	func (h *Room) Name(ctx, []byte) ([]byte, error)  // request with the payloads as they are
 //	func (h *Room) Name(ctx) (*R, error)              // request without an argument; the forms mix
 //	func (h *Room) Name(ctx, *T)                      // notify; also with []byte or without an argument
 //
-// A push is a message from the server to a client ([Session.Push]) on a route that the application chooses and the client
-// listens to. A [Group] is a named set of uids that can be pushed to at once; it exists from [Group.Create] to
-// [Group.Delete] or the end of its time, and members stay in it until they are removed, connected or not.
+// A push is a message from the server to a client ([Session.Push]) on a route that the application chooses and the
+// client listens to. A [Group] is a named set of uids that can be pushed to at once; it exists from [Group.Create]
+// to [Group.Delete] or the end of its time, and members stay in it until they are removed, connected or not.
 //
-// Arguments, results and pushes are encoded by the server's [Serializer]: [JSON], [Protobuf], or one of the application's
-// own. []byte goes as it is.
+// Arguments, results and pushes are encoded by the server's [Serializer]: [JSON], [Protobuf], or one of the
+// application's own. []byte goes as it is.
 //
-// An error that a handler returns reaches the client as a code, a text and metadata. [Errorf] and [NewError] give an error
-// its code, which [ErrorCode] finds again through any wrapping; errors without one are sent as [CodeUnknown]. A panic in a
-// handler is recovered and logged; the client gets [CodeInternal] and a request id, never the text of the panic.
+// An error that a handler returns reaches the client as a code, a text and metadata. [Errorf] and [NewError] give an
+// error its code, which [ErrorCode] finds again through any wrapping; errors without one are sent as [CodeUnknown].
+// A panic in a handler is recovered and logged; the client gets [CodeInternal] and a request id, never the text of
+// the panic.
 //
 // # Lifecycle
 //
-// Handlers, modules, pipelines, callbacks and the dictionary are set up before [Server.Run]. Mistakes (a method that is
-// nearly a handler, a name that is taken) come back from the call, and again from Run, so that none is overlooked.
+// Handlers, modules, pipelines, callbacks and the dictionary are set up before [Server.Run]. Mistakes (a method that
+// is nearly a handler, a name that is taken) come back from the call, and again from Run, so that none is
+// overlooked.
 //
 // Run starts the modules, then the handlers (Init, then AfterInit of all), then serves the listeners; from there on
-// [Server.Ready] is closed. It returns when its context has ended and everything it started has ended too: listeners are
-// closed, messages that are being handled are answered, sessions are closed with [ErrServerClosed], then BeforeShutdown
-// and Shutdown are called in the reverse order. [Server.Shutdown] does the same, bounded by a context. The library calls
-// no os.Exit and handles no signal; signal.NotifyContext in main is the way to stop on Ctrl-C.
+// [Server.Ready] is closed. It returns when its context has ended and everything it started has ended too: listeners
+// are closed, messages that are being handled are answered, sessions are closed with [ErrServerClosed], then
+// BeforeShutdown and Shutdown are called in the reverse order. [Server.Shutdown] does the same, bounded by a
+// context. The library calls no os.Exit and handles no signal; signal.NotifyContext in main is the way to stop on
+// Ctrl-C.
 //
-// A connection goes through these states: accepted (PROXY header, TLS, HTTP upgrade), handshake (the client says who it
-// is, validators look at it, the server answers), working (after the client's acknowledgement), closed. It has
+// A connection goes through these states: accepted (PROXY header, TLS, HTTP upgrade), handshake (the client says who
+// it is, validators look at it, the server answers), working (after the client's acknowledgement), closed. It has
 // Config.HandshakeTimeout to get to working. It ends once, with one of these causes, or with what a validator or the
 // network said:
 //
@@ -65,26 +68,26 @@
 //
 // # Concurrency and order
 //
-// Messages of one session are handled one at a time, in the order of their arrival, and answered in that order. What a
-// handler pushes to its own session before it returns arrives before its answer. Sessions are handled in parallel, each by
-// a goroutine of its own while it has messages. A service registered with [WithConcurrent] gives up the order for its
-// messages, Config.Unordered for all.
+// Messages of one session are handled one at a time, in the order of their arrival, and answered in that order. What
+// a handler pushes to its own session before it returns arrives before its answer. Sessions are handled in parallel,
+// each by a goroutine of its own while it has messages. A service registered with [WithConcurrent] gives up the
+// order for its messages, Config.Unordered for all.
 //
 // A handler may block; it delays its own session only. Its context ends when the session does and, where
-// Config.HandlerTimeout is set, when its time is up. When too many messages of a session wait, its connection is not read
-// until there is room, and the client's TCP stack slows it down.
+// Config.HandlerTimeout is set, when its time is up. When too many messages of a session wait, its connection is not
+// read until there is room, and the client's TCP stack slows it down.
 //
-// Push, Broadcast and Kick never wait for a client. They encode the message and append it to the session's queue. A nil
-// error means that it is queued, not that it has arrived.
+// Push, Broadcast and Kick never wait for a client. They encode the message and append it to the session's queue. A
+// nil error means that it is queued, not that it has arrived.
 //
-// All exported methods of [Server], [Session], [Group] and [Client] may be called by any number of goroutines at once,
-// except for those that set a server up, which belong before Run. Callbacks are called without any lock held, so they may
-// call back into the package.
+// All exported methods of [Server], [Session], [Group] and [Client] may be called by any number of goroutines at
+// once, except for those that set a server up, which belong before Run. Callbacks are called without any lock held,
+// so they may call back into the package.
 //
 // # Limits
 //
-// Nothing that a client sends is trusted. A client that exceeds one of these limits is closed; the fields of [Config] that
-// set them say what zero means.
+// Nothing that a client sends is trusted. A client that exceeds one of these limits is closed; the fields of
+// [Config] that set them say what zero means.
 //
 //	accepted until working    10 s     HandshakeTimeout
 //	handshake                 64 KiB   MaxHandshakeSize
@@ -106,14 +109,14 @@
 //	          bytes 1-3   length of the body, at most 2^24-1
 //	          bytes 4-    body
 //
-// The client sends a handshake, the server answers, the client acknowledges; then either side sends data. Both bodies are
-// JSON; the answer is zlib for clients known to inflate, if that is shorter:
+// The client sends a handshake, the server answers, the client acknowledges; then either side sends data. Both
+// bodies are JSON; the answer is zlib for clients known to inflate, if that is shorter:
 //
-//	client:   {"sys":{"platform":"mac","libVersion":"0.3.5-release","clientBuildNumber":"20","clientVersion":"2.1"},"user":{}}
+//	client:   {"sys":{"platform":"mac","libVersion":"1.2","clientBuildNumber":"20","clientVersion":"2.1"},"user":{}}
 //	server:   {"code":200,"sys":{"dict":{"game.room.join":1},"heartbeat":30,"serializer":"json"}}
 //
-// A refused handshake is answered with another code and "msg", and the connection is closed. Heartbeats have no body. The
-// body of a kick is {"reason":"…"}.
+// A refused handshake is answered with another code and "msg", and the connection is closed. Heartbeats have no
+// body. The body of a kick is {"reason":"…"}.
 //
 // The body of a data packet is one message:
 //
@@ -126,7 +129,7 @@
 //	flags:    0x01        the route is a code of the dictionary
 //	          0x0e        type times two: 0 request, 1 notify, 2 response, 3 push
 //	          0x10        the payload is compressed with zlib
-//	          0x20        the response is an error: {"code":"PIT-404","msg":"…","metadata":{…}} or the same in protobuf
+//	          0x20        the response is an error: {"code":"PIT-404","msg":"…","metadata":{…}}, or that in protobuf
 //
 // The codes of the library itself:
 //
@@ -138,8 +141,8 @@
 //
 // # Map of files
 //
-// The package is flat, and its files have an order: each uses what stands above it, and nothing below. layers_test.go has
-// the table and checks it.
+// The package is flat, and its files have an order: each uses what stands above it, and nothing below.
+// layers_test.go has the table and checks it.
 //
 //	doc.go                                            this manual
 //	metrics.go                                        Reporter, the seam for numbers

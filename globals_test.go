@@ -82,8 +82,7 @@ func checkGlobals(src checkedSource, allowed map[string]string) []string {
 		if types.Identical(v.Type(), errorType) || typ == "sync.Pool" || allowed[name] != "" {
 			continue
 		}
-		report(v.Pos(), "package-level variable %s of type %s; move it into a struct, or list it in readOnlyGlobals with a reason",
-			name, typ)
+		report(v.Pos(), "package-level variable %s of type %s; move it into a struct, or give readOnlyGlobals a reason", name, typ)
 	}
 
 	global := func(e ast.Expr) *types.Var {
@@ -141,7 +140,8 @@ func checkGlobals(src checkedSource, allowed map[string]string) []string {
 				}
 			case *ast.CallExpr:
 				if id, ok := n.Fun.(*ast.Ident); ok && len(n.Args) > 0 {
-					if _, builtin := src.Info.Uses[id].(*types.Builtin); builtin && slices.Contains([]string{"delete", "clear", "copy"}, id.Name) {
+					_, builtin := src.Info.Uses[id].(*types.Builtin)
+					if builtin && slices.Contains([]string{"delete", "clear", "copy"}, id.Name) {
 						changed(n.Args[0])
 					}
 				}

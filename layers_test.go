@@ -165,7 +165,8 @@ func checkUses(fset *token.FileSet, files []*ast.File, places map[string]filePla
 	// first use of a name in a file is enough of a report.
 	type use struct{ file, name, from string }
 	late, private := make(map[use]bool), make(map[use]bool)
-	for _, id := range slices.SortedFunc(maps.Keys(info.Uses), func(a, b *ast.Ident) int { return cmp.Compare(a.Pos(), b.Pos()) }) {
+	inOrder := func(a, b *ast.Ident) int { return cmp.Compare(a.Pos(), b.Pos()) }
+	for _, id := range slices.SortedFunc(maps.Keys(info.Uses), inOrder) {
 		obj := info.Uses[id]
 		if _, isImport := obj.(*types.PkgName); isImport || obj.Pkg() != pkg || !obj.Pos().IsValid() {
 			continue
@@ -183,8 +184,8 @@ func checkUses(fset *token.FileSet, files []*ast.File, places map[string]filePla
 		}
 		if v, ok := obj.(*types.Var); ok && v.IsField() && !v.Exported() && owner.unit != user.unit && !private[u] {
 			private[u] = true
-			report("%s: touches the field %s, which belongs to the unit of %s; add a method, or capitalise it if it is plain data",
-				at, id.Name, from)
+			report("%s: touches the field %s, which belongs to the unit of %s; add a method, or capitalise the field of "+
+				"plain data", at, id.Name, from)
 		}
 	}
 	// A literal without keys names no field and yet sets them.
@@ -262,7 +263,8 @@ func TestCheckLayers(t *testing.T) {
 		{"top", "high high_more", "ws: listener"},
 	}
 	const (
-		low      = "package p\n\nimport \"example.com/unknown\"\n\ntype small struct {\n\tn int\n\tN int\n\tu unknown.T\n}\n\nfunc (s *small) get() int { return s.n }\n"
+		low = "package p\n\nimport \"example.com/unknown\"\n\ntype small struct {\n\tn int\n\tN int\n\tu unknown.T\n}\n" +
+			"\nfunc (s *small) get() int { return s.n }\n"
 		high     = "package p\n\ntype big struct{ small }\n\nfunc (b *big) num() int { return b.get() + b.N + raw() }\n"
 		frame    = "package p\n\ntype reader struct{ state int }\n"
 		listener = "package p\n\nfunc open(r *reader) { r.state = 1 }\n"
@@ -290,9 +292,12 @@ func TestCheckLayers(t *testing.T) {
 			want:   []string{"raw_other.go:7:8: uses big of high.go"},
 		},
 		{
-			name:   "method of a later row",
-			change: map[string]string{"high.go": high + "\nfunc (s *small) late() {}\n", "low2.go": "package p\n\nfunc f(s *small) { s.late() }\n"},
-			want:   []string{"low2.go:3:22: uses late of high.go"},
+			name: "method of a later row",
+			change: map[string]string{
+				"high.go": high + "\nfunc (s *small) late() {}\n",
+				"low2.go": "package p\n\nfunc f(s *small) { s.late() }\n",
+			},
+			want: []string{"low2.go:3:22: uses late of high.go"},
 		},
 		{
 			name:   "field of another unit in the same row",
@@ -310,9 +315,12 @@ func TestCheckLayers(t *testing.T) {
 			want:   []string{"low2.go:3:15: touches the field n"},
 		},
 		{
-			name:   "fields in a literal without keys",
-			change: map[string]string{"listener.go": listener + "\ntype pair struct{ a, b int }\n", "high.go": high + "\nvar q = pair{1, 2}\n"},
-			want:   []string{"high.go:7:9: sets the field a", "high.go:7:9: sets the field b"},
+			name: "fields in a literal without keys",
+			change: map[string]string{
+				"listener.go": listener + "\ntype pair struct{ a, b int }\n",
+				"high.go":     high + "\nvar q = pair{1, 2}\n",
+			},
+			want: []string{"high.go:7:9: sets the field a", "high.go:7:9: sets the field b"},
 		},
 		{
 			name:   "file in no row",
@@ -325,8 +333,10 @@ func TestCheckLayers(t *testing.T) {
 			want:   []string{`row "top": there is no file high_more.go`},
 		},
 		{
-			name:   "pattern takes in a new file",
-			change: map[string]string{"raw_unix.go": "", "raw_other.go": "", "raw_low.go": "package p\n\nfunc raw() int { return 0 }\n"},
+			name: "pattern takes in a new file",
+			change: map[string]string{
+				"raw_unix.go": "", "raw_other.go": "", "raw_low.go": "package p\n\nfunc raw() int { return 0 }\n",
+			},
 		},
 		{
 			name:   "file that nobody builds",

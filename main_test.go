@@ -47,15 +47,12 @@ func leakedGoroutines(before map[string]string, wait time.Duration) []string {
 	}
 }
 
-// innocent reports whether a goroutine belongs to the runtime, the testing package or the process as a whole.
+// innocent reports whether a goroutine is one that serves the process as a whole.
 func innocent(stack string) bool {
 	for _, f := range []string{
 		"runtime.ensureSigM",     // started by the first signal.Notify, for good
 		"os/signal.signal_recv(", // the same
-		"os/signal.loop(",
-		"testing.(*F).Fuzz.", // a fuzz worker's own
-		"testing.runFuzzTests(",
-		"testing.tRunner.func", // a test that has ended and reports so
+		"os/signal.loop(",        // the same, where signals are not the runtime's
 	} {
 		if strings.Contains(stack, f) {
 			return true

@@ -37,7 +37,7 @@ var forbiddenCalls = []string{
 // or listens to its signals. Two servers in one process must not know of each other.
 func TestGlobals(t *testing.T) {
 	t.Parallel()
-	files := sourceFiles(t)
+	files, imports := sourceFiles(t), exportData(t)
 	var problems []string
 	for _, platform := range layerPlatforms {
 		var names []string
@@ -50,7 +50,7 @@ func TestGlobals(t *testing.T) {
 		}
 		slices.Sort(names)
 		// Imports of another platform may lack names (syscall); the compiler reports what is an error.
-		src, _ := checkFiles("github.com/pitaya-go/pitaya", names, files, exportData(t))
+		src, _ := checkFiles("github.com/pitaya-go/pitaya", names, files, imports)
 		problems = append(problems, checkGlobals(src, readOnlyGlobals)...)
 		problems = append(problems, checkCalls(src, forbiddenCalls, allowedCalls)...)
 	}

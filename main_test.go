@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
 		if left := leakedGoroutines(before, 5*time.Second); len(left) > 0 {
-			fmt.Fprintf(os.Stderr, "%d goroutines are left after the tests:\n\n%s\n", len(left), strings.Join(left, "\n\n"))
+			fmt.Fprintf(os.Stderr, "goroutines left after the tests: %d\n\n%s\n", len(left), strings.Join(left, "\n\n"))
 			code = 1
 		}
 	}
@@ -87,11 +87,12 @@ func goroutines() map[string]string {
 
 func TestLeakedGoroutines(t *testing.T) {
 	before := goroutines()
-	stop, stopped := make(chan struct{}), make(chan struct{})
+	started, stop, stopped := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
-		waitForStop(stop)
+		waitForStop(started, stop)
 	}()
+	<-started
 	// Other tests may be starting goroutines of their own meanwhile; only this one is of interest.
 	mine := func(stacks []string) (n int) {
 		for _, s := range stacks {
@@ -111,4 +112,7 @@ func TestLeakedGoroutines(t *testing.T) {
 	}
 }
 
-func waitForStop(stop chan struct{}) { <-stop }
+func waitForStop(started, stop chan struct{}) {
+	close(started)
+	<-stop
+}

@@ -50,7 +50,10 @@ func TestGlobals(t *testing.T) {
 		}
 		slices.Sort(names)
 		// Imports of another platform may lack names (syscall); the compiler reports what is an error.
-		src, _ := checkFiles("github.com/pitaya-go/pitaya", names, files, imports)
+		src, err := checkFiles("github.com/pitaya-go/pitaya", names, files, imports)
+		if src.Pkg == nil {
+			t.Fatal(err)
+		}
 		problems = append(problems, checkGlobals(src, readOnlyGlobals)...)
 		problems = append(problems, checkCalls(src, forbiddenCalls, allowedCalls)...)
 	}

@@ -127,7 +127,8 @@ func checkSource(t testing.TB) checkedSource {
 	return src
 }
 
-// checkFiles parses and type-checks the named files, which must be free of errors.
+// checkFiles parses and type-checks the named files. Unless they do not even parse, what it returns is as complete as
+// the errors allow, which come joined.
 func checkFiles(path string, names []string, files map[string]string, imports types.Importer) (checkedSource, error) {
 	src := checkedSource{
 		Fset: token.NewFileSet(),
@@ -140,8 +141,8 @@ func checkFiles(path string, names []string, files map[string]string, imports ty
 		}
 		src.Files = append(src.Files, f)
 	}
-	conf := types.Config{Importer: imports}
-	var err error
-	src.Pkg, err = conf.Check(path, src.Fset, src.Files, src.Info)
-	return src, err
+	var mistakes []error
+	conf := types.Config{Importer: imports, Error: func(err error) { mistakes = append(mistakes, err) }}
+	src.Pkg, _ = conf.Check(path, src.Fset, src.Files, src.Info)
+	return src, errors.Join(mistakes...)
 }

@@ -18,6 +18,7 @@ var readOnlyGlobals = map[string]string{
 	"pushCodesWords":  "words of an enumeration",
 	"serializerWords": "words of an enumeration",
 	"slowClientWords": "words of an enumeration",
+	"wsUnavailable":   "an answer that is always the same",
 }
 
 // allowedCalls are the places that may do what forbiddenCalls lists: file, what, reason.

@@ -145,7 +145,8 @@
 // layers_test.go has the table and checks it.
 //
 //	doc.go                                            this manual
-//	metrics.go                                        Reporter, the seam for numbers
+//	metrics.go                                        Reporter, the seam for numbers; Stats
+//	buffer.go, sampler.go                             pooled bytes; log records that must stay rare
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
 //	packet.go                                         type and length
 //	route.go                                          routes and the dictionary
@@ -153,18 +154,18 @@
 //	handshake.go                                      who the client is
 //	ws_frame.go                                       the frames of RFC 6455
 //	acceptor_tcp.go, proxy.go                         TCP and TLS listeners; PROXY protocol
-//	acceptor_ws.go, acceptor_mem.go                   WebSocket and memory listeners
+//	acceptor_ws.go, acceptor_ws_conn.go               WebSocket listeners; their connections
+//	acceptor_mem.go                                   connections in memory
 //	conn.go, conn_*.go, heartbeat.go                  one connection: reading, queue, writing, life signs
-//	client.go                                         the other end
 //	session.go, session_*.go                          one session; its data; all of them by id and uid
+//	mailbox.go, multicast.go                          messages that wait for a session; pushes to many
 //	context.go, pipeline.go                           values of a call; functions before and after it
-//	handler.go, mailbox.go                            registration and calls; their order
+//	handler.go, component.go, dispatch.go             registration; lifecycle; calls and answers
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library
 //	timer.go                                          timers
 //	config.go, config_*.go                            settings, from code, file, environment and flags
 //	server.go, server_*.go                            wiring, start, stop
-//	default.go                                        the default server
 //
 // # Names from Pitaya
 //

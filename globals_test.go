@@ -13,7 +13,12 @@ import (
 // readOnlyGlobals are the package-level variables that are neither errors nor a sync.Pool, each with the reason why it
 // is no state. They must never be assigned to; the test sees to that as well.
 var readOnlyGlobals = map[string]string{
+	"bufferPools":     "pools, one for each size",
+	"bytesType":       "a type",
 	"configUnits":     "units of durations and sizes",
+	"contextType":     "a type",
+	"errorType":       "a type",
+	"heartbeatPacket": "a packet that is always the same",
 	"originWords":     "words of an enumeration",
 	"pushCodesWords":  "words of an enumeration",
 	"serializerWords": "words of an enumeration",

@@ -25,21 +25,19 @@ import (
 // unexported fields of its structs are its own, other units go through methods or capitalised fields. "name: files"
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
-	{"ground: the manual; the seam for numbers", "doc", "metrics"},
+	{"ground: the manual; the seam for numbers; buffers; rare log records", "doc", "metrics", "buffer", "sampler"},
 	{"coded errors, and the formats of payloads, theirs included", "errors", "serializer"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
 	{"wire: what both ends say first", "handshake"},
 	{"wire: the frames of RFC 6455", "ws: ws_frame"},
-	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws", "acceptor_mem"},
+	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws acceptor_ws_conn", "acceptor_mem"},
 	{"connection: one client's bytes in both directions; knows no session", "conn conn_*", "heartbeat"},
-	{"the other end of a connection", "client"},
-	{"sessions: one, its data, all of them", "session session_data session_table"},
+	{"sessions: one, its data, all of them", "session session_data session_host session_table mailbox multicast"},
 	{"what travels with a call, and what runs around it", "context", "pipeline"},
-	{"dispatch: finding the handler, decode, order, call, recover", "handler", "mailbox"},
+	{"dispatch: finding the handler, decode, order, call, recover", "handler component dispatch"},
 	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},
 	{"settings and where they come from", "config config_*"},
 	{"server: wiring, start, drain, stop", "server server_*"},
-	{"the default server", "default"},
 }
 
 // layerPlatforms are the platforms the package is checked for; together they must build every file.

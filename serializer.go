@@ -30,19 +30,12 @@ func (JSON) Name() string { return "json" }
 
 // Marshal is [json.Marshal].
 func (JSON) Marshal(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("pitaya: %w", err)
-	}
-	return b, nil
+	return json.Marshal(v)
 }
 
 // Unmarshal is [json.Unmarshal]. Empty data is an error.
 func (JSON) Unmarshal(data []byte, v any) error {
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("pitaya: %w", err)
-	}
-	return nil
+	return json.Unmarshal(data, v)
 }
 
 // Protobuf is the [Serializer] named "protobuf". Values must be of type [proto.Message].
@@ -57,11 +50,7 @@ func (Protobuf) Marshal(v any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("pitaya: protobuf serializer: %T is not a proto.Message", v)
 	}
-	b, err := proto.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("pitaya: %w", err)
-	}
-	return b, nil
+	return proto.Marshal(m)
 }
 
 // Unmarshal is [proto.Unmarshal]. Empty data gives an empty message.
@@ -70,8 +59,5 @@ func (Protobuf) Unmarshal(data []byte, v any) error {
 	if !ok || !m.ProtoReflect().IsValid() {
 		return fmt.Errorf("pitaya: protobuf serializer: cannot decode into %T, only into a proto.Message that is not nil", v)
 	}
-	if err := proto.Unmarshal(data, m); err != nil {
-		return fmt.Errorf("pitaya: %w", err)
-	}
-	return nil
+	return proto.Unmarshal(data, m)
 }

@@ -58,8 +58,10 @@ func (c component) is(value any) bool {
 
 // The lifecycle methods that a component may have; [Base] has them all.
 type (
-	componentIniter     interface{ Init() }
-	componentShutdowner interface{ Shutdown() }
+	componentIniter         interface{ Init() }
+	componentAfterIniter    interface{ AfterInit() }
+	componentBeforeShutdown interface{ BeforeShutdown() }
+	componentShutdowner     interface{ Shutdown() }
 )
 
 // start calls Init and then AfterInit of all.
@@ -73,7 +75,7 @@ func (cs *components) start(h *sessionHost) error {
 		}
 	}
 	for _, c := range cs.list {
-		if v, ok := c.Value.(afterIniter); ok {
+		if v, ok := c.Value.(componentAfterIniter); ok {
 			if err := h.lifecycle(c, "AfterInit", v.AfterInit); err != nil {
 				return err
 			}
@@ -87,7 +89,7 @@ func (cs *components) start(h *sessionHost) error {
 func (cs *components) shutdown(h *sessionHost) error {
 	var errs []error
 	for i := cs.begun - 1; i >= 0; i-- {
-		if v, ok := cs.list[i].Value.(beforeShutdowner); ok {
+		if v, ok := cs.list[i].Value.(componentBeforeShutdown); ok {
 			errs = append(errs, h.lifecycle(cs.list[i], "BeforeShutdown", v.BeforeShutdown))
 		}
 	}

@@ -90,6 +90,12 @@ func inflate(dst, src []byte, limit int) ([]byte, error) {
 	if limit > inflateFloor && len(src) < limit/inflateRatio {
 		limit = max(inflateFloor, len(src)*inflateRatio)
 	}
+	return inflateTo(dst, src, limit)
+}
+
+// inflateTo is inflate without the bound on the ratio, for clients: what a server chooses to send may be as repetitive
+// as it likes.
+func inflateTo(dst, src []byte, limit int) ([]byte, error) {
 	i := inflaters.Get().(*inflater)
 	defer inflaters.Put(i)
 	i.src.Reset(src)

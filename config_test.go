@@ -19,8 +19,6 @@ import (
 	"github.com/pitaya-go/pitaya"
 )
 
-var updateConfigDocs = flag.Bool("update", false, "rewrite docs/configuration.md")
-
 // bindConfig returns a Config and the flag set it is bound to.
 func bindConfig(t testing.TB) (*pitaya.Config, *flag.FlagSet) {
 	t.Helper()
@@ -887,7 +885,7 @@ func TestConfigSecrets(t *testing.T) {
 func TestConfigDocs(t *testing.T) {
 	file := filepath.Join("docs", "configuration.md")
 	want := configDocs()
-	if *updateConfigDocs {
+	if *update {
 		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -910,7 +908,7 @@ func configDocs() string {
 A server is configured by a ` + "`pitaya.Config`" + `. Its fields can be set in code, in a JSON file, in environment variables and
 with flags. What stands further right in that list goes before what stands further left. One call does it all:
 
-` + "```go" + `
+` + "```go fragment" + `
 cfg := pitaya.Config{Type: "chat", Frontend: true}
 if err := cfg.Load(flag.CommandLine, os.Args[1:], os.Environ()); err != nil {
 	log.Fatal(err)

@@ -11,27 +11,42 @@ import (
 	"time"
 )
 
-// defaultServer is the only variable of the package that changes. Nothing in
-// the library uses it but the functions of this file.
-var defaultServer struct {
+// defaultServer is the only state of the package itself. Nothing uses it but
+// the functions of this file.
+var defaultServer serverHolder
+
+// serverHolder makes a server when it is first asked for it.
+type serverHolder struct {
 	mu     sync.Mutex // guards server
 	server *Server    // nil until it is first asked for
+}
+
+func (h *serverHolder) get() *Server {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.server == nil {
+		s := newServer()
+		s.setUp(func() error { return s.configure(Config{Frontend: true}) })
+		h.server = s
+	}
+	return h.server
+}
+
+// next is get, but never returns a server that has ended.
+func (h *serverHolder) next() *Server {
+	h.mu.Lock()
+	if h.server != nil && h.server.hasEnded() {
+		h.server = nil
+	}
+	h.mu.Unlock()
+	return h.get()
 }
 
 // DefaultServer returns the server that [Configure], [Register], [Run] and the
 // other functions of their kind work on. It is made when one of them is first
 // called, with the settings of a standalone frontend. Programs and tests that
 // have several servers make them with [NewServer].
-func DefaultServer() *Server {
-	defaultServer.mu.Lock()
-	defer defaultServer.mu.Unlock()
-	if defaultServer.server == nil {
-		s := newServer()
-		s.setUp(func() error { return s.configure(Config{Frontend: true}) })
-		defaultServer.server = s
-	}
-	return defaultServer.server
-}
+func DefaultServer() *Server { return defaultServer.get() }
 
 // A ServerMode is what [Configure] is told about the other servers.
 type ServerMode byte
@@ -51,13 +66,7 @@ const (
 // [Config] instead of configuration objects; see [Config.Load] for files,
 // environment and flags.
 func Configure(frontend bool, serverType string, mode ServerMode, metadata map[string]string, cfg ...Config) error {
-	defaultServer.mu.Lock()
-	if s := defaultServer.server; s != nil && s.hasEnded() {
-		defaultServer.server = nil
-	}
-	defaultServer.mu.Unlock()
-
-	s := DefaultServer()
+	s := defaultServer.next()
 	return s.setUp(func() error {
 		var c Config
 		switch len(cfg) {

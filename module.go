@@ -95,6 +95,9 @@ func newModules(logger *slog.Logger) *modules {
 	return &modules{logger: logger}
 }
 
+// setLogger sets where panics are logged. It is called before start.
+func (m *modules) setLogger(logger *slog.Logger) { m.logger = logger }
+
 // addAfter adds a module behind those already there.
 func (m *modules) addAfter(name string, module Module) error {
 	return m.add(name, module, false)

@@ -130,12 +130,17 @@ func (s *Server) configure(cfg Config) error {
 	}
 	s.cfg = cfg
 	s.log = cmp.Or(cfg.Logger, slog.Default())
-	s.modules.logger, s.timers.logger = s.log, s.log
+	s.modules.setLogger(s.log)
+	s.timers.setLogger(s.log)
 	return nil
 }
 
 // errBackendListener refuses acceptors on a server that has no clients.
 var errBackendListener = errors.New("pitaya: a backend has no listeners for clients")
+
+// kickReplaced implements uniqueServer. It is called before the first client is
+// served.
+func (s *Server) kickReplaced() { s.host.Unique = true }
 
 // ID returns the server's id.
 func (s *Server) ID() string { return s.cfg.ID }
@@ -432,6 +437,11 @@ func (s *Server) begin(quit context.CancelFunc) error {
 	if err != nil {
 		return err
 	}
+	if s.cfg.Frontend && !s.cfg.NoUniqueSession {
+		if err := s.modules.addBefore(UniqueSessionModule, newUniqueSession(s)); err != nil {
+			return err
+		}
+	}
 	s.state = serverStarting
 	s.host = host
 	s.quit = quit
@@ -529,7 +539,6 @@ func (s *Server) newHost() (*sessionHost, error) {
 		OnBind:          s.onBind,
 		OnAfterBind:     s.onAfter,
 		OnClose:         s.onClose,
-		Unique:          !cfg.NoUniqueSession,
 		MaxUID:          cfg.MaxUIDLength,
 		MailboxMessages: cfg.MailboxMessages,
 		Counters:        &s.counters,
@@ -764,5 +773,5 @@ func (s *Server) timerOf(t *Timer, err error) *Timer {
 	if s.setUp(func() error { return err }) != err {
 		s.log.Error("timer not made", "err", err)
 	}
-	return &Timer{owner: s.timers, stopped: true}
+	return s.timers.none()
 }

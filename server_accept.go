@@ -34,10 +34,7 @@ func (s *Server) wrapListener(l net.Listener) net.Listener {
 	if !s.cfg.ProxyProtocol {
 		return l
 	}
-	if _, ok := l.(*net.TCPListener); !ok {
-		return l
-	}
-	return NewProxyListener(l, ProxyOptions{Trusted: s.cfg.TrustedProxies})
+	return proxied(l, ProxyOptions{Trusted: s.cfg.TrustedProxies})
 }
 
 // track remembers a listener, so that Shutdown closes it, and counts its accept
@@ -112,7 +109,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 	session := newSession(s.host, nc)
 	s.conns.Go(func() {
-		session.conn.serve(s.serveCtx)
+		session.serve(s.serveCtx)
 		s.counters.Closed.Add(1)
 	})
 }

@@ -94,6 +94,12 @@ func newTimers(run func(f func()), logger *slog.Logger) *timers {
 	}
 }
 
+// setLogger sets where panics are logged. It is called before start.
+func (ts *timers) setLogger(logger *slog.Logger) { ts.logger = logger }
+
+// none makes a timer that never runs.
+func (ts *timers) none() *Timer { return &Timer{owner: ts, stopped: true} }
+
 // setPrecision sets how often conditions are checked, at least every millisecond. It holds from the next check of each
 // timer on.
 func (ts *timers) setPrecision(d time.Duration) error {

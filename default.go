@@ -231,9 +231,11 @@ func GroupAddMember(ctx context.Context, group, uid string) error {
 	return DefaultServer().Group(group).Add(ctx, uid)
 }
 
-// GroupRemoveMember is [Group.Remove].
+// GroupRemoveMember is [Group.Remove], but does its work also when ctx has
+// ended: Pitaya's documentation calls it with the context of a handler when the
+// session is closed.
 func GroupRemoveMember(ctx context.Context, group, uid string) error {
-	return DefaultServer().Group(group).Remove(ctx, uid)
+	return DefaultServer().Group(group).Remove(context.WithoutCancel(ctx), uid)
 }
 
 // GroupRemoveAll is [Group.RemoveAll].

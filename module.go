@@ -74,7 +74,7 @@ var errModuleStuck = errors.New("still running after its time")
 
 // modules is the ordered list of the modules of one server.
 type modules struct {
-	logger *slog.Logger
+	logger *slog.Logger // immutable once started
 
 	mu    sync.Mutex // guards the fields below; never held across a callback
 	list  []*moduleEntry

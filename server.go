@@ -65,6 +65,7 @@ const (
 	serverStarting                    // Run was called
 	serverRunning                     // clients are served
 	serverClosing                     // Shutdown was called, or the start failed
+	serverEnded                       // everything has ended
 )
 
 // ErrServerRunning is what the methods that set up a server return once it
@@ -181,7 +182,7 @@ func (s *Server) newLocked() error {
 	switch s.state {
 	case serverNew:
 		return nil
-	case serverClosing:
+	case serverClosing, serverEnded:
 		return ErrServerClosed
 	}
 	return ErrServerRunning
@@ -377,13 +378,18 @@ func (s *Server) IsRunning() bool {
 	}
 }
 
+// hasEnded reports whether done is closed. It looks at no channel, since the
+// server may have lived in the bubble of a test.
 func (s *Server) hasEnded() bool {
-	select {
-	case <-s.done:
-		return true
-	default:
-		return false
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == serverEnded
+}
+
+// endLocked makes the server one that has ended.
+func (s *Server) endLocked(err error) {
+	s.state, s.err = serverEnded, err
+	close(s.done)
 }
 
 // running returns what sessions share, or an error before the server starts.
@@ -409,18 +415,32 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.begin(quit); err != nil {
 		return err
 	}
-	if err := s.start(ctx); err != nil {
-		return errors.Join(err, s.shutdownAfter(ctx))
+	switch err := s.start(ctx); err {
+	case nil:
+	case ErrServerClosed: // as told by Shutdown
+		return s.endStart(ctx)
+	default:
+		return errors.Join(err, s.endStart(ctx))
 	}
 	select {
 	case <-ctx.Done():
 		return s.shutdownAfter(ctx)
 	case <-s.closing:
 		<-s.done
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.err
+		return s.ended()
 	}
+}
+
+// endStart ends a server that did not get to serving.
+func (s *Server) endStart(ctx context.Context) error {
+	s.mu.Lock()
+	if s.state == serverStarting {
+		s.closeLocked()
+	}
+	s.mu.Unlock()
+	ctx, cancel := s.shutdownContext(ctx)
+	defer cancel()
+	return s.end(ctx)
 }
 
 // begin ends the set-up.
@@ -455,9 +475,8 @@ func (s *Server) stop() {
 	defer s.mu.Unlock()
 	switch {
 	case s.state == serverNew:
-		s.state = serverClosing
 		close(s.closing)
-		close(s.done)
+		s.endLocked(nil)
 	case s.quit != nil:
 		s.quit()
 	}
@@ -465,13 +484,18 @@ func (s *Server) stop() {
 
 // shutdownAfter is Shutdown for a context that has ended.
 func (s *Server) shutdownAfter(ctx context.Context) error {
+	ctx, cancel := s.shutdownContext(ctx)
+	defer cancel()
+	return s.Shutdown(ctx)
+}
+
+// shutdownContext bounds the end of a server whose context has ended.
+func (s *Server) shutdownContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := s.cfg.ShutdownTimeout
 	if s.cfg.DrainEnabled {
 		limit += s.cfg.DrainTimeout
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
-	return s.Shutdown(ctx)
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
 }
 
 // start brings the server up to serving its listeners.
@@ -486,7 +510,7 @@ func (s *Server) start(ctx context.Context) error {
 	s.mu.Lock()
 	if s.state != serverStarting { // Shutdown came first
 		s.mu.Unlock()
-		return nil
+		return ErrServerClosed
 	}
 	s.state = serverRunning
 	s.mu.Unlock()
@@ -635,31 +659,49 @@ func (h *sessionHost) buildHandshake(heartbeat time.Duration) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	state := s.state
-	if state != serverClosing {
-		s.state = serverClosing
+	switch state {
+	case serverNew:
 		close(s.closing)
+		s.endLocked(nil)
+	case serverStarting: // Run ends what it has started
+		s.closeLocked()
+		s.quit()
+	case serverRunning:
+		s.closeLocked()
 	}
 	s.mu.Unlock()
-	switch state {
-	case serverClosing:
-		select {
-		case <-s.done:
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return s.err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	case serverNew:
-		close(s.done)
-		return nil
+	if state == serverRunning {
+		return s.end(ctx)
 	}
+	select {
+	case <-s.done:
+		return s.ended()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// closeLocked lets nothing begin any more. Whoever calls it calls end next, or
+// leaves that to Run.
+func (s *Server) closeLocked() {
+	s.state = serverClosing
+	close(s.closing)
+}
+
+// end is Shutdown for the one caller that does the work.
+func (s *Server) end(ctx context.Context) error {
 	err := s.shutdown(ctx)
 	s.mu.Lock()
-	s.err = err
-	s.mu.Unlock()
-	close(s.done)
+	defer s.mu.Unlock()
+	s.endLocked(err)
 	return err
+}
+
+// ended returns what went wrong at the end, which must have come.
+func (s *Server) ended() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 func (s *Server) shutdown(ctx context.Context) error {

@@ -42,7 +42,7 @@ func (s *Server) wrapListener(l net.Listener) net.Listener {
 func (s *Server) track(l net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state == serverClosing {
+	if s.state >= serverClosing {
 		l.Close()
 		return false
 	}
@@ -51,12 +51,17 @@ func (s *Server) track(l net.Listener) bool {
 	return true
 }
 
+// closeListeners closes all listeners, also those that a server that failed to
+// start was to serve.
 func (s *Server) closeListeners() {
 	s.mu.Lock()
 	list := s.listeners
 	s.listeners = make(map[net.Listener]bool)
 	s.mu.Unlock()
 	for l := range list {
+		l.Close()
+	}
+	for _, l := range s.cfg.Listeners {
 		l.Close()
 	}
 }

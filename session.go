@@ -365,8 +365,9 @@ func (s *Session) Close() error {
 // in the order in which they were added, before those of
 // [Server.OnSessionClose], in a goroutine of the session's own, and not before
 // the session's handler that may be at work is done. By then the session is
-// not found by id or uid any more. OnClose returns [ErrSessionClosed] if the
-// session has ended already.
+// not found by id or uid any more, and its context is over, with those of its
+// handlers: what needs a context gets another one ([context.WithoutCancel]).
+// OnClose returns [ErrSessionClosed] if the session has ended already.
 func (s *Session) OnClose(f func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

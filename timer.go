@@ -65,7 +65,7 @@ const timerPrecision = time.Second
 // timers holds the timers of one server. Each rests on a [time.Timer] of the runtime, so there is no goroutine while none
 // is due, and no tick that all of them wait for.
 type timers struct {
-	// Immutable.
+	// Immutable once started.
 	run    func(f func())
 	logger *slog.Logger
 

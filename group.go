@@ -56,9 +56,14 @@ func (g *Group) Remove(ctx context.Context, uids ...string) error {
 // RemoveAll removes all users; the group stays.
 func (g *Group) RemoveAll(ctx context.Context) error { return g.store.RemoveAll(ctx, g.name) }
 
-// Members returns the users in the group.
+// Members returns the users in the group. Without an error it is never nil:
+// clients get an empty group as [] and not as null.
 func (g *Group) Members(ctx context.Context) ([]string, error) {
-	return g.store.Members(ctx, g.name)
+	uids, err := g.store.Members(ctx, g.name)
+	if uids == nil && err == nil {
+		uids = []string{}
+	}
+	return uids, err
 }
 
 // Contains reports whether a user is in the group.

@@ -107,11 +107,13 @@ func newRegistry() *registry {
 func (r *registry) setServerType(serverType string) error {
 	typed := newRegistry()
 	typed.serverType = serverType
+	short := make(map[string]*handlerEntry)
 	var errs []error
 	for route, e := range r.entries {
 		if route == e.Route {
 			continue
 		}
+		short[route] = e
 		service, method, _ := strings.Cut(route, ".")
 		if err := typed.fits(service, method); err != nil {
 			errs = append(errs, fmt.Errorf("pitaya: server type %q: %w", serverType, err))
@@ -120,11 +122,9 @@ func (r *registry) setServerType(serverType string) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	for route, e := range r.entries {
-		if route != e.Route {
-			service, method, _ := strings.Cut(route, ".")
-			typed.put(service, method, e)
-		}
+	for route, e := range short {
+		service, method, _ := strings.Cut(route, ".")
+		typed.put(service, method, e)
 	}
 	r.serverType, r.entries = serverType, typed.entries
 	return nil

@@ -101,7 +101,7 @@ func newServer() *Server {
 		routes:    make(map[string]RoutingFunc),
 	}
 	s.modules = newModules(s.log)
-	s.timers = newTimers(func(f func()) { go f() }, s.log)
+	s.timers = newTimers(nil, s.log)
 	s.serveCtx, s.stopping = context.WithCancelCause(context.Background())
 	return s
 }

@@ -149,6 +149,9 @@ func (r *registry) register(value any, opts []RegisterOption) error {
 	}
 	for _, method := range slices.Sorted(maps.Keys(s.Methods)) {
 		s.Methods[method].apply(&o)
+		if r.services[s.Name] {
+			continue // is a mistake already, once for all methods
+		}
 		if err := r.fits(s.Name, method); err != nil {
 			s.mistake("%w", err)
 		}

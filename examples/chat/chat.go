@@ -16,9 +16,6 @@ import (
 	"github.com/pitaya-go/pitaya"
 )
 
-// serverType is the first part of this server's full routes, as chat.chat.join.
-const serverType = "chat"
-
 // Limits, in characters where they are about text.
 const (
 	maxName  = 24
@@ -202,7 +199,7 @@ func (c *Chat) lockUser(ctx context.Context) (*user, error) {
 		return u, nil
 	}
 	c.mu.Unlock()
-	return nil, pitaya.ErrSessionClosed // while this request was waiting
+	return nil, pitaya.ErrSessionClosed // a newer one speaks for the user
 }
 
 // enter makes the session that of a user. It runs at the first request of a session, once.
@@ -218,33 +215,33 @@ func (c *Chat) enter(ctx context.Context, s *pitaya.Session) error {
 	if err := s.Bind(ctx, uid); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	u := c.users[uid]
-	if u == nil {
-		u = &user{uid: uid}
-		c.users[uid] = u
-		c.check(c.lobby.Add(context.Background(), uid))
-	}
-	u.session = s
-	c.mu.Unlock()
-
-	exit := func() { c.exit(u, s) }
-	if err := s.OnClose(exit); err != nil {
-		exit() // it has closed already
+	// Close callbacks wait for the handler that is at work, so this one finds what follows here done.
+	if err := s.OnClose(func() { c.exit(uid, s) }); err != nil {
 		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.srv.SessionByUID(uid) != s {
+		return pitaya.ErrSessionClosed // replaced by a newer one, which may have been here before us
+	}
+	if c.users[uid] == nil {
+		c.users[uid] = &user{uid: uid}
+		c.check(c.lobby.Add(context.Background(), uid))
+	}
+	c.users[uid].session = s
 	return nil
 }
 
-// exit forgets the user when the session closes, unless a newer session speaks for the user.
-func (c *Chat) exit(u *user, s *pitaya.Session) {
+// exit forgets the user when the session has closed, unless a newer session speaks for the user.
+func (c *Chat) exit(uid string, s *pitaya.Session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if u.session != s || c.users[u.uid] != u {
+	u := c.users[uid]
+	if u == nil || u.session != s {
 		return
 	}
-	delete(c.users, u.uid)
-	c.check(c.lobby.Remove(context.Background(), u.uid))
+	delete(c.users, uid)
+	c.check(c.lobby.Remove(context.Background(), uid))
 	if u.room != nil {
 		c.leave(u)
 		c.push(c.lobby, "onRooms", c.list())
@@ -310,7 +307,7 @@ func (c *Chat) list() *RoomList {
 // push tells a group something. It has no context of a request: what has begun for many does not end halfway because
 // the one who began it has gone.
 func (c *Chat) push(g *pitaya.Group, route string, v any) {
-	if err := g.Broadcast(context.Background(), serverType, route, v); err != nil {
+	if err := g.Broadcast(context.Background(), "", route, v); err != nil {
 		slog.Debug("not everybody was reached", "route", route, "err", err) // connections that are just ending
 	}
 }

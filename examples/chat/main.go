@@ -97,7 +97,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 
 // newServer makes the game server, ready to run.
 func newServer(listeners ...net.Listener) (*pitaya.Server, error) {
-	srv, err := pitaya.NewServer(pitaya.Config{Type: serverType, Frontend: true, Listeners: listeners})
+	srv, err := pitaya.NewServer(pitaya.Config{Type: "chat", Frontend: true, Listeners: listeners})
 	if err != nil {
 		return nil, err
 	}

@@ -36,28 +36,28 @@ function connect() {
 let countdown;
 
 client.addEventListener("state", ({ detail }) => {
-  const { state, delay = 0, reason = "", error } = detail;
+  const { state, attempt, delay = 0, reason = "", error } = detail;
   document.body.dataset.state = state;
   clearInterval(countdown);
   const waitUntil = Date.now() + delay;
   const show = () => {
     const seconds = Math.max(1, Math.ceil((waitUntil - Date.now()) / 1000));
-    const text = {
-      connecting: "Connecting…",
-      connected: "Connected",
-      reconnecting: `Reconnecting in ${seconds} s`,
-      kicked: reason ? `The server ended this session: ${reason}` : "The server ended this session",
-      closed: error ? `Not connected: ${error.message}` : "Not connected",
+    const [short, long] = {
+      connecting: ["Connecting…", "Connecting…"],
+      connected: ["Connected", ""],
+      reconnecting: ["Offline", `No connection. Reconnecting in ${seconds} s`],
+      kicked: ["Kicked", `The server has ended this session${reason && `: ${reason}`}`],
+      closed: ["Offline", `No connection${error ? `: ${error.message}` : ""}`],
     }[state];
-    for (const p of document.querySelectorAll(".connection")) p.textContent = text;
-    $("trouble-text").textContent = text;
-    return text;
+    for (const p of document.querySelectorAll(".connection")) p.textContent = short;
+    $("trouble-text").textContent = long;
+    return long || short;
   };
   const text = show();
   // Once per change, and without the seconds: nobody wants a countdown read out.
   $("announce").textContent = state === "reconnecting" ? "Connection lost. Reconnecting." : text;
   if (state === "reconnecting") countdown = setInterval(show, 250);
-  $("trouble").hidden = state === "connected";
+  $("trouble").hidden = state === "connected" || (state === "connecting" && attempt === 0);
   $("retry-button").hidden = state === "connecting";
   $("send-button").disabled = $("join-button").disabled = state !== "connected";
 });
@@ -65,9 +65,10 @@ client.addEventListener("state", ({ detail }) => {
 client.addEventListener("connected", async () => {
   try {
     if (place) await join(place.room, place.name);
+    else await request("chat.leave"); // in case the server has not noticed that we left while we were offline
   } catch (err) {
     if (client.state !== "connected") return; // lost again: the next connection tries again
-    leavePlace(err.message);
+    if (place) leavePlace(err.message);
   }
   request("chat.rooms").then(showRooms, () => {});
 });
@@ -169,6 +170,7 @@ $("room-form").addEventListener("submit", (event) => {
 
 /** @param {string} room */
 async function moveTo(room) {
+  if (early) return; // one at a time
   openSide(false);
   $("say-error").textContent = "";
   try {
@@ -261,18 +263,20 @@ function addNote(text) {
   append(element("li", "note", text));
 }
 
+let following = true; // whether the end of the log is in sight, and is to stay there
+
 /** @param {HTMLElement} li */
 function append(li, follow = false) {
   const log = $("log");
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
   log.append(li);
   while (log.childElementCount > MAX_LINES) log.firstElementChild.remove();
-  if (atEnd || follow) scrollDown();
-  else $("down-button").hidden = !li.classList.contains("line");
+  if (following || follow) scrollDown();
+  else if (li.classList.contains("line")) $("down-button").hidden = false;
 }
 
 function scrollDown() {
   const log = $("log");
+  following = true;
   log.scrollTop = log.scrollHeight;
   $("down-button").hidden = true;
 }
@@ -280,9 +284,11 @@ function scrollDown() {
 $("down-button").addEventListener("click", scrollDown);
 $("log").addEventListener("scroll", () => {
   const log = $("log");
-  if (log.scrollHeight - log.scrollTop - log.clientHeight < 80) $("down-button").hidden = true;
+  following = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
+  if (following) $("down-button").hidden = true;
 });
-new ResizeObserver(scrollDown).observe($("log")); // a phone's keyboard comes or goes
+// A phone's keyboard comes and goes, and windows change their size.
+new ResizeObserver(() => following && scrollDown()).observe($("log"));
 
 $("say-form").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -381,5 +387,5 @@ function recall(/** @type {string} */ what) {
 
 $("name").value = recall("name");
 $("room").value = recall("room") || "lobby";
-($("name").value ? $("join-button") : $("name")).focus();
+$("name").focus();
 connect();

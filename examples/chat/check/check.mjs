@@ -110,16 +110,17 @@ class Page {
   }
 
   async click(selector) {
-    const box = await this.get(`(() => {
+    const middle = `(() => {
       const e = document.querySelector(${JSON.stringify(selector)});
       e.scrollIntoView({ block: "nearest" });
       const { x, y, width, height } = e.getBoundingClientRect();
       const at = { x: x + width / 2, y: y + height / 2 };
-      return { ...at, hit: e.contains(document.elementFromPoint(at.x, at.y)) };
-    })()`);
-    assert.ok(box.hit, `${this.who}: ${selector} cannot be clicked: something is in front of it`);
+      return e.contains(document.elementFromPoint(at.x, at.y)) ? at : null;
+    })()`;
+    await this.until(`can click ${selector}`, `${middle} !== null`); // visible, and nothing is in front of it
+    const { x, y } = await this.get(middle);
     for (const type of ["mousePressed", "mouseReleased"]) {
-      await this.send("Input.dispatchMouseEvent", { type, x: box.x, y: box.y, button: "left", clickCount: 1 });
+      await this.send("Input.dispatchMouseEvent", { type, x, y, button: "left", clickCount: 1 });
     }
   }
 
@@ -311,7 +312,7 @@ try {
   const third = await Page.open(browser, server.url, "Linus");
   await third.join("Linus", "lobby");
   await ada.seesOnline("Ada", "Grace", "Linus");
-  await third.send("Page.navigate", { url: "about:blank" });
+  await third.send("Page.close");
   await ada.seesOnline("Ada", "Grace");
 
   step("Stop the server");

@@ -123,8 +123,8 @@ async function join(room, name) {
   } finally {
     early = null;
   }
-  remember("room", place.room);
-  remember("name", place.name);
+  remember("room", ($("room").value = place.room));
+  remember("name", ($("name").value = place.name));
   $("join-view").hidden = true;
   $("chat-view").hidden = false;
   $("room-title").textContent = place.room;
@@ -328,7 +328,7 @@ function fitText() {
 
 // ---------------------------------------------------------------------------------------------- the rest
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const fullTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 

@@ -31,7 +31,7 @@ type room struct {
 }
 
 func newRoom(name string, group *pitaya.Group) (*room, error) {
-	r := &room{name: name, group: group, members: make(map[string]*user), leftAt: time.Now()}
+	r := &room{name: name, group: group, members: make(map[string]*user), history: []Line{}, leftAt: time.Now()}
 	return r, group.Create(context.Background(), 0)
 }
 

@@ -192,8 +192,9 @@ async function picture(page, name, sizes = { desktop: DESKTOP, phone: PHONE }) {
     for (const scheme of ["light", "dark"]) {
       await page.look(metrics, scheme);
       await sleep(300); // transitions
-      const wide = await page.get(`document.documentElement.scrollWidth - innerWidth`);
-      assert.ok(wide <= 0, `${name} at ${size} size is ${wide} pixels too wide`);
+      const beyond = await page.get(`(({ scrollWidth, scrollHeight }) =>
+        [scrollWidth - innerWidth, scrollHeight - innerHeight])(document.documentElement)`);
+      assert.deepEqual(beyond, [0, 0], `pixels by which ${name} at ${size} size is wider and higher than the window`);
       const { data } = await page.send("Page.captureScreenshot", { format: "png" });
       await writeFile(join(shots, `${name}-${size}-${scheme}.png`), Buffer.from(data, "base64"));
     }

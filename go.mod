@@ -1,3 +1,8 @@
 module github.com/pitaya-go/pitaya
 
-go 1.26
+go 1.26.0
+
+require (
+	golang.org/x/net v0.62.0
+	google.golang.org/protobuf v1.36.12
+)

@@ -1,0 +1,418 @@
+package pitaya
+
+import (
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Config holds the settings of a [Server]. The zero value is a working configuration: in every field zero means the
+// default that its comment names, and what is on by default is switched off by a field that says so (NoCompression).
+// Where zero would be a useful value of its own, a negative one stands for it, as the comment says.
+//
+// The settings can be filled in code, from a JSON file, from PITAYA_… environment variables and from flags; see
+// [Config.Load]. The key of each is in its comment, without the prefix "pitaya."; docs/configuration.md lists them
+// all. The seams at the end can be set in code only. A server takes a copy, so a Config may be used again.
+type Config struct {
+	// File names the JSON file that [Config.Load] reads (config). Empty means none.
+	File string
+
+	// The server.
+
+	// Type is the server type: the first part of its routes and, in a cluster, what callers choose a server by
+	// (server.type). Empty means "game".
+	Type string
+	// ID tells the servers of a cluster apart (server.id). Empty means a random id for each server.
+	ID string
+	// Frontend is whether clients connect to this server (server.frontend).
+	Frontend bool
+	// Cluster is whether the server joins a cluster, instead of running alone (server.cluster).
+	Cluster bool
+	// Metadata is what the other servers of the cluster learn about this one (server.metadata).
+	Metadata map[string]string
+	// Region is the region the server runs in (cluster.info.region). Between servers of one region gRPC uses the
+	// inner address. Empty means none.
+	Region string
+
+	// Client connections.
+
+	// Heartbeat is how often server and client tell each other that they live (heartbeat.interval). Clients are
+	// told whole seconds, so fractions are refused. Zero means 30 s; negative switches heartbeats off.
+	Heartbeat time.Duration
+	// HandshakeTimeout is how long a new connection may take until it has acknowledged the handshake, PROXY header,
+	// TLS and upgrade included (conn.handshaketimeout). Zero means 10 s.
+	HandshakeTimeout time.Duration
+	// WriteTimeout is how long a client's socket may take nothing before the client is closed as slow
+	// (buffer.agent.conntimeout). Zero or less means 10 s.
+	WriteTimeout time.Duration
+	// SlowClient is what happens when QueueBytes or QueueMessages is exceeded (buffer.agent.slowclient). Zero means
+	// [SlowClientClose].
+	SlowClient SlowClientPolicy
+	// QueueBytes bounds what waits to be sent to one client, in bytes (buffer.agent.bytes). One message that is
+	// larger passes when nothing else waits. Zero means 1 MiB.
+	QueueBytes int
+	// QueueMessages bounds the same in messages (buffer.agent.messages). Zero means no bound: a handler that
+	// pushes many small messages in a row must not lose its client.
+	QueueMessages int
+	// MaxPacketSize bounds the body of a packet from a client, in bytes (conn.maxpacketsize). Zero means 1 MiB; the
+	// protocol allows up to 2^24-1.
+	MaxPacketSize int
+	// MaxInflatedSize bounds a compressed message after decompression, in bytes (conn.maxinflatedsize). Zero means
+	// 4 MiB.
+	MaxInflatedSize int
+	// MaxHandshakeSize bounds the handshake of a client, in bytes (conn.maxhandshakesize). Zero means 64 KiB.
+	MaxHandshakeSize int
+	// MaxConns bounds the open client connections of the server (conn.max). Zero means no bound.
+	MaxConns int
+	// MaxConnsPerIP bounds them for each address of a client (conn.maxperaddress). Zero means no bound, since many
+	// players may share one address.
+	MaxConnsPerIP int
+	// ProxyProtocol is whether connections begin with a PROXY protocol header, version 1 or 2
+	// (acceptor.proxyprotocol).
+	ProxyProtocol bool
+	// TrustedProxies are the networks whose PROXY headers are believed (acceptor.trustedproxies). Empty means every
+	// peer, which is safe only where clients cannot connect around the proxy.
+	TrustedProxies []netip.Prefix
+	// RateLimit bounds what one client may send.
+	RateLimit RateLimitConfig
+
+	// Messages and handlers.
+
+	// SerializerType chooses the serializer by number (serializertype). Zero means [SerializerJSON]. Serializer
+	// goes before it.
+	SerializerType SerializerType
+	// NoCompression switches off zlib towards clients that can inflate (handler.messages.compression, which is the
+	// opposite).
+	NoCompression bool
+	// PushCodes is whether pushes to a client carry route codes of the dictionary (handler.messages.pushcodes).
+	// Zero means [PushCodesAuto].
+	PushCodes PushCodes
+	// Unordered gives up the order of a session's messages: they are handled at the same time and answered as they
+	// are done, as in Pitaya (handler.ordered, which is the opposite).
+	Unordered bool
+	// HandlerTimeout is the time a handler's context allows for one message (handler.timeout). Zero means no limit.
+	HandlerTimeout time.Duration
+	// SlowHandler is the time after which a handler is logged and counted as slow (handler.slow). Zero means 1 s;
+	// negative switches it off.
+	SlowHandler time.Duration
+	// ValidateRequests calls the Validate() error method of requests that have one, before their handler
+	// (defaultpipelines.structvalidation.enabled).
+	ValidateRequests bool
+	// Dispatch bounds how many handlers run at once on the server (concurrency.handler.dispatch). Zero means no
+	// bound beyond one per session: a shared bound lets a few slow players stop all others.
+	Dispatch int
+	// MailboxMessages is how many messages of one session may wait for their handlers before its connection is no
+	// longer read (buffer.handler.localprocess). Zero means 64.
+	MailboxMessages int
+	// RemoteMessages is the same for messages that are forwarded to other servers (buffer.handler.remoteprocess).
+	// Zero means 64.
+	RemoteMessages int
+
+	// Sessions and groups.
+
+	// MaxUIDLength bounds user ids, in bytes (session.maxuidlength). Zero means 256.
+	MaxUIDLength int
+	// NoUniqueSession lets a user be connected more than once. Otherwise a frontend in a cluster closes the older
+	// session when the user is bound to a new one (session.unique, which is the opposite).
+	NoUniqueSession bool
+	// DrainEnabled makes the end of the server wait until clients have left by themselves (session.drain.enabled).
+	DrainEnabled bool
+	// DrainTimeout bounds that wait (session.drain.timeout). Zero means 6 h.
+	DrainTimeout time.Duration
+	// DrainPeriod is how often the wait is logged (session.drain.period). Zero means 5 s.
+	DrainPeriod time.Duration
+	// ShutdownTimeout bounds the end of the server, from the end of Run's context on (shutdown.timeout). The drain of
+	// DrainTimeout comes before it. Zero means 10 s.
+	ShutdownTimeout time.Duration
+	// GroupTick is how often groups in memory that have expired are removed (groups.memory.tickduration). Zero
+	// means 30 s.
+	GroupTick time.Duration
+
+	// The cluster. Nothing of it is read unless Cluster is set.
+
+	// Etcd configures service discovery in etcd (cluster.sd.etcd).
+	Etcd EtcdConfig
+	// GroupsEtcd configures the group store in etcd (groups.etcd).
+	GroupsEtcd GroupsEtcdConfig
+	// BindingEtcd configures the storage of user bindings in etcd (modules.bindingstorage.etcd).
+	BindingEtcd BindingEtcdConfig
+	// NATSClient configures the calling side of RPC over NATS (cluster.rpc.client.nats).
+	NATSClient NATSConfig
+	// NATSServer configures the serving side of RPC over NATS (cluster.rpc.server.nats).
+	NATSServer NATSConfig
+	// GRPC configures RPC over gRPC (cluster.rpc.client.grpc and cluster.rpc.server.grpc).
+	GRPC GRPCConfig
+	// NoLoopback refuses RPCs to the own server type or id. Otherwise they are served in the process
+	// (cluster.rpc.server.loopbackenabled, which is the opposite).
+	NoLoopback bool
+
+	// Metrics configures what is reported, and where.
+	Metrics MetricsConfig
+	// Worker configures reliable RPC.
+	Worker WorkerConfig
+
+	// The seams.
+
+	// Serializer encodes and decodes the payloads of messages. Nil means what SerializerType says.
+	Serializer Serializer
+	// Logger is where the server logs to. Nil means [slog.Default].
+	Logger *slog.Logger
+	// Listeners are served by Run and closed at its end. They may be of any kind, several of one kind included.
+	Listeners []net.Listener
+	// Reporters receive the metrics, besides those that Metrics enables.
+	Reporters []Reporter
+	// Groups stores the groups. Nil means memory: each server has its own.
+	Groups GroupStore
+
+	origins configOrigins // where the settings are from; nil before Bind
+}
+
+// SlowClientPolicy says what to do with a client that does not read what it is sent.
+type SlowClientPolicy int
+
+const (
+	// SlowClientClose closes the session with ErrSlowClient.
+	SlowClientClose SlowClientPolicy = iota
+	// SlowClientDrop drops pushes and counts them. Answers are never dropped, and a socket that takes nothing for
+	// WriteTimeout is closed all the same.
+	SlowClientDrop
+)
+
+// PushCodes says which clients get route codes in pushes. Some client libraries crash on them.
+type PushCodes int
+
+const (
+	// PushCodesAuto sends codes to clients whose handshake shows that they understand them.
+	PushCodesAuto PushCodes = iota
+	// PushCodesAlways sends codes to every client.
+	PushCodesAlways
+	// PushCodesNever sends the full route to every client.
+	PushCodesNever
+)
+
+// SerializerType is a serializer by the number that configuration files know it by.
+type SerializerType int
+
+const (
+	SerializerJSON     SerializerType = 1 // [JSON]
+	SerializerProtobuf SerializerType = 2 // [Protobuf]
+)
+
+// RateLimitConfig bounds the messages that one client may send (conn.ratelimiting).
+type RateLimitConfig struct {
+	// Limit is how many messages a client may send in Interval (limit). Zero means no limit.
+	Limit int
+	// Interval is the time that Limit is for (interval). Zero means 1 s.
+	Interval time.Duration
+	// Disabled switches the limit off, whatever Limit says (forcedisable).
+	Disabled bool
+}
+
+// EtcdConfig configures service discovery in etcd (cluster.sd.etcd).
+type EtcdConfig struct {
+	// Endpoints are the addresses of etcd (endpoints). Empty means localhost:2379.
+	Endpoints []string
+	// User and Password log in to etcd, if both are set (user, pass).
+	User, Password string
+	// TLS names the files for encrypted connections (tls.ca, tls.cert, tls.key). TLSConfig goes before it.
+	TLS TLSFiles
+	// TLSConfig encrypts the connections. Nil means what TLS says.
+	TLSConfig *tls.Config
+	// DialTimeout bounds connecting, and the first request for a lease (dialtimeout). Zero means 5 s.
+	DialTimeout time.Duration
+	// Prefix stands before each key, slash included (prefix). Empty means "pitaya/".
+	Prefix string
+	// NoPrefix leaves the prefix away. An empty prefix in a file or a flag means this.
+	NoPrefix bool
+	// HeartbeatTTL is how long a server that died stays listed: the time of its lease, in whole seconds
+	// (heartbeat.ttl). Zero means 60 s.
+	HeartbeatTTL time.Duration
+	// LogHeartbeat logs each renewal of the lease (heartbeat.log).
+	LogHeartbeat bool
+	// SyncInterval is how often the full list of servers is read, in case an event was missed
+	// (syncservers.interval). Zero means 120 s.
+	SyncInterval time.Duration
+	// SyncParallelism is how many reads a sync may have under way (syncservers.parallelism). Zero or less means 10.
+	SyncParallelism int
+	// RevokeTimeout bounds giving the lease back at the end (revoke.timeout). Zero means 5 s.
+	RevokeTimeout time.Duration
+	// GrantLeaseTimeout bounds one attempt to register again after the lease was lost (grantlease.timeout). Zero
+	// means 60 s.
+	GrantLeaseTimeout time.Duration
+	// GrantLeaseRetries is how often that is tried before the server gives up and ends (grantlease.maxretries).
+	// Zero means for ever: an outage of etcd must not end the servers.
+	GrantLeaseRetries int
+	// GrantLeaseInterval is the pause between two attempts (grantlease.retryinterval). Zero means 5 s.
+	GrantLeaseInterval time.Duration
+	// ShutdownDelay is the pause between leaving discovery and closing the transports, in which other servers learn
+	// of it (shutdown.delay). Zero means 300 ms; negative means none.
+	ShutdownDelay time.Duration
+	// IgnoredTypes are server types that this server does not want to know about (servertypesblacklist).
+	IgnoredTypes []string
+}
+
+// GroupsEtcdConfig configures the group store in etcd (groups.etcd).
+type GroupsEtcdConfig struct {
+	Endpoints          []string      // endpoints; empty means localhost:2379
+	Prefix             string        // prefix; empty means "pitaya/"
+	NoPrefix           bool          // leaves the prefix away; an empty prefix in a file or a flag means this
+	DialTimeout        time.Duration // dialtimeout; zero means 5 s
+	TransactionTimeout time.Duration // transactiontimeout, for each operation; zero means 5 s
+}
+
+// BindingEtcdConfig configures the storage of user bindings in etcd (modules.bindingstorage.etcd).
+type BindingEtcdConfig struct {
+	Endpoints   []string      // endpoints; empty means localhost:2379
+	Prefix      string        // prefix; empty means "pitaya/"; should be that of discovery
+	NoPrefix    bool          // leaves the prefix away; an empty prefix in a file or a flag means this
+	DialTimeout time.Duration // dialtimeout; zero means 5 s
+	LeaseTTL    time.Duration // leasettl, how long a binding outlives its frontend, in whole seconds; zero means 5 h
+}
+
+// NATSConfig configures one side of RPC over NATS (cluster.rpc.client.nats or cluster.rpc.server.nats).
+type NATSConfig struct {
+	// URL is the address of NATS, or several with commas between them (connect). Empty means
+	// nats://localhost:4222.
+	URL string
+	// CredentialsFile is a NATS credentials file (credentials).
+	CredentialsFile string
+	// NKeyFile is a file with an nkey seed (nkey).
+	NKeyFile string
+	// Token is an authentication token (token).
+	Token string
+	// TLS names the files for encrypted connections (tls.ca, tls.cert, tls.key). TLSConfig goes before it.
+	TLS TLSFiles
+	// TLSConfig encrypts the connection. Nil means what TLS says.
+	TLSConfig *tls.Config
+	// ConnectTimeout bounds one attempt to connect (connectiontimeout). Zero means 2 s.
+	ConnectTimeout time.Duration
+	// MaxReconnects is how often a lost connection is tried again (maxreconnectionretries). Zero or less means
+	// for ever: an outage of NATS must not end the servers.
+	MaxReconnects int
+	// ReconnectWait is the pause between two attempts (reconnectwait). Zero means 1 s.
+	ReconnectWait time.Duration
+	// ReconnectJitter is the longest random addition to it (reconnectjitter). Zero means 100 ms, negative none.
+	ReconnectJitter time.Duration
+	// ReconnectJitterTLS is the same for encrypted connections (reconnectjittertls). Zero means 1 s, negative none.
+	ReconnectJitterTLS time.Duration
+	// PingInterval is how often the connection is tried while it is quiet (pinginterval). Zero means 2 min.
+	PingInterval time.Duration
+	// MaxPings is how many pings may be unanswered before the connection counts as lost (maxpingsoutstanding).
+	// Zero means 3.
+	MaxPings int
+	// NoWebSocketCompression switches off compression where NATS is reached over WebSocket (websocketcompression,
+	// which is the opposite).
+	NoWebSocketCompression bool
+
+	// RequestTimeout bounds a call whose context has no earlier deadline (requesttimeout). Calling side only. Zero
+	// means 5 s.
+	RequestTimeout time.Duration
+
+	// BufferMessages is how many incoming calls may wait (buffer.messages). Serving side only. Zero means 75.
+	BufferMessages int
+	// BufferPush is how many incoming pushes may wait (buffer.push). Serving side only. Zero means 100.
+	BufferPush int
+	// Services is how many incoming calls are served at once (services). Serving side only. Zero means 30.
+	Services int
+}
+
+// TLSFiles names PEM files for encrypted connections to etcd or NATS. All empty means no encryption, unless the
+// address asks for it.
+type TLSFiles struct {
+	CA   string // certificates of the authorities to trust; empty means those of the system
+	Cert string // own certificate; empty means none
+	Key  string // key of Cert
+}
+
+// GRPCConfig configures RPC over gRPC.
+type GRPCConfig struct {
+	// RequestTimeout bounds a call whose context has no earlier deadline (cluster.rpc.client.grpc.requesttimeout).
+	// Zero means 5 s.
+	RequestTimeout time.Duration
+	// DialTimeout bounds connecting to another server (cluster.rpc.client.grpc.dialtimeout). Zero means 5 s.
+	DialTimeout time.Duration
+	// LazyConnection connects at the first call, not when a server is discovered
+	// (cluster.rpc.client.grpc.lazyconnection).
+	LazyConnection bool
+	// Port is where other servers call this one (cluster.rpc.server.grpc.port). Zero means 3434.
+	Port int
+}
+
+// MetricsConfig configures the metrics (metrics).
+type MetricsConfig struct {
+	// Period is how often gauges are measured (period). Zero means 15 s.
+	Period time.Duration
+	// Game is the value of the label "game" of all metrics (game).
+	Game string
+	// ConstLabels are further labels of all metrics, with their values (constlabels).
+	ConstLabels map[string]string
+	// AdditionalLabels are labels that each measurement may set, with the values for those that do not
+	// (additionallabels).
+	AdditionalLabels map[string]string
+	// Custom declares the application's own metrics (custom).
+	Custom CustomMetrics
+	// Prometheus serves the metrics over HTTP.
+	Prometheus PrometheusConfig
+	// Statsd sends the metrics over UDP.
+	Statsd StatsdConfig
+}
+
+// PrometheusConfig configures the listener for Prometheus (metrics.prometheus).
+type PrometheusConfig struct {
+	Enabled bool // enabled
+	Port    int  // port; zero means 9090
+}
+
+// StatsdConfig configures sending to statsd (metrics.statsd).
+type StatsdConfig struct {
+	Enabled  bool    // enabled
+	Host     string  // host, with port; empty means localhost:9125
+	Prefix   string  // prefix of each name; empty means "pitaya."
+	NoPrefix bool    // leaves the prefix away; an empty prefix in a file or a flag means this
+	Rate     float64 // rate: the share of measurements that is sent, above 0 and up to 1; zero means 1
+}
+
+// CustomMetrics declares metrics of the application (metrics.custom).
+type CustomMetrics struct {
+	Counters   []CustomMetric `json:"counters,omitempty"`
+	Gauges     []CustomMetric `json:"gauges,omitempty"`
+	Histograms []CustomMetric `json:"histograms,omitempty"`
+	Summaries  []CustomMetric `json:"summaries,omitempty"`
+}
+
+// CustomMetric declares one metric. Its full name is pitaya_Subsystem_Name.
+type CustomMetric struct {
+	Subsystem  string     `json:"subsystem,omitempty"`
+	Name       string     `json:"name"`
+	Help       string     `json:"help,omitempty"`
+	Labels     []string   `json:"labels,omitempty"`
+	Buckets    []float64  `json:"buckets,omitempty"`    // histograms only: upper bounds, rising
+	Objectives Objectives `json:"objectives,omitempty"` // summaries only
+}
+
+// WorkerConfig configures reliable RPC (worker). Jobs are kept in NATS JetStream; the settings for Redis are accepted
+// so that the files of other servers load, and have no effect.
+type WorkerConfig struct {
+	// RedisURL, RedisPool and RedisPassword have no effect (redis.serverurl, redis.pool, redis.password).
+	RedisURL      string
+	RedisPool     int
+	RedisPassword string
+	// Namespace keeps the jobs of several games in one NATS apart (namespace).
+	Namespace string
+	// Concurrency is how many jobs run at once (concurrency). Zero means 1.
+	Concurrency int
+	// NoRetry gives a failed job up at once (retry.enabled, which is the opposite).
+	NoRetry bool
+	// RetryMax is how often a failed job is tried again (retry.max). Zero means 2, negative means never.
+	RetryMax int
+	// RetryExponential is the exponent of the number of the attempt in the pause before it (retry.exponential).
+	// Zero means 5, negative means 0.
+	RetryExponential int
+	// RetryMinDelay and RetryMaxDelay bound the pause (retry.mindelay, retry.maxdelay). Zero means 10 s, negative
+	// means none.
+	RetryMinDelay, RetryMaxDelay time.Duration
+	// RetryMaxRandom is the longest random addition to the pause (retry.maxrandom). Zero means none.
+	RetryMaxRandom time.Duration
+}

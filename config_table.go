@@ -1,0 +1,592 @@
+package pitaya
+
+import (
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// configPrefix begins the name of every setting, and configEnvPrefix that of every variable.
+const (
+	configPrefix    = "pitaya."
+	configEnvPrefix = "PITAYA_"
+)
+
+// A configKey is one row of the table of settings: the only place that knows its names, type, default and help.
+type configKey struct {
+	name    string // in lower case, without configPrefix
+	value   configValue
+	help    string
+	aliases []string // names of other eras, and documented spellings in mixed case
+	pitaya  string   // Pitaya's default where it is another
+	secret  bool     // the value is not shown
+	address bool     // the value may have a password in it
+	unused  bool     // nothing in the library reads it yet, or ever
+}
+
+// A configSection is a part of the table, for the reference page.
+type configSection struct {
+	title string
+	keys  []configKey
+}
+
+// table returns the settings of c, bound to its fields. Every key is declared here and nowhere else.
+func (c *Config) table() []configSection {
+	duration := func(p *time.Duration, def time.Duration, zero configZero) configDuration {
+		return configDuration{configNumber: configNumber[time.Duration]{p: p, def: def, zero: zero}}
+	}
+	wholeSeconds := func(p *time.Duration, def time.Duration, zero configZero) configDuration {
+		v := duration(p, def, zero)
+		v.whole = true
+		return v
+	}
+	bareSeconds := func(p *time.Duration, def time.Duration, zero configZero) configDuration {
+		v := duration(p, def, zero)
+		v.seconds = true
+		return v
+	}
+	number := func(p *int, def int, zero configZero) configInt {
+		return configInt{configNumber: configNumber[int]{p: p, def: def, zero: zero}}
+	}
+	atMost := func(max int, v configInt) configInt {
+		v.max = max
+		return v
+	}
+	size := func(p *int, def, max int) configInt {
+		return configInt{configNumber: configNumber[int]{p: p, def: def, max: max}, bytes: true}
+	}
+	port := func(p *int, def int) configInt { return atMost(1<<16-1, number(p, def, zeroRefused)) }
+	on := func(p *bool) configBool { return configBool{p: p} }
+	off := func(p *bool) configBool { return configBool{p: p, not: true} }
+	text := func(p *string, def string) configText { return configText{p: p, def: def} }
+	prefix := func(p *string, no *bool, def string) configText { return configText{p: p, def: def, no: no} }
+
+	nats := func(base, side string, n *NATSConfig, own ...configKey) []configKey {
+		keys := []configKey{
+			{name: "connect", value: text(&n.URL, "nats://localhost:4222"), address: true, help: "address of NATS for " + side + ", or several with commas between"},
+			{name: "connectiontimeout", value: duration(&n.ConnectTimeout, 2*time.Second, zeroRefused), help: "longest time for one attempt to connect"},
+			{name: "maxreconnectionretries", value: number(&n.MaxReconnects, 0, zeroForEver), help: "attempts to reconnect; 0: for ever", pitaya: "15"},
+			{name: "reconnectwait", value: duration(&n.ReconnectWait, time.Second, zeroRefused), help: "pause between two attempts"},
+			{name: "reconnectjitter", value: duration(&n.ReconnectJitter, 100*time.Millisecond, zeroIsNone), help: "longest random addition to the pause; 0: none"},
+			{name: "reconnectjittertls", value: duration(&n.ReconnectJitterTLS, time.Second, zeroIsNone), help: "the same for encrypted connections; 0: none"},
+			{name: "pinginterval", value: duration(&n.PingInterval, 2*time.Minute, zeroRefused), help: "how often a quiet connection is tried"},
+			{name: "maxpingsoutstanding", value: number(&n.MaxPings, 3, zeroRefused), help: "unanswered pings after which the connection counts as lost"},
+			{name: "websocketcompression", value: off(&n.NoWebSocketCompression), help: "compress where NATS is reached over WebSocket"},
+			{name: "credentials", value: text(&n.CredentialsFile, ""), help: "NATS credentials file"},
+			{name: "nkey", value: text(&n.NKeyFile, ""), help: "file with an nkey seed"},
+			{name: "token", value: text(&n.Token, ""), help: "authentication token", secret: true},
+			{name: "tls.ca", value: text(&n.TLS.CA, ""), help: "PEM file with the authorities to trust"},
+			{name: "tls.cert", value: text(&n.TLS.Cert, ""), help: "PEM file with the own certificate"},
+			{name: "tls.key", value: text(&n.TLS.Key, ""), help: "PEM file with its key"},
+		}
+		keys = append(keys, own...)
+		for i := range keys {
+			keys[i].name = base + "." + keys[i].name
+			keys[i].unused = true
+		}
+		return keys
+	}
+	etcd := []string{"localhost:2379"}
+
+	return []configSection{
+		{"Server", []configKey{
+			{name: "config", value: text(&c.File, ""), help: "JSON file with settings; cannot be set in a file"},
+			{name: "server.type", value: configText{p: &c.Type, def: "game", valid: checkServerType}, help: "server type, the first part of routes"},
+			{name: "server.id", value: configText{p: &c.ID, valid: checkServerID}, help: "server id; empty: random"},
+			{name: "server.frontend", value: on(&c.Frontend), help: "clients connect to this server"},
+			{name: "server.cluster", value: on(&c.Cluster), help: "join a cluster"},
+			{name: "server.metadata", value: configMap{&c.Metadata}, help: "what other servers learn about this one"},
+			{name: "cluster.info.region", value: text(&c.Region, ""), help: "region of the server, for the choice of gRPC addresses", unused: true},
+		}},
+		{"Client connections", []configKey{
+			{name: "heartbeat.interval", value: wholeSeconds(&c.Heartbeat, 30*time.Second, zeroIsNone), help: "how often heartbeats are sent, in whole seconds; 0: no heartbeats"},
+			{name: "conn.handshaketimeout", value: duration(&c.HandshakeTimeout, 10*time.Second, zeroRefused), help: "longest time from connecting to the end of the handshake"},
+			{name: "buffer.agent.conntimeout", value: duration(&c.WriteTimeout, 10*time.Second, zeroIsDefault), help: "longest time a client's socket may take nothing; 0: the default", aliases: []string{"buffer.agent.writetimeout"}},
+			{name: "buffer.agent.slowclient", value: configEnum[SlowClientPolicy]{p: &c.SlowClient, words: slowClientWords[:]}, help: "what happens to a client whose queue is full: its session is closed, or pushes to it are dropped"},
+			{name: "buffer.agent.bytes", value: size(&c.QueueBytes, 1<<20, 0), help: "bytes that may wait to be sent to a client"},
+			{name: "buffer.agent.messages", value: number(&c.QueueMessages, 0, zeroAsIs), help: "messages that may wait to be sent to a client; 0: no bound", pitaya: "100"},
+			{name: "conn.maxpacketsize", value: size(&c.MaxPacketSize, 1<<20, 1<<24-1), help: "largest packet from a client"},
+			{name: "conn.maxinflatedsize", value: size(&c.MaxInflatedSize, 4<<20, 0), help: "largest message from a client after decompression"},
+			{name: "conn.maxhandshakesize", value: size(&c.MaxHandshakeSize, 64<<10, 1<<24-1), help: "largest handshake from a client"},
+			{name: "conn.max", value: number(&c.MaxConns, 0, zeroAsIs), help: "open client connections; 0: no bound"},
+			{name: "conn.maxperaddress", value: number(&c.MaxConnsPerIP, 0, zeroAsIs), help: "open client connections from one address; 0: no bound"},
+			{name: "acceptor.proxyprotocol", value: on(&c.ProxyProtocol), help: "connections begin with a PROXY protocol header"},
+			{name: "acceptor.trustedproxies", value: configPrefixes{&c.TrustedProxies}, help: "networks whose PROXY headers are believed; empty: all"},
+			{name: "conn.ratelimiting.limit", value: number(&c.RateLimit.Limit, 0, zeroAsIs), help: "messages that a client may send in the interval; 0: no limit", pitaya: "20", unused: true},
+			{name: "conn.ratelimiting.interval", value: duration(&c.RateLimit.Interval, time.Second, zeroRefused), help: "the interval", unused: true},
+			{name: "conn.ratelimiting.forcedisable", value: on(&c.RateLimit.Disabled), help: "no limit, whatever it is set to", unused: true},
+		}},
+		{"Messages and handlers", []configKey{
+			{name: "serializertype", value: configEnum[SerializerType]{p: &c.SerializerType, first: SerializerJSON, words: serializerWords[:], def: SerializerJSON}, help: "serializer of messages"},
+			{name: "handler.messages.compression", value: off(&c.NoCompression), help: "compress towards clients that can inflate"},
+			{name: "handler.messages.pushcodes", value: configEnum[PushCodes]{p: &c.PushCodes, words: pushCodesWords[:]}, help: "whether pushes carry route codes: to clients that understand them, to all, to none"},
+			{name: "handler.ordered", value: off(&c.Unordered), help: "handle the messages of a session one after another"},
+			{name: "handler.timeout", value: duration(&c.HandlerTimeout, 0, zeroAsIs), help: "time that a handler has for one message; 0: no limit"},
+			{name: "handler.slow", value: duration(&c.SlowHandler, time.Second, zeroIsNone), help: "time after which a handler is logged and counted as slow; 0: never"},
+			{name: "defaultpipelines.structvalidation.enabled", value: on(&c.ValidateRequests), help: "call the Validate method of requests that have one"},
+			{name: "concurrency.handler.dispatch", value: number(&c.Dispatch, 0, zeroAsIs), help: "handlers that may run at once; 0: one for each session", pitaya: "25"},
+			{name: "buffer.handler.localprocess", value: number(&c.MailboxMessages, 64, zeroRefused), help: "messages of a session that may wait for their handlers", pitaya: "20, shared by all sessions"},
+			{name: "buffer.handler.remoteprocess", value: number(&c.RemoteMessages, 64, zeroRefused), help: "messages of a session that may wait to be forwarded", pitaya: "20, shared by all sessions", unused: true},
+		}},
+		{"Sessions and groups", []configKey{
+			{name: "session.maxuidlength", value: atMost(2048, number(&c.MaxUIDLength, 256, zeroRefused)), help: "longest user id, in bytes"},
+			{name: "session.unique", value: off(&c.NoUniqueSession), help: "a user has one session; an older one is closed (frontends of a cluster)"},
+			{name: "session.drain.enabled", value: on(&c.DrainEnabled), help: "at the end, wait until clients have left"},
+			{name: "session.drain.timeout", value: duration(&c.DrainTimeout, 6*time.Hour, zeroRefused), help: "longest wait"},
+			{name: "session.drain.period", value: duration(&c.DrainPeriod, 5*time.Second, zeroRefused), help: "how often the wait is logged"},
+			{name: "groups.memory.tickduration", value: duration(&c.GroupTick, 30*time.Second, zeroRefused), help: "how often groups in memory that have expired are removed"},
+			{name: "groups.etcd.endpoints", value: configList{&c.GroupsEtcd.Endpoints, etcd}, address: true, help: "addresses of etcd for groups", unused: true},
+			{name: "groups.etcd.prefix", value: prefix(&c.GroupsEtcd.Prefix, &c.GroupsEtcd.NoPrefix, "pitaya/"), help: "prefix of keys, slash included", unused: true},
+			{name: "groups.etcd.dialtimeout", value: duration(&c.GroupsEtcd.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect", unused: true},
+			{name: "groups.etcd.transactiontimeout", value: duration(&c.GroupsEtcd.TransactionTimeout, 5*time.Second, zeroRefused), help: "longest time for one operation", unused: true},
+			{name: "modules.bindingstorage.etcd.endpoints", value: configList{&c.BindingEtcd.Endpoints, etcd}, address: true, help: "addresses of etcd for bindings of users", unused: true},
+			{name: "modules.bindingstorage.etcd.prefix", value: prefix(&c.BindingEtcd.Prefix, &c.BindingEtcd.NoPrefix, "pitaya/"), help: "prefix of keys, slash included", unused: true},
+			{name: "modules.bindingstorage.etcd.dialtimeout", value: duration(&c.BindingEtcd.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect", unused: true},
+			{name: "modules.bindingstorage.etcd.leasettl", value: wholeSeconds(&c.BindingEtcd.LeaseTTL, 5*time.Hour, zeroRefused), help: "how long a binding outlives its frontend, in whole seconds", unused: true},
+		}},
+		{"Discovery in etcd", unusedKeys([]configKey{
+			{name: "cluster.sd.etcd.endpoints", value: configList{&c.Etcd.Endpoints, etcd}, address: true, help: "addresses of etcd"},
+			{name: "cluster.sd.etcd.user", value: text(&c.Etcd.User, ""), help: "user; used if the password is set too"},
+			{name: "cluster.sd.etcd.pass", value: text(&c.Etcd.Password, ""), help: "password", secret: true},
+			{name: "cluster.sd.etcd.tls.ca", value: text(&c.Etcd.TLS.CA, ""), help: "PEM file with the authorities to trust"},
+			{name: "cluster.sd.etcd.tls.cert", value: text(&c.Etcd.TLS.Cert, ""), help: "PEM file with the own certificate"},
+			{name: "cluster.sd.etcd.tls.key", value: text(&c.Etcd.TLS.Key, ""), help: "PEM file with its key"},
+			{name: "cluster.sd.etcd.dialtimeout", value: duration(&c.Etcd.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect, and for the first lease"},
+			{name: "cluster.sd.etcd.prefix", value: prefix(&c.Etcd.Prefix, &c.Etcd.NoPrefix, "pitaya/"), help: "prefix of keys, slash included"},
+			{name: "cluster.sd.etcd.heartbeat.ttl", value: wholeSeconds(&c.Etcd.HeartbeatTTL, time.Minute, zeroRefused), help: "how long a server that died stays listed, in whole seconds"},
+			{name: "cluster.sd.etcd.heartbeat.log", value: on(&c.Etcd.LogHeartbeat), help: "log each renewal of the lease"},
+			{name: "cluster.sd.etcd.syncservers.interval", value: duration(&c.Etcd.SyncInterval, 2*time.Minute, zeroRefused), help: "how often the full list of servers is read"},
+			{name: "cluster.sd.etcd.syncservers.parallelism", value: number(&c.Etcd.SyncParallelism, 10, zeroIsDefault), help: "reads that may be under way for it; 0: the default"},
+			{name: "cluster.sd.etcd.revoke.timeout", value: duration(&c.Etcd.RevokeTimeout, 5*time.Second, zeroRefused), help: "longest time to give the lease back"},
+			{name: "cluster.sd.etcd.grantlease.timeout", value: duration(&c.Etcd.GrantLeaseTimeout, time.Minute, zeroRefused), help: "longest time for one attempt to register again"},
+			{name: "cluster.sd.etcd.grantlease.maxretries", value: number(&c.Etcd.GrantLeaseRetries, 0, zeroForEver), help: "attempts before the server gives up; 0: for ever", pitaya: "15"},
+			{name: "cluster.sd.etcd.grantlease.retryinterval", value: duration(&c.Etcd.GrantLeaseInterval, 5*time.Second, zeroRefused), help: "pause between two attempts"},
+			{name: "cluster.sd.etcd.shutdown.delay", value: duration(&c.Etcd.ShutdownDelay, 300*time.Millisecond, zeroIsNone), help: "pause after leaving discovery; 0: none"},
+			{name: "cluster.sd.etcd.servertypesblacklist", value: configList{p: &c.Etcd.IgnoredTypes}, help: "server types to ignore", aliases: []string{"cluster.sd.etcd.servertypeblacklist"}},
+		})},
+		{"RPC over NATS, calling side", nats("cluster.rpc.client.nats", "calls", &c.NATSClient,
+			configKey{name: "requesttimeout", value: duration(&c.NATSClient.RequestTimeout, 5*time.Second, zeroRefused), help: "longest time for a call without an earlier deadline"},
+		)},
+		{"RPC over NATS, serving side", nats("cluster.rpc.server.nats", "serving calls", &c.NATSServer,
+			configKey{name: "buffer.messages", value: number(&c.NATSServer.BufferMessages, 75, zeroRefused), help: "incoming calls that may wait", aliases: []string{"buffer.cluster.rpc.server.nats.messages"}},
+			configKey{name: "buffer.push", value: number(&c.NATSServer.BufferPush, 100, zeroRefused), help: "incoming pushes that may wait", aliases: []string{"buffer.cluster.rpc.server.nats.push"}},
+			configKey{name: "services", value: number(&c.NATSServer.Services, 30, zeroRefused), help: "incoming calls that are served at once", aliases: []string{"concurrency.remote.service"}},
+		)},
+		{"RPC over gRPC, and RPC to the own server", unusedKeys([]configKey{
+			{name: "cluster.rpc.client.grpc.requesttimeout", value: duration(&c.GRPC.RequestTimeout, 5*time.Second, zeroRefused), help: "longest time for a call without an earlier deadline"},
+			{name: "cluster.rpc.client.grpc.dialtimeout", value: duration(&c.GRPC.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect"},
+			{name: "cluster.rpc.client.grpc.lazyconnection", value: on(&c.GRPC.LazyConnection), help: "connect at the first call"},
+			{name: "cluster.rpc.server.grpc.port", value: port(&c.GRPC.Port, 3434), help: "port for calls from other servers"},
+			{name: "cluster.rpc.server.loopbackenabled", value: off(&c.NoLoopback), help: "serve RPCs to the own type or id in the process, instead of refusing them", pitaya: "false"},
+		})},
+		{"Metrics", unusedKeys([]configKey{
+			{name: "metrics.period", value: duration(&c.Metrics.Period, 15*time.Second, zeroRefused), help: "how often gauges are measured"},
+			{name: "metrics.game", value: text(&c.Metrics.Game, ""), help: `value of the label "game"`},
+			{name: "metrics.constlabels", value: configMap{&c.Metrics.ConstLabels}, help: "labels of all metrics, with their values", aliases: []string{"metrics.constLabels", "metrics.consttags", "metrics.constTags", "metrics.tags"}},
+			{name: "metrics.additionallabels", value: configMap{&c.Metrics.AdditionalLabels}, help: "labels that a measurement may set, with their values otherwise", aliases: []string{"metrics.additionalLabels", "metrics.additionaltags", "metrics.additionalTags"}},
+			{name: "metrics.custom", value: configCustom{&c.Metrics.Custom}, help: "metrics of the application: lists named counters, gauges, histograms, summaries"},
+			{name: "metrics.prometheus.enabled", value: on(&c.Metrics.Prometheus.Enabled), help: "serve metrics for Prometheus"},
+			{name: "metrics.prometheus.port", value: port(&c.Metrics.Prometheus.Port, 9090), help: "port for it"},
+			{name: "metrics.statsd.enabled", value: on(&c.Metrics.Statsd.Enabled), help: "send metrics to statsd"},
+			{name: "metrics.statsd.host", value: configText{p: &c.Metrics.Statsd.Host, def: "localhost:9125", valid: checkHostPort}, help: "its address"},
+			{name: "metrics.statsd.prefix", value: prefix(&c.Metrics.Statsd.Prefix, &c.Metrics.Statsd.NoPrefix, "pitaya."), help: "prefix of names"},
+			{name: "metrics.statsd.rate", value: configShare{&c.Metrics.Statsd.Rate}, help: "share of measurements that is sent, up to 1"},
+		})},
+		{"Reliable RPC", unusedKeys([]configKey{
+			{name: "worker.namespace", value: text(&c.Worker.Namespace, ""), help: "keeps the jobs of several games apart"},
+			{name: "worker.concurrency", value: number(&c.Worker.Concurrency, 1, zeroRefused), help: "jobs that run at once"},
+			{name: "worker.retry.enabled", value: off(&c.Worker.NoRetry), help: "try failed jobs again"},
+			{name: "worker.retry.max", value: number(&c.Worker.RetryMax, 2, zeroIsNone), help: "how often; 0: never"},
+			{name: "worker.retry.exponential", value: number(&c.Worker.RetryExponential, 5, zeroIsNone), help: "exponent of the attempt's number in the pause before it"},
+			{name: "worker.retry.mindelay", value: bareSeconds(&c.Worker.RetryMinDelay, 10*time.Second, zeroIsNone), help: "shortest pause; 0: none", aliases: []string{"worker.retry.minDelay"}},
+			{name: "worker.retry.maxdelay", value: bareSeconds(&c.Worker.RetryMaxDelay, 10*time.Second, zeroIsNone), help: "longest pause; 0: none", aliases: []string{"worker.retry.maxDelay"}},
+			{name: "worker.retry.maxrandom", value: bareSeconds(&c.Worker.RetryMaxRandom, 0, zeroAsIs), help: "longest random addition to the pause", aliases: []string{"worker.retry.maxRandom"}},
+			{name: "worker.redis.serverurl", value: text(&c.Worker.RedisURL, "localhost:6379"), address: true, help: "no effect: jobs are kept in NATS", aliases: []string{"worker.redis.url"}},
+			{name: "worker.redis.pool", value: number(&c.Worker.RedisPool, 10, zeroRefused), help: "no effect"},
+			{name: "worker.redis.password", value: text(&c.Worker.RedisPassword, ""), help: "no effect", secret: true},
+		})},
+	}
+}
+
+// unusedKeys marks keys that nothing reads yet.
+func unusedKeys(keys []configKey) []configKey {
+	for i := range keys {
+		keys[i].unused = true
+	}
+	return keys
+}
+
+// keys are the rows of the table without its sections.
+func (c *Config) keys() iter.Seq[configKey] {
+	return func(yield func(configKey) bool) {
+		for _, s := range c.table() {
+			for _, k := range s.keys {
+				if !yield(k) {
+					return
+				}
+			}
+		}
+	}
+}
+
+var (
+	slowClientWords = [...]string{"close", "drop"}
+	pushCodesWords  = [...]string{"auto", "always", "never"}
+	serializerWords = [...]string{"json", "protobuf"}
+	originWords     = [...]string{"default", "code", "file", "environment", "flag"}
+)
+
+// String returns the word that stands for p in settings.
+func (p SlowClientPolicy) String() string { return enumWord(p, 0, slowClientWords[:]) }
+
+// String returns the word that stands for p in settings.
+func (p PushCodes) String() string { return enumWord(p, 0, pushCodesWords[:]) }
+
+// String returns the word that stands for t in settings, which is the serializer's name.
+func (t SerializerType) String() string { return enumWord(t, SerializerJSON, serializerWords[:]) }
+
+// String returns "default", "code", "file", "environment" or "flag".
+func (o Origin) String() string { return enumWord(o, 0, originWords[:]) }
+
+// checkServerType says what is wrong with a server type, which is part of routes, NATS subjects and etcd keys.
+func checkServerType(s string) error {
+	if strings.Contains(s, ".") {
+		return errors.New("must be without '.', which ends it in a route")
+	}
+	return checkServerID(s)
+}
+
+// checkServerID says what is wrong with a server id, which is part of NATS subjects and etcd keys.
+func checkServerID(s string) error {
+	bad := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || strings.ContainsRune("/*>", r) }
+	switch {
+	case len(s) > 128:
+		return errors.New("must be at most 128 bytes")
+	case !utf8.ValidString(s), strings.ContainsFunc(s, bad), slices.Contains(strings.Split(s, "."), ""):
+		return errors.New("must be without white space, '/', '*', '>' and empty parts between dots")
+	}
+	return nil
+}
+
+func checkHostPort(s string) error {
+	if _, _, err := net.SplitHostPort(s); err != nil {
+		return errors.New("must be host:port")
+	}
+	return nil
+}
+
+// An Origin says where a setting is from. Origins are in order: what has a later one replaces what has an earlier one.
+type Origin int
+
+const (
+	OriginDefault Origin = iota // nobody set it
+	OriginCode                  // a field of Config
+	OriginFile                  // [ReadConfig]
+	OriginEnv                   // [ReadEnv]
+	OriginFlag                  // the flags, on the command line or by Set
+)
+
+// configOrigins holds, for each setting by its name, where it is from.
+type configOrigins map[string]configRecord
+
+type configRecord struct {
+	origin Origin
+	source string // "server.json:7", "PITAYA_HEARTBEAT_INTERVAL" or "-pitaya.heartbeat.interval"
+	text   string // what it was then: a setting that has changed since was changed in code
+}
+
+// record notes the present values as defaults or as set in code.
+func (c *Config) record() {
+	c.origins = make(configOrigins)
+	for k := range c.keys() {
+		r := configRecord{text: k.value.text()}
+		if !k.value.isZero() {
+			r.origin = OriginCode
+		}
+		c.origins[k.name] = r
+	}
+}
+
+// from says where k, a row of c's table, is from.
+func (c *Config) from(k configKey) configRecord {
+	r, ok := c.origins[k.name]
+	switch {
+	case !ok && k.value.isZero():
+		return configRecord{}
+	case !ok || r.text != k.value.text():
+		return configRecord{origin: OriginCode}
+	}
+	return r
+}
+
+// A Setting is one setting of a [Config] in readable form.
+type Setting struct {
+	Key     string   // the full name, such as pitaya.heartbeat.interval
+	Aliases []string // other names that are accepted
+	Type    string   // what values look like, such as "duration"
+	Help    string   // one line
+	Default string   // the value where nothing is set
+	Value   string   // the value in force; "***" stands for secrets
+	Origin  Origin   // where the value is from
+	Source  string   // which line, variable or flag it is from; empty for defaults and code
+	Unused  bool     // the setting is accepted, and nothing in this version reads it
+}
+
+// String returns the setting as a line of the form "key = value (origin)".
+func (s Setting) String() string {
+	origin := s.Origin.String()
+	if s.Source != "" {
+		origin += " " + s.Source
+	}
+	return fmt.Sprintf("%s = %s (%s)", s.Key, s.Value, origin)
+}
+
+// Settings returns all settings with the values in force, in the order of the reference page. Passwords and tokens are
+// hidden, also those in addresses.
+func (c *Config) Settings() []Setting {
+	var defaults []string
+	for k := range new(Config).keys() {
+		defaults = append(defaults, k.value.text())
+	}
+	settings := make([]Setting, 0, len(defaults))
+	for k := range c.keys() {
+		s := Setting{
+			Key:     configPrefix + k.name,
+			Type:    k.value.kind(),
+			Help:    k.help,
+			Default: defaults[len(settings)],
+			Value:   k.show(k.value.text()),
+			Unused:  k.unused,
+		}
+		for _, a := range k.aliases {
+			s.Aliases = append(s.Aliases, configPrefix+a)
+		}
+		r := c.from(k)
+		s.Origin, s.Source = r.origin, r.source
+		settings = append(settings, s)
+	}
+	return settings
+}
+
+// String returns a line for each setting, in the form of [Setting.String].
+func (c Config) String() string {
+	var b strings.Builder
+	for _, s := range c.Settings() {
+		fmt.Fprintln(&b, s)
+	}
+	return b.String()
+}
+
+// LogValue implements [slog.LogValuer] with the settings that somebody has set.
+func (c Config) LogValue() slog.Value {
+	var attrs []slog.Attr
+	for _, s := range c.Settings() {
+		if s.Origin != OriginDefault {
+			attrs = append(attrs, slog.String(s.Key, s.Value))
+		}
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// show returns text as others may see it.
+func (k *configKey) show(text string) string {
+	if k.secret && text != "" {
+		return "***"
+	}
+	if !k.address || !strings.Contains(text, "@") {
+		return text
+	}
+	// Whatever stands before the last "@" of an address is a user, a password or a token, be the address well formed or
+	// not. A comma that no scheme follows may be part of a password.
+	var parts []string
+	for s := range strings.SplitSeq(text, ",") {
+		if len(parts) > 0 && !strings.Contains(s, "://") {
+			parts[len(parts)-1] += "," + s
+		} else {
+			parts = append(parts, s)
+		}
+	}
+	for i, s := range parts {
+		if at := strings.LastIndexByte(s, '@'); at >= 0 {
+			scheme := 0
+			if j := strings.Index(s[:at], "://"); j >= 0 {
+				scheme = j + len("://")
+			}
+			parts[i] = s[:scheme] + "***" + s[at:]
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+// Validate reports what is wrong with the settings, all of it, joined. It looks at values that were set in code too;
+// [NewServer] calls it.
+func (c *Config) Validate() error {
+	var errs []error
+	rows := make(map[string]configKey)
+	report := func(name string, err error) {
+		k := rows[name]
+		errs = append(errs, k.error(c.from(k), k.value.text(), err))
+	}
+	for k := range c.keys() {
+		rows[k.name] = k
+		if err := k.value.check(); err != nil {
+			report(k.name, err)
+		}
+	}
+	for _, t := range []struct {
+		name string
+		TLSFiles
+	}{
+		{"cluster.sd.etcd.tls.cert", c.Etcd.TLS},
+		{"cluster.rpc.client.nats.tls.cert", c.NATSClient.TLS},
+		{"cluster.rpc.server.nats.tls.cert", c.NATSServer.TLS},
+	} {
+		if (t.Cert == "") != (t.Key == "") {
+			report(t.name, errors.New("certificate and key must be set together"))
+		}
+	}
+	if d := (*c).withDefaults(); d.Worker.RetryMinDelay > d.Worker.RetryMaxDelay {
+		report("worker.retry.mindelay", errors.New("must not be above pitaya.worker.retry.maxdelay"))
+	}
+	if c.Metrics.Prometheus.Enabled {
+		for _, labels := range []struct {
+			name string
+			m    map[string]string
+		}{
+			{"metrics.constlabels", c.Metrics.ConstLabels},
+			{"metrics.additionallabels", c.Metrics.AdditionalLabels},
+		} {
+			for _, l := range slices.Sorted(maps.Keys(labels.m)) {
+				if !isMetricName(l) {
+					report(labels.name, fmt.Errorf("%q is no label for Prometheus: it may have letters, digits and _ only", l))
+				}
+			}
+		}
+	}
+	for i, l := range c.Listeners {
+		if l == nil {
+			errs = append(errs, fmt.Errorf("pitaya: Config.Listeners[%d] is nil", i))
+		}
+	}
+	for i, r := range c.Reporters {
+		if r == nil {
+			errs = append(errs, fmt.Errorf("pitaya: Config.Reporters[%d] is nil", i))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// error wraps err, the reason why text was refused for k.
+func (k *configKey) error(r configRecord, text string, err error) error {
+	source := r.source
+	if source == "" {
+		source = r.origin.String()
+	}
+	if r.origin != OriginFlag { // the source of a flag is its key
+		source += ": " + configPrefix + k.name
+	}
+	return fmt.Errorf("pitaya: %s = %q: %w", source, clipConfig(k.show(text)), err)
+}
+
+// clipConfig shortens what was read from outside for a message.
+func clipConfig(s string) string {
+	const most = 120
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
+
+// withDefaults returns a copy in which zero is replaced by the defaults. It shares no map or slice with c, so nobody
+// can change it afterwards. The seams are left alone, except the logger.
+func (c Config) withDefaults() Config {
+	if c.origins == nil {
+		c.record() // before the defaults look as if they had been set
+	}
+	c.origins = maps.Clone(c.origins)
+	for k := range (&c).keys() {
+		k.value.fill()
+	}
+	if c.ID == "" {
+		c.ID = rand.Text()
+		r := c.origins["server.id"]
+		r.text = c.ID
+		c.origins["server.id"] = r
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.Listeners = slices.Clone(c.Listeners)
+	c.Reporters = slices.Clone(c.Reporters)
+	return c
+}
+
+// Bind declares every setting as a flag of fs, under each of its names, so that parsing the flags, [ReadConfig] and
+// [ReadEnv] fill c. They may be called in any order: flags go before the environment, that before files, and these
+// before what is in the fields of c now. c must stay where it is until they are done. Most programs call
+// [Config.Load], which does all of it.
+//
+// Bind sets fs.Usage to a function that prints the flags of the program first and leaves the other names of settings
+// out; a program that wants another sets it afterwards. Binding a second Config to the same fs panics, as declaring any
+// flag twice does.
+func (c *Config) Bind(fs *flag.FlagSet) {
+	c.record()
+	b := &configBinding{
+		config: c,
+		names:  make(map[string]*boundKey),
+		groups: make(map[string]bool),
+		env:    make(map[string]*boundKey),
+		flags:  make(map[string]string),
+	}
+	scratch := make(map[string]configKey)
+	for k := range new(Config).keys() {
+		scratch[k.name] = k
+	}
+	for k := range c.keys() {
+		bk := &boundKey{configKey: k, scratch: scratch[k.name].value}
+		b.keys = append(b.keys, bk)
+		for i, name := range append([]string{k.name}, k.aliases...) {
+			b.declare(fs, bk, name, i > 0)
+		}
+	}
+	fs.Usage = func() { printUsage(fs) }
+}
+
+// printUsage prints the flags of fs: first those of the program, then the settings, each under its own name.
+func printUsage(fs *flag.FlagSet) {
+	w := fs.Output()
+	if fs.Name() == "" {
+		fmt.Fprintln(w, "Usage:")
+	} else {
+		fmt.Fprintf(w, "Usage of %s:\n", fs.Name())
+	}
+	own := flag.NewFlagSet("", flag.ContinueOnError)
+	own.SetOutput(w)
+	fs.VisitAll(func(f *flag.Flag) {
+		if _, ok := f.Value.(*configFlag); !ok {
+			own.Var(f.Value, f.Name, f.Usage)
+			own.Lookup(f.Name).DefValue = f.DefValue // Var has taken the present value
+		}
+	})
+	own.PrintDefaults()
+	fmt.Fprintln(w, "\nSettings, which a JSON file and PITAYA_… variables can set as well:")
+	fs.VisitAll(func(f *flag.Flag) {
+		if v, ok := f.Value.(*configFlag); ok && !v.alias {
+			fmt.Fprintf(w, "  -%s %s\n    \t%s", f.Name, v.k.value.kind(), f.Usage)
+			if f.DefValue != "" {
+				fmt.Fprintf(w, " (default %s)", f.DefValue)
+			}
+			fmt.Fprintln(w)
+		}
+	})
+}

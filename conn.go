@@ -1,0 +1,522 @@
+package pitaya
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// The connection engine: what happens between a socket and whole packets
+// (client protocol, sections 3, 4, 6 and 7).
+//
+// Goroutines. One goroutine, in serve, reads a connection from its first byte
+// to its last. While the connection is idle it holds no buffer: it waits until
+// the socket is readable and only then borrows one. Writing has no goroutine
+// of its own: packets are appended to a queue, and whoever finds nobody
+// writing starts the drain (conn_queue.go). Heartbeats come from one timer for
+// the whole server (heartbeat.go).
+//
+// Ending. A connection ends once, in end, with a cause. From then on nothing
+// is queued and nothing more is processed; depending on the mode, what is
+// queued still goes out. The reading goroutine is the last to leave: it closes
+// the socket.
+
+// connConfig is what the connections of one server share. Immutable.
+type connConfig struct {
+	Beats            *heartbeats
+	Counters         *counters
+	Log              *slog.Logger
+	MaxPacket        int           // body bytes of a data packet
+	MaxHandshake     int           // body bytes of any other packet
+	HandshakeTimeout time.Duration // from accept to ack; 0 is none
+	WriteTimeout     time.Duration // how long a socket may take nothing
+	QueueBytes       int           // budget for what is queued, in bytes
+	QueueMessages    int           // budget in packets; 0 is none
+	DropWhenSlow     bool          // drop pushes over budget instead of ending the connection
+
+	Writers sync.WaitGroup // goroutines that write; not immutable, but safe to share
+}
+
+// connUser is what a connection tells the layer above it. All methods but
+// closed are called by the reading goroutine, one at a time.
+type connUser interface {
+	// admit is called first, when the peer's address is known and the
+	// transport is ready. An error ends the connection.
+	admit() error
+	// handshake is given the body of a handshake packet and returns the
+	// packet that answers it, without WebSocket framing; the bytes are only
+	// read. With an error the answer is the last packet of the connection.
+	handshake(body []byte) (answer []byte, err error)
+	// data is given one or more whole data packets that lie one behind the
+	// other, headers included. The bytes are valid until it returns. It may
+	// block, which stops the reading of this connection only.
+	data(packets []byte)
+	// closed is called once, at the moment the connection ends, from any
+	// goroutine, with no lock held. It must not block.
+	closed(cause error)
+}
+
+// connState is how far a client has come (client protocol, section 4).
+type connState uint8
+
+const (
+	stateStart     connState = iota // nothing was agreed on
+	stateHandshake                  // handshake answered, ack outstanding
+	stateWorking                    // data is welcome
+)
+
+// lingerTime is how long the server waits for the client to close after it has
+// sent its last packet. Closing at once could make the kernel answer data that
+// is still on its way with a reset, and a reset can destroy the last packets
+// in the client's receive buffer.
+const lingerTime = 2 * time.Second
+
+// beatEntry is a connection's place in the list of heartbeats.
+type beatEntry struct {
+	Next, Prev *conn         // guarded by heartbeats.mu
+	Due        time.Duration // guarded by heartbeats.mu
+	On         bool          // guarded by heartbeats.mu
+	Held       atomic.Bool   // not read from at the moment: must not count as silent
+	Seen       atomic.Int64  // last life sign, nanoseconds since the heartbeats' epoch
+}
+
+// conn is one client connection.
+type conn struct {
+	// Immutable after newConn.
+	cfg  *connConfig
+	rwc  net.Conn
+	user connUser
+
+	// Set by transportHandshake, then immutable.
+	body net.Conn        // what is read and written: rwc, or what is below the WebSocket framing
+	ws   *wsReader       // nil if the stream is not framed
+	raw  syscall.RawConn // for reading and writing without waiting; nil where there is none
+
+	// Owned by the reading goroutine.
+	in      *buffer // borrowed while bytes are waiting to be parsed; nil while idle
+	need    int     // bytes the packet at the front of in needs in all
+	state   connState
+	readN   int   // result of the last raw read
+	readErr error // likewise
+
+	Beat beatEntry
+
+	connQueue
+}
+
+// newConn returns a connection that serve brings to life.
+func newConn(rwc net.Conn, cfg *connConfig, user connUser) *conn {
+	return &conn{cfg: cfg, rwc: rwc, body: rwc, user: user}
+}
+
+// serve reads the connection until it ends, and closes it. It returns when the
+// socket is closed; a writer that is still at work notices that by itself.
+func (c *conn) serve(ctx context.Context) {
+	defer func() {
+		c.cfg.Beats.remove(c)
+		c.closeSocket()
+		if c.in != nil {
+			c.in.free()
+			c.in = nil
+		}
+	}()
+	if c.cfg.HandshakeTimeout > 0 {
+		c.rwc.SetReadDeadline(time.Now().Add(c.cfg.HandshakeTimeout))
+	}
+	if err := c.transportHandshake(ctx); err != nil {
+		c.end(c.readCause(err), endNow, nil)
+		return
+	}
+	c.cfg.Beats.add(c)
+	err := c.user.admit()
+	if err == nil {
+		err = c.readLoop()
+	}
+	switch {
+	case errors.Is(err, errConnEnded):
+	case errors.Is(err, io.EOF), errors.Is(err, ErrProtocol), errors.Is(err, errRefused):
+		// What is queued may still be wanted: a client that closed its
+		// sending half, or one that sent garbage behind good requests.
+		c.end(err, endFlush, nil)
+	default:
+		c.end(c.readCause(err), endNow, nil)
+	}
+	c.linger()
+}
+
+// transportHandshake does what must be read from the peer before the first
+// packet: PROXY header, TLS, WebSocket upgrade. They all have the method that
+// tls.Conn has.
+func (c *conn) transportHandshake(ctx context.Context) error {
+	if h, ok := c.rwc.(interface {
+		HandshakeContext(ctx context.Context) error
+	}); ok {
+		if c.cfg.HandshakeTimeout > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeoutCause(ctx, c.cfg.HandshakeTimeout, ErrHandshakeTimeout)
+			defer cancel()
+		}
+		if err := h.HandshakeContext(ctx); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		}
+	}
+	// Under the lock because others may end the connection from now on.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return errConnEnded
+	}
+	c.established = true
+	if w, ok := c.rwc.(*wsConn); ok {
+		c.body, c.ws = w.Conn, &w.In
+		if len(w.Pending) > 0 {
+			c.in = getBuffer(max(len(w.Pending), minBufferSize))
+			c.in.B = append(c.in.B, w.Pending...)
+			w.Pending = nil
+		}
+	}
+	c.body = bareConn(c.body)
+	c.raw = rawConn(c.body)
+	return nil
+}
+
+// errRefused ends a connection whose handshake was refused; the answer says so
+// to the client.
+var errRefused = errors.New("pitaya: handshake refused")
+
+// errInternal is the cause when this package failed.
+var errInternal = errors.New("pitaya: internal error")
+
+// errConnEnded tells the read loop that the connection ended elsewhere.
+var errConnEnded = errors.New("pitaya: connection ended")
+
+// readCause turns an error of the socket into the cause that the session sees.
+func (c *conn) readCause(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) && c.state != stateWorking {
+		return ErrHandshakeTimeout
+	}
+	return err
+}
+
+// readLoop reads and processes packets. It returns why it stopped.
+func (c *conn) readLoop() (err error) {
+	defer func() {
+		// The layers above recover what their users' code does. Should the
+		// engine itself be wrong, this client pays and nobody else.
+		if v := recover(); v != nil {
+			c.cfg.Counters.Panics.Add(1)
+			c.cfg.Log.Error("connection failed", "addr", c.rwc.RemoteAddr(), "panic", v, "stack", string(debug.Stack()))
+			err = errInternal
+		}
+	}()
+	r := c.newReader()
+	if c.in != nil { // bytes that came behind the WebSocket upgrade
+		n := len(c.in.B)
+		c.in.B = c.in.B[:0]
+		if err := c.took(n); err != nil {
+			return err
+		}
+	}
+	for {
+		n, err := r.read()
+		if n > 0 {
+			if err := c.took(n); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			if err == io.EOF && c.in != nil {
+				return ErrTruncated
+			}
+			return err
+		}
+	}
+}
+
+// took processes n bytes that were just read behind the bytes of c.in.
+func (c *conn) took(n int) error {
+	if c.hasEnded() {
+		return errConnEnded
+	}
+	have := len(c.in.B)
+	fresh := c.in.B[have : have+n]
+	var wsErr error
+	if c.ws != nil {
+		fresh, wsErr = c.ws.decode(fresh, c.control)
+		if c.hasEnded() {
+			return errConnEnded
+		}
+	}
+	c.in.B = c.in.B[:have+len(fresh)]
+	used, err := c.consume(c.in.B)
+	if err == nil {
+		err = wsErr
+	}
+	if err != nil {
+		return err
+	}
+	if used == len(c.in.B) {
+		c.in.free()
+		c.in = nil
+		c.need = 0
+		return nil
+	}
+	if used > 0 {
+		c.in.B = c.in.B[:copy(c.in.B, c.in.B[used:])]
+	}
+	return nil
+}
+
+// consume processes the whole packets at the front of b and returns how many
+// bytes they were.
+func (c *conn) consume(b []byte) (used int, err error) {
+	run := 0 // where the data packets begin that were not passed on yet
+	for {
+		rest := b[used:]
+		if len(rest) < PacketHeaderSize {
+			c.need = PacketHeaderSize
+			break
+		}
+		t, n, err := DecodePacketHeader(rest)
+		if err == nil {
+			err = c.admissible(t, n)
+		}
+		if err != nil {
+			c.pass(b[run:used])
+			return used, err
+		}
+		if len(rest) < PacketHeaderSize+n {
+			c.need = PacketHeaderSize + n
+			break
+		}
+		next := used + PacketHeaderSize + n
+		if t != PacketData {
+			c.pass(b[run:used])
+			if c.hasEnded() {
+				return used, errConnEnded
+			}
+			run = next
+			if err := c.packet(t, rest[PacketHeaderSize:PacketHeaderSize+n]); err != nil {
+				return used, err
+			}
+		}
+		used = next
+	}
+	if used > 0 {
+		c.Beat.Seen.Store(int64(c.cfg.Beats.now()))
+		c.pass(b[run:used])
+		if c.hasEnded() {
+			return used, errConnEnded
+		}
+	}
+	return used, nil
+}
+
+// admissible checks a packet by its header alone, before its body is there.
+func (c *conn) admissible(t PacketType, n int) error {
+	if t != PacketData {
+		if n > c.cfg.MaxHandshake {
+			return ErrPacketTooLarge
+		}
+		return nil
+	}
+	if c.state != stateWorking {
+		return errEarlyData
+	}
+	if n > c.cfg.MaxPacket {
+		return ErrPacketTooLarge
+	}
+	return nil
+}
+
+// pass hands data packets to the layer above.
+func (c *conn) pass(packets []byte) {
+	if len(packets) > 0 {
+		c.user.data(packets)
+	}
+}
+
+// packet processes a packet that is not data.
+func (c *conn) packet(t PacketType, body []byte) error {
+	switch t {
+	case PacketHandshake:
+		answer, err := c.user.handshake(body)
+		if err != nil {
+			c.end(errors.Join(errRefused, err), endFlush, answer)
+			return errConnEnded
+		}
+		c.state = stateHandshake
+		c.sendControl(answer)
+	case PacketHandshakeAck:
+		switch c.state {
+		case stateStart:
+			return errEarlyAck
+		case stateHandshake:
+			c.state = stateWorking
+			if c.cfg.HandshakeTimeout > 0 {
+				c.rwc.SetReadDeadline(time.Time{})
+			}
+		}
+	case PacketHeartbeat, PacketKick:
+		// A life sign; a client has nobody to kick.
+	}
+	return nil
+}
+
+// hold says that the connection is not read from for the moment, and so cannot
+// be judged by its life signs.
+func (c *conn) hold(on bool) {
+	if !on {
+		c.Beat.Seen.Store(int64(c.cfg.Beats.now()))
+	}
+	c.Beat.Held.Store(on)
+}
+
+// heartbeatPacket is what both sides send (client protocol, section 6).
+var heartbeatPacket = []byte{byte(PacketHeartbeat), 0, 0, 0}
+
+// heartbeat sends one heartbeat. It does not block.
+func (c *conn) heartbeat() { c.sendControl(heartbeatPacket) }
+
+// control handles a WebSocket control frame (RFC 6455, section 5.5). Pings are
+// answered but are no life signs.
+func (c *conn) control(op byte, payload []byte) error {
+	switch op {
+	case wsPing:
+		c.sendFrame(wsPong, payload)
+	case wsClose:
+		code, _, err := parseWSClose(payload)
+		if err != nil {
+			return err
+		}
+		if code == wsCloseNoStatus {
+			code = wsCloseNormal
+		}
+		c.endWith(io.EOF, endFlush, nil, code)
+	}
+	return nil
+}
+
+// linger waits, after the last packet was written, until the client has closed
+// its side too, for lingerTime at most.
+func (c *conn) linger() {
+	if c.in != nil {
+		c.in.free()
+		c.in = nil
+	}
+	r := c.newReader()
+	for {
+		_, err := r.read()
+		if err != nil {
+			return
+		}
+		if c.in != nil {
+			c.in.B = c.in.B[:0]
+			c.in.free()
+			c.in = nil
+		}
+		c.need = 0
+	}
+}
+
+// closeSocket closes the lowest connection that this process owns. The layers
+// above it are passed by: a TLS connection would try to say goodbye, which can
+// block on a client that takes nothing.
+func (c *conn) closeSocket() {
+	c.closeOnce.Do(func() {
+		low := c.rwc
+		for {
+			below, ok := low.(interface{ NetConn() net.Conn })
+			if !ok {
+				break
+			}
+			low = below.NetConn()
+		}
+		low.Close()
+	})
+}
+
+// bareConn takes off the wrappers of this package that have nothing left to do
+// once the transport's handshake is done.
+func bareConn(nc net.Conn) net.Conn {
+	if p, ok := nc.(*proxyConn); ok {
+		return p.NetConn()
+	}
+	return nc
+}
+
+// A connReader brings bytes into c.in. Its read borrows a buffer when there is
+// something to read, puts the bytes behind those of c.in.B, within its
+// capacity, and returns their number.
+type connReader interface {
+	read() (int, error)
+}
+
+func (c *conn) newReader() connReader {
+	if c.raw != nil {
+		return newRawReader(c)
+	}
+	return &plainReader{c: c}
+}
+
+// room makes sure that c.in has room for what is being read.
+func (c *conn) room() []byte {
+	switch {
+	case c.in == nil:
+		c.in = getBuffer(readBufferSize)
+	case len(c.in.B) == cap(c.in.B):
+		// By doubling, not by what the header announces: who announces a
+		// megabyte must send half of it before it costs one.
+		c.in = c.in.grow(min(c.need-len(c.in.B), len(c.in.B)))
+	}
+	return c.in.B[len(c.in.B):cap(c.in.B)]
+}
+
+// readBufferSize is what one read of a connection takes in at most, unless a
+// larger packet is on its way.
+const readBufferSize = 8 << 10
+
+// plainReader reads where there is no raw connection, as under TLS. While the
+// connection is idle it waits with a few bytes of its own, and borrows a
+// buffer when they have been filled.
+type plainReader struct {
+	c     *conn
+	small [48]byte
+}
+
+func (r *plainReader) read() (int, error) {
+	c := r.c
+	if c.in != nil {
+		// Part of a packet is here, so the rest of it is on its way.
+		b := c.room()
+		return c.body.Read(b)
+	}
+	n, err := c.body.Read(r.small[:])
+	if n == 0 {
+		return 0, err
+	}
+	copy(c.room(), r.small[:n])
+	return n, err
+}
+
+// The protocol's violations that concern the order of packets.
+var (
+	errEarlyData = fmt.Errorf("%w: data before the handshake was acknowledged", ErrProtocol)
+	errEarlyAck  = fmt.Errorf("%w: ack without a handshake", ErrProtocol)
+)
+
+// ErrTruncated is the cause when a client closes its connection in the middle
+// of a packet. It wraps [ErrProtocol].
+var ErrTruncated = fmt.Errorf("%w: connection closed within a packet", ErrProtocol)

@@ -1,0 +1,557 @@
+package pitaya
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// connQueue is the sending half of a connection: packets that wait, and the
+// right to write them.
+//
+// Whoever queues a packet and finds nobody writing takes the right to write
+// and passes it to a goroutine, which drains the queue and ends. A goroutine
+// that is about to be done anyway (the one that answers a client) queues
+// without starting anybody and flushes at the end: what the socket takes
+// without waiting leaves in one system call, and only the rest needs a
+// goroutine.
+type connQueue struct {
+	mu      sync.Mutex // guards the fields below; never held across I/O or a callback
+	items   []outItem  // whole packets in order
+	first   [1]outItem // room for the first item, so that a single packet costs no allocation
+	bytes   int        // of items, and of what is being written
+	packets int        // likewise, in packets
+	writing bool       // somebody has the right to write
+
+	established bool          // the transport's handshake is done
+	ended       bool          // nothing is queued any more; cause is set
+	drained     bool          // ended, and the last packet was written
+	cause       error         // why the connection ended
+	limit       time.Time     // when writing must be over; set when ended
+	waiting     chan struct{} // closed when there is room again or the connection ended; nil if nobody waits
+
+	closeOnce sync.Once
+
+	writer rawWriter // owned by who is writing
+}
+
+// An outItem is one or more whole packets.
+type outItem struct {
+	B     []byte
+	Chunk *buffer // whose bytes B are, to be freed after writing; nil if the bytes are shared
+}
+
+const (
+	chunkSize = minBufferSize // small packets are copied together in chunks of this size
+	writeSize = 64 << 10      // bytes that one write call sends at most, and by which a stalled socket is noticed
+)
+
+// packetOverhead is what a queued packet is charged beyond its own bytes, so
+// that a budget of bytes bounds the memory of many small packets too.
+const packetOverhead = 32
+
+// endMode says what happens to queued packets when a connection ends.
+type endMode uint8
+
+const (
+	endNow     endMode = iota // nothing more is written
+	endPartial                // what is being written is completed, so that the stream ends with a whole packet
+	endFlush                  // all that is queued is written, then the given packet
+)
+
+// sendClass says how a packet counts when the queue is full.
+type sendClass uint8
+
+const (
+	sendPush   sendClass = iota // subject to the budget
+	sendAnswer                  // always queued: who asks too fast is not read from (waitRoom)
+)
+
+// hasEnded reports whether the connection has ended.
+func (c *conn) hasEnded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+// sendMessage queues one message as a data packet. Its payload is copied. With
+// start false the caller promises to call flush soon.
+func (c *conn) sendMessage(m Message, d *Dictionary, class sendClass, start bool) error {
+	var space [1 + 10 + 1 + MaxRouteLength]byte
+	payload := m.Payload
+	m.Payload = nil
+	head, err := AppendMessage(space[:0], m, d)
+	if err != nil {
+		return err
+	}
+	n := len(head) + len(payload)
+	if n > MaxPacketSize {
+		return fmt.Errorf("%w: message of %d bytes", ErrPacketTooLarge, n)
+	}
+	total := PacketHeaderSize + n
+	c.mu.Lock()
+	if err := c.admitLocked(total, class); err != nil {
+		c.mu.Unlock()
+		return c.overBudget(err)
+	}
+	b := c.chunkLocked(total + wsMaxHeader)
+	if c.ws != nil {
+		b = appendWSHeader(b, wsBinary, total)
+	}
+	b = append(b, 0, 0, 0, 0)
+	putPacketHeader(b[len(b)-PacketHeaderSize:], PacketData, n)
+	b = append(b, head...)
+	b = append(b, payload...)
+	c.setChunkLocked(b)
+	c.queuedLocked(start)
+	return nil
+}
+
+// sendShared queues a frame whose bytes other connections queue too.
+func (c *conn) sendShared(f *sharedFrame) error {
+	b := f.packet()
+	if c.ws != nil {
+		b = f.B
+	}
+	c.mu.Lock()
+	if err := c.admitLocked(len(b), sendPush); err != nil {
+		c.mu.Unlock()
+		return c.overBudget(err)
+	}
+	c.addLocked(outItem{B: b})
+	c.queuedLocked(true)
+	return nil
+}
+
+// sendControl queues a packet of the connection's own and tries to write it
+// without waiting. The bytes are copied.
+func (c *conn) sendControl(packet []byte) {
+	c.mu.Lock()
+	if c.ended {
+		c.mu.Unlock()
+		return
+	}
+	c.bytes += len(packet) + packetOverhead
+	c.packets++
+	b := c.chunkLocked(len(packet) + wsMaxHeader)
+	c.setChunkLocked(c.appendFramed(b, packet))
+	c.mu.Unlock()
+	c.flush()
+}
+
+// sendFrame queues a WebSocket control frame. A client that sends pings and
+// takes no pongs loses the pongs.
+func (c *conn) sendFrame(op byte, payload []byte) {
+	c.mu.Lock()
+	if c.ended || c.bytes > c.cfg.QueueBytes {
+		c.mu.Unlock()
+		return
+	}
+	c.bytes += len(payload) + packetOverhead
+	c.packets++
+	b := c.chunkLocked(len(payload) + wsMaxHeader)
+	c.setChunkLocked(appendWSFrame(b, op, false, payload))
+	c.mu.Unlock()
+	c.flush()
+}
+
+func (c *conn) appendFramed(b, packet []byte) []byte {
+	if c.ws != nil {
+		b = appendWSHeader(b, wsBinary, len(packet))
+	}
+	return append(b, packet...)
+}
+
+// errOverBudget is admitLocked's word for a client that takes too little.
+var errOverBudget = errors.New("over budget")
+
+// admitLocked charges a packet to the budget, or says why it must not be
+// queued.
+func (c *conn) admitLocked(n int, class sendClass) error {
+	if c.ended {
+		return ErrSessionClosed
+	}
+	cost := n + packetOverhead
+	if class == sendPush && c.packets > 0 &&
+		(c.bytes+cost > c.cfg.QueueBytes || c.cfg.QueueMessages > 0 && c.packets >= c.cfg.QueueMessages) {
+		return errOverBudget
+	}
+	c.bytes += cost
+	c.packets++
+	return nil
+}
+
+// overBudget applies the policy for slow clients.
+func (c *conn) overBudget(err error) error {
+	if err != errOverBudget {
+		return err
+	}
+	if c.cfg.DropWhenSlow {
+		c.cfg.Counters.PushesDropped.Add(1)
+		return ErrSlowClient
+	}
+	c.end(ErrSlowClient, endPartial, nil)
+	return ErrSlowClient
+}
+
+// chunkLocked returns the bytes of the last chunk, with room for n more, to
+// append to; setChunkLocked takes the result.
+func (c *conn) chunkLocked(n int) []byte {
+	if k := len(c.items); k > 0 {
+		if last := &c.items[k-1]; last.Chunk != nil && cap(last.B)-len(last.B) >= n {
+			return last.B
+		}
+	}
+	chunk := getBuffer(max(n, chunkSize))
+	c.addLocked(outItem{B: chunk.B, Chunk: chunk})
+	return chunk.B
+}
+
+func (c *conn) setChunkLocked(b []byte) { c.items[len(c.items)-1].B = b }
+
+func (c *conn) addLocked(it outItem) {
+	if c.items == nil {
+		c.items = c.first[:0]
+	}
+	c.items = append(c.items, it)
+}
+
+// queuedLocked unlocks, after a packet was queued. With start it makes sure
+// that somebody writes.
+func (c *conn) queuedLocked(start bool) {
+	start = start && !c.writing
+	if start {
+		c.writing = true
+	}
+	c.mu.Unlock()
+	if start {
+		c.spawn(nil, 0, 0)
+	}
+}
+
+// spawn lets a goroutine drain the queue, after the given items. The caller has
+// the right to write and passes it on.
+func (c *conn) spawn(items []outItem, cost, packets int) {
+	c.cfg.Writers.Go(func() { c.drain(items, cost, packets, true) })
+}
+
+// start makes sure that a goroutine writes what is queued.
+func (c *conn) start() {
+	c.mu.Lock()
+	if len(c.items) == 0 {
+		c.mu.Unlock()
+		return
+	}
+	c.queuedLocked(true)
+}
+
+// flush writes what is queued, in the caller's goroutine as far as the socket
+// takes it without waiting, else in a goroutine.
+func (c *conn) flush() {
+	c.mu.Lock()
+	if c.writing || len(c.items) == 0 {
+		c.mu.Unlock()
+		return
+	}
+	c.writing = true
+	c.mu.Unlock()
+	if c.raw == nil {
+		c.spawn(nil, 0, 0)
+		return
+	}
+	c.drain(nil, 0, 0, false)
+}
+
+// waitRoom waits until the queue is within its budget, or the connection has
+// ended. Answers are always queued; this is where a client that asks faster
+// than it takes the answers is slowed down.
+func (c *conn) waitRoom() {
+	c.mu.Lock()
+	for c.bytes > c.cfg.QueueBytes && !c.ended {
+		if c.waiting == nil {
+			c.waiting = make(chan struct{})
+		}
+		ch := c.waiting
+		c.mu.Unlock()
+		c.start()
+		<-ch
+		c.mu.Lock()
+	}
+	c.mu.Unlock()
+}
+
+func (c *conn) wakeLocked() {
+	if c.waiting != nil {
+		close(c.waiting)
+		c.waiting = nil
+	}
+}
+
+// drain writes until the queue is empty, beginning with items that were taken
+// from it before; cost and packets are what those are charged with. The caller
+// has the right to write and gives it up. If its goroutine must not wait for
+// the socket, what the socket does not take is left to one that may.
+func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
+	for {
+		if len(items) > 0 {
+			left, err := c.write(items, &cost, mayWait)
+			if err != nil {
+				c.writeFailed(err)
+				return
+			}
+			if len(left) > 0 {
+				c.spawn(left, cost, packets)
+				return
+			}
+		}
+		c.mu.Lock()
+		c.bytes -= cost
+		c.packets -= packets
+		if c.bytes <= c.cfg.QueueBytes {
+			c.wakeLocked()
+		}
+		if len(c.items) == 0 {
+			c.writing = false
+			over := c.ended && !c.drained
+			c.drained = c.drained || over
+			c.mu.Unlock()
+			if over {
+				c.lastWritten()
+			}
+			return
+		}
+		var one [1]outItem
+		if items = c.items; len(items) == 1 {
+			// The next packet is queued in the place of this one.
+			one[0], items[0] = items[0], outItem{}
+			items = one[:]
+		}
+		c.items = nil
+		cost, packets = c.bytes, c.packets
+		c.mu.Unlock()
+	}
+}
+
+// write writes items in order. If it must not wait it returns those that the
+// socket did not take. What was written is taken off cost and the budget as it
+// goes, so that a client that reads slowly but steadily gets the room at once.
+func (c *conn) write(items []outItem, cost *int, mayWait bool) (left []outItem, err error) {
+	for len(items) > 0 {
+		var it outItem
+		it, items = gather(items)
+		var n int
+		n, err = c.tryWrite(it.B)
+		if err == nil && n < len(it.B) {
+			if !mayWait {
+				it.B = it.B[n:]
+				return append([]outItem{it}, items...), nil
+			}
+			err = c.writeWaiting(it.B[n:])
+		}
+		if len(items) > 0 {
+			c.wrote(len(it.B))
+			*cost -= len(it.B)
+		}
+		it.free()
+		if err != nil {
+			for _, it := range items {
+				it.free()
+			}
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// wrote gives written bytes back to the budget.
+func (c *conn) wrote(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bytes -= n
+	if c.bytes <= c.cfg.QueueBytes {
+		c.wakeLocked()
+	}
+}
+
+func (it *outItem) free() {
+	if it.Chunk != nil {
+		it.Chunk.free()
+		it.Chunk = nil
+	}
+}
+
+// gather takes from the front of items what one write call is to send. Small
+// items are copied together, which costs less than handing the kernel a list
+// of them.
+func gather(items []outItem) (it outItem, rest []outItem) {
+	size, k := 0, 0
+	for k < len(items) && size+len(items[k].B) <= writeSize {
+		size += len(items[k].B)
+		k++
+	}
+	if k <= 1 {
+		return items[0], items[1:]
+	}
+	chunk := getBuffer(size)
+	b := chunk.B
+	for i := range items[:k] {
+		b = append(b, items[i].B...)
+		items[i].free()
+	}
+	return outItem{B: b, Chunk: chunk}, items[k:]
+}
+
+// writeWaiting writes b, waiting for the socket. The socket must take something
+// within the write timeout, again and again.
+func (c *conn) writeWaiting(b []byte) error {
+	for len(b) > 0 {
+		deadline := time.Now().Add(c.cfg.WriteTimeout)
+		c.mu.Lock()
+		if c.ended && c.limit.Before(deadline) {
+			deadline = c.limit
+		}
+		c.mu.Unlock()
+		if err := c.body.SetWriteDeadline(deadline); err != nil {
+			return err
+		}
+		n, err := c.body.Write(b[:min(len(b), writeSize)])
+		b = b[n:]
+		var timeout net.Error
+		if err != nil && c.raw != nil && n > 0 && errors.As(err, &timeout) && timeout.Timeout() {
+			continue // slow, but alive
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// tryWrite would fail once the deadline has passed.
+	return c.body.SetWriteDeadline(time.Time{})
+}
+
+// writeFailed ends the connection after a failed write: part of a packet may
+// be on the wire, so nothing can follow. The right to write is not given up,
+// so that nobody tries.
+func (c *conn) writeFailed(err error) {
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		err = ErrSlowClient
+	}
+	c.end(err, endNow, nil)
+}
+
+// lastWritten tells the client that nothing follows. The reading goroutine
+// closes the socket when the client has closed its side, or when lingerTime is
+// over.
+func (c *conn) lastWritten() {
+	c.rwc.SetReadDeadline(time.Now().Add(lingerTime))
+	if half, ok := c.body.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
+		c.closeSocket()
+	}
+}
+
+// end ends the connection with a cause. The first call counts; a later one can
+// only hasten the end with endNow. It may be called from any goroutine and does
+// not block. With endFlush, last is a packet to be sent behind what is queued.
+func (c *conn) end(cause error, mode endMode, last []byte) {
+	c.endWith(cause, mode, last, wsCloseCodeOf(cause))
+}
+
+func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) {
+	c.mu.Lock()
+	if !c.established {
+		mode = endNow
+	}
+	first := !c.ended
+	if first {
+		c.ended, c.cause = true, cause
+		c.limit = time.Now().Add(c.cfg.WriteTimeout)
+		if mode != endFlush {
+			// What is being written has already been taken from the queue.
+			for i := range c.items {
+				c.items[i].free()
+			}
+			c.items = nil
+		}
+		if mode == endFlush && len(last) > 0 {
+			c.setChunkLocked(c.appendFramed(c.chunkLocked(len(last)+wsMaxHeader), last))
+		}
+		if mode != endNow && c.ws != nil {
+			c.setChunkLocked(appendWSClose(c.chunkLocked(wsMaxHeader+wsMaxControl), wsCode, "", false))
+		}
+		c.wakeLocked()
+	}
+	start := first && mode != endNow && !c.writing
+	if start {
+		c.writing = true
+	}
+	c.mu.Unlock()
+	if first {
+		c.user.closed(cause)
+	}
+	switch {
+	case mode == endNow:
+		c.closeSocket()
+	case start:
+		c.spawn(nil, 0, 0)
+	}
+}
+
+// endCause returns why the connection ended, nil while it has not.
+func (c *conn) endCause() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
+// wsCloseCodeOf chooses the status of the close frame (RFC 6455, section 7.4).
+func wsCloseCodeOf(cause error) uint16 {
+	var we *wsError
+	switch {
+	case errors.As(cause, &we):
+		return we.Code
+	case errors.Is(cause, ErrServerClosed):
+		return wsCloseGoingAway
+	case errors.Is(cause, ErrPacketTooLarge):
+		return wsCloseTooBig
+	case errors.Is(cause, ErrProtocol), errors.Is(cause, errRefused), errors.Is(cause, ErrSlowClient):
+		return wsClosePolicy
+	case errors.Is(cause, errInternal):
+		return wsCloseInternal
+	}
+	return wsCloseNormal
+}
+
+// A sharedFrame is one push, encoded once, in the form of both framings: a
+// WebSocket frame whose payload is the packet. Its bytes are never changed, so
+// any number of queues may hold them.
+type sharedFrame struct {
+	B    []byte
+	Head int // length of the WebSocket frame's header
+}
+
+func (f *sharedFrame) packet() []byte { return f.B[f.Head:] }
+
+// newSharedFrame encodes m.
+func newSharedFrame(m Message, d *Dictionary) (*sharedFrame, error) {
+	var space [1 + 10 + 1 + MaxRouteLength]byte
+	payload := m.Payload
+	m.Payload = nil
+	head, err := AppendMessage(space[:0], m, d)
+	if err != nil {
+		return nil, err
+	}
+	n := len(head) + len(payload)
+	if n > MaxPacketSize {
+		return nil, fmt.Errorf("%w: message of %d bytes", ErrPacketTooLarge, n)
+	}
+	b := make([]byte, 0, wsMaxHeader+PacketHeaderSize+n)
+	b = appendWSHeader(b, wsBinary, PacketHeaderSize+n)
+	f := &sharedFrame{Head: len(b)}
+	b = append(b, 0, 0, 0, 0)
+	putPacketHeader(b[f.Head:], PacketData, n)
+	b = append(b, head...)
+	f.B = append(b, payload...)
+	return f, nil
+}

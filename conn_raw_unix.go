@@ -1,0 +1,119 @@
+//go:build unix
+
+package pitaya
+
+import (
+	"io"
+	"net"
+	"syscall"
+)
+
+// rawConn gives access to the file descriptor of a connection that is a plain
+// socket; nil for all others. Only the standard library's own types qualify: a
+// wrapper may embed one of them and still want its own Read to be called.
+func rawConn(nc net.Conn) syscall.RawConn {
+	var sc syscall.Conn
+	switch nc := nc.(type) {
+	case *net.TCPConn:
+		sc = nc
+	case *net.UnixConn:
+		sc = nc
+	default:
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// rawReader waits for readability without a buffer.
+type rawReader struct {
+	c    *conn
+	once func(fd uintptr) bool // tryRead as a value, made once
+}
+
+func newRawReader(c *conn) *rawReader {
+	r := &rawReader{c: c}
+	r.once = r.tryRead
+	return r
+}
+
+func (r *rawReader) read() (int, error) {
+	c := r.c
+	if err := c.raw.Read(r.once); err != nil {
+		return 0, err
+	}
+	if c.readN == 0 && c.readErr == nil {
+		return 0, io.EOF
+	}
+	return max(c.readN, 0), c.readErr
+}
+
+// tryRead reads once without waiting. It reports false when there is nothing
+// to read; the buffer goes back to the pool before the wait then, unless it
+// holds part of a packet.
+func (r *rawReader) tryRead(fd uintptr) bool {
+	c := r.c
+	for {
+		n, err := syscall.Read(int(fd), c.room())
+		switch err {
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			if len(c.in.B) == 0 {
+				c.in.free()
+				c.in = nil
+			}
+			return false
+		}
+		c.readN, c.readErr = n, err
+		return true
+	}
+}
+
+// rawWriter writes without waiting. Its fields are owned by the one goroutine
+// that is writing.
+type rawWriter struct {
+	buf  []byte
+	n    int
+	err  error
+	once func(fd uintptr) bool // try as a value, made at the first write
+}
+
+// tryWrite writes what the socket takes without waiting. It returns how much
+// that was; less than all of b without an error means that the socket is full.
+func (c *conn) tryWrite(b []byte) (int, error) {
+	if c.raw == nil {
+		return 0, nil
+	}
+	w := &c.writer
+	if w.once == nil {
+		w.once = w.try
+	}
+	w.buf, w.n, w.err = b, 0, nil
+	err := c.raw.Write(w.once)
+	w.buf = nil
+	if w.err != nil {
+		err = w.err
+	}
+	return w.n, err
+}
+
+func (w *rawWriter) try(fd uintptr) bool {
+	for w.n < len(w.buf) {
+		m, err := syscall.Write(int(fd), w.buf[w.n:])
+		switch err {
+		case nil:
+			w.n += m
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return true
+		default:
+			w.err = err
+			return true
+		}
+	}
+	return true
+}

@@ -1,0 +1,329 @@
+package pitaya
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+)
+
+// CodeUnbound is the code of the answer to a session that must be bound to a
+// user first ([WithBound]).
+const CodeUnbound = "PIT-401"
+
+// dispatcher finds the handler of a message, calls it and answers. Immutable
+// while the server runs; its methods are called by the sessions' workers.
+type dispatcher struct {
+	Registry     *registry
+	Pipeline     pipeline
+	Host         *sessionHost
+	Reporters    reporters
+	Counters     *counters
+	Log          *slog.Logger
+	MaxInflated  int
+	Unordered    bool
+	Validate     bool
+	Timeout      time.Duration // for handlers without a limit of their own; 0 is none
+	Slow         time.Duration // handlers that take longer are logged; 0 is never
+	Slots        chan struct{} // bounds how many handlers run at once; nil is no bound
+	slowSampling sampler
+}
+
+// request is a message on its way to a handler.
+type request struct {
+	Session *Session
+	Entry   *handlerEntry
+	ID      uint64
+	Notify  bool
+	Payload []byte
+	Arrived time.Time
+}
+
+// message implements messageHandler: it decodes a message and handles it
+// (client protocol, sections 8.4 and 11.2). Errors are violations of the
+// protocol.
+func (d *dispatcher) message(s *Session, body []byte) error {
+	m, err := decodeMessageView(body)
+	if err != nil {
+		return err
+	}
+	if m.Type == MessagePush {
+		return errClientPush
+	}
+	var entry *handlerEntry
+	var route string // only where it is needed as text
+	if m.HasCode {
+		var ok bool
+		if route, ok = d.Host.Dict.Route(m.Code); !ok {
+			return ErrRouteCode
+		}
+		entry = d.Registry.entries[route]
+	} else {
+		entry = d.Registry.entries[string(m.Route)]
+	}
+	payload := m.Payload
+	var inflated *buffer
+	if m.Compressed {
+		inflated = getBuffer(4 * len(payload))
+		if inflated.B, err = inflate(inflated.B, payload, d.MaxInflated); err != nil {
+			return err
+		}
+		payload = inflated.B
+		defer inflated.free()
+	}
+	q := request{Session: s, Entry: entry, ID: m.ID, Payload: payload, Arrived: time.Now()}
+	switch m.Type {
+	case MessageNotify:
+		q.Notify = true
+		d.Counters.Notifies.Add(1)
+	default:
+		d.Counters.Requests.Add(1)
+	}
+	if entry == nil {
+		if route == "" {
+			route = string(m.Route)
+		}
+		d.fail(&q, route, d.noHandler(route))
+		return nil
+	}
+	if entry.Concurrent || d.Unordered {
+		d.runBeside(q)
+		return nil
+	}
+	d.run(&q)
+	return nil
+}
+
+// errClientPush ends the connection of a client that sends a push.
+var errClientPush = fmt.Errorf("%w: push from a client", ErrProtocol)
+
+// noHandler says why there is no handler for a route.
+func (d *dispatcher) noHandler(text string) error {
+	route, err := ParseRoute(text)
+	if err != nil {
+		return err
+	}
+	if route.ServerType == "" {
+		route.ServerType = d.Registry.serverType
+	}
+	if route.ServerType != d.Registry.serverType {
+		return Errorf(CodeInternal, "no servers available of this type")
+	}
+	return Errorf(CodeNotFound, "pitaya/handler: %s not found", route)
+}
+
+// runBeside runs a call in a goroutine of its own. If the session has as many
+// of them as it may, it waits, and with it the session's mailbox.
+func (d *dispatcher) runBeside(q request) {
+	s := q.Session
+	slots := s.slots()
+	select {
+	case slots <- struct{}{}:
+	case <-s.ctx.Done():
+		return
+	}
+	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
+	s.host.Alive.Add(1)
+	go func() {
+		defer s.host.Alive.Done()
+		defer func() { <-slots }()
+		d.run(&q)
+		s.conn.flush()
+	}()
+}
+
+// slots bounds the calls that run beside the session's mailbox.
+func (s *Session) slots() chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.concurrency == nil {
+		s.concurrency = make(chan struct{}, s.host.MailboxMessages)
+	}
+	return s.concurrency
+}
+
+// run calls the handler and answers.
+func (d *dispatcher) run(q *request) {
+	if d.Slots != nil {
+		d.Slots <- struct{}{}
+		defer func() { <-d.Slots }()
+	}
+	begin := q.Arrived
+	if len(d.Reporters) > 0 {
+		begin = time.Now()
+		d.Reporters.observe(metricHandlerDelay, begin.Sub(q.Arrived), Label{"route", q.Entry.Route}, Label{"type", "local"})
+	}
+	out, err := d.call(q)
+	if took := time.Since(begin); d.Slow > 0 && took > d.Slow {
+		d.Counters.SlowHandlers.Add(1)
+		if n, ok := d.slowSampling.pass(); ok {
+			d.Log.Warn("slow handler", "route", q.Entry.Route, "session", q.Session, "took", took, "unlogged", n)
+		}
+	}
+	if q.Notify {
+		if err != nil {
+			d.Log.Debug("notify failed", "route", q.Entry.Route, "session", q.Session, "err", err)
+		}
+		d.report(q, err)
+		return
+	}
+	if err != nil {
+		d.fail(q, q.Entry.Route, err)
+		return
+	}
+	payload, isBytes := out.([]byte)
+	if !isBytes {
+		if payload, err = d.Host.marshal(out); err != nil {
+			d.Log.Error("result cannot be serialized", "route", q.Entry.Route, "err", err)
+			d.fail(q, q.Entry.Route, err)
+			return
+		}
+	}
+	if q.ID == 0 {
+		d.Counters.Unanswerable.Add(1)
+		return
+	}
+	err = q.Session.answer(q.ID, payload, false)
+	switch {
+	case err == nil:
+		d.Counters.Answered.Add(1)
+	case err == ErrSessionClosed:
+		d.Counters.Lost.Add(1)
+	default: // too large for a packet
+		d.fail(q, q.Entry.Route, err)
+		return
+	}
+	d.report(q, err)
+}
+
+// fail answers a request with an error. Nobody is told about a failed notify.
+func (d *dispatcher) fail(q *request, route string, err error) {
+	if q.Entry == nil {
+		d.Log.Debug("message refused", "session", q.Session, "err", err)
+	}
+	if !q.Notify {
+		d.answerError(q, err)
+	}
+	if q.Entry != nil {
+		d.report(q, err)
+	}
+}
+
+func (d *dispatcher) answerError(q *request, err error) {
+	if q.ID == 0 {
+		d.Counters.Unanswerable.Add(1)
+		return
+	}
+	payload, perr := marshalErrorPayload(d.Host.Serializer, wireError(err))
+	if perr != nil {
+		d.Log.Error("error payload cannot be serialized", "err", perr)
+	}
+	if q.Session.answer(q.ID, payload, true) != nil {
+		d.Counters.Lost.Add(1)
+		return
+	}
+	d.Counters.Failed.Add(1)
+}
+
+// report tells the reporters how a message was handled.
+func (d *dispatcher) report(q *request, err error) {
+	if len(d.Reporters) == 0 {
+		return
+	}
+	status := "ok"
+	if err != nil {
+		status = "failed"
+	}
+	d.Reporters.observe(metricResponseTime, time.Since(q.Arrived),
+		Label{"route", q.Entry.Route}, Label{"status", status}, Label{"type", "handler"}, Label{"code", ErrorCode(err)})
+}
+
+// Texts that clients of the family know.
+const (
+	textNotifyRoute = "tried to request a notify route"
+	textNilReply    = "reply must not be null"
+)
+
+// call decodes the argument and runs pipelines and handler. A panic anywhere in
+// it is an error.
+func (d *dispatcher) call(q *request) (out any, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			out, err = nil, d.Host.panicked(q.Entry.Route, v)
+		}
+	}()
+	e := q.Entry
+	if e.Notify && !q.Notify {
+		return nil, Errorf(CodeBadRequest, textNotifyRoute)
+	}
+	if e.Bound && q.Session.UID() == "" {
+		return nil, Errorf(CodeUnbound, "session is not bound to a user")
+	}
+	var in any
+	switch e.Arg {
+	case argRaw:
+		// The handler may keep it, the worker's buffer goes back to its pool.
+		in = append([]byte{}, q.Payload...)
+	case argTyped:
+		in = e.New()
+		if err := d.Host.Serializer.Unmarshal(q.Payload, in); err != nil {
+			return nil, NewError(err, CodeBadRequest)
+		}
+	}
+	parent := q.Session.ctx
+	limit := e.Timeout
+	if limit == 0 {
+		limit = d.Timeout
+	}
+	if limit > 0 {
+		var cancel context.CancelFunc
+		parent, cancel = context.WithTimeout(parent, limit)
+		defer cancel()
+	}
+	var ctx context.Context = &callContext{
+		Context: parent, Session: q.Session, Route: e.Route, ID: q.ID, Log: d.Log,
+	}
+	if d.Validate {
+		if v, ok := in.(validator); ok {
+			if err := v.Validate(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(d.Pipeline.Before) > 0 {
+		if ctx, in, err = d.Pipeline.before(ctx, in); err != nil {
+			return nil, err
+		}
+		if e.Check != nil && !e.Check(in) {
+			return nil, Errorf(CodeInternal, "a function before the handler returned an argument of another type")
+		}
+	}
+	out, err = e.Call(ctx, in)
+	if err == nil && out == nil && !e.Notify {
+		err = Errorf(CodeUnknown, textNilReply)
+	}
+	if len(d.Pipeline.After) > 0 {
+		out, err = d.Pipeline.after(ctx, out, err)
+		if err == nil && out == nil && !e.Notify {
+			err = Errorf(CodeUnknown, textNilReply)
+		}
+	}
+	return out, err
+}
+
+// panicked logs a panic of the application's code, and makes the error that the
+// client gets: it has an id by which the log record can be found, and nothing
+// of what happened.
+func (h *sessionHost) panicked(where string, v any) error {
+	h.Counters.Panics.Add(1)
+	id := rand.Text()[:12]
+	h.Log.Error("panic", "where", where, "panic", v, "request", id, "stack", string(debug.Stack()))
+	return &Error{
+		Code:     CodeInternal,
+		Message:  "internal error",
+		Metadata: map[string]string{"request": id},
+		Err:      fmt.Errorf("pitaya: panic in %s: %v", where, v),
+	}
+}

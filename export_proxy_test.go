@@ -1,0 +1,5 @@
+package pitaya
+
+// The door of the PROXY protocol's tests.
+
+var ReadProxyHeader = readProxyHeader

@@ -1,0 +1,378 @@
+package pitaya
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/token"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A RegisterOption changes how [Server.Register], [Handle] and their relatives
+// register handlers.
+type RegisterOption func(*registration)
+
+// registration is what the options say.
+type registration struct {
+	Name       string
+	Rename     func(string) string
+	Concurrent bool
+	Bound      bool
+	Timeout    time.Duration
+	Skip       []string
+}
+
+// WithName gives the service a name, instead of that of its Go type.
+func WithName(name string) RegisterOption {
+	return func(r *registration) { r.Name = name }
+}
+
+// WithNameFunc makes the names of methods, for example [strings.ToLower].
+func WithNameFunc(rename func(method string) string) RegisterOption {
+	return func(r *registration) { r.Rename = rename }
+}
+
+// WithConcurrent gives up the order of a session's messages for these handlers:
+// each call runs in a goroutine of its own, beside the session's other
+// messages, and is answered when it is done. At most as many calls of one
+// session run at once as its mailbox holds.
+func WithConcurrent() RegisterOption {
+	return func(r *registration) { r.Concurrent = true }
+}
+
+// WithBound refuses messages of sessions that are not bound to a user, with
+// [CodeUnbound].
+func WithBound() RegisterOption {
+	return func(r *registration) { r.Bound = true }
+}
+
+// WithTimeout sets the time that the context of these handlers allows, instead
+// of Config.HandlerTimeout. Negative means no limit.
+func WithTimeout(d time.Duration) RegisterOption {
+	return func(r *registration) { r.Timeout = d }
+}
+
+// WithSkip names exported methods that take a context but are not meant as
+// handlers. Without it they are reported as mistakes.
+func WithSkip(methods ...string) RegisterOption {
+	return func(r *registration) { r.Skip = append(r.Skip, methods...) }
+}
+
+// argKind is what a handler takes besides its context.
+type argKind uint8
+
+const (
+	argNone argKind = iota
+	argRaw
+	argTyped
+)
+
+// handlerEntry is one registered handler. Immutable while the server runs.
+type handlerEntry struct {
+	Route      string // full
+	Notify     bool   // has no result
+	Arg        argKind
+	New        func() any                                     // a new argument, for argTyped
+	Check      func(in any) bool                              // whether a pipeline's argument will do
+	Call       func(ctx context.Context, in any) (any, error) // in is nil, a []byte or what New gives
+	Concurrent bool
+	Bound      bool
+	Timeout    time.Duration // 0 is none
+}
+
+// registry holds the handlers of a server. It is filled before the server runs.
+type registry struct {
+	serverType string
+	entries    map[string]*handlerEntry // by full route and by the short one
+	services   map[string]bool
+	components components
+}
+
+func newRegistry(serverType string) *registry {
+	return &registry{
+		serverType: serverType,
+		entries:    make(map[string]*handlerEntry),
+		services:   make(map[string]bool),
+	}
+}
+
+var (
+	contextType = reflect.TypeFor[context.Context]()
+	errorType   = reflect.TypeFor[error]()
+	bytesType   = reflect.TypeFor[[]byte]()
+)
+
+// register adds the handlers of a component. All mistakes are reported, and
+// nothing is added if there is one.
+func (r *registry) register(value any, opts []RegisterOption) error {
+	var o registration
+	for _, opt := range opts {
+		opt(&o)
+	}
+	v := reflect.ValueOf(value)
+	if !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		return errors.New("pitaya: register: no component given")
+	}
+	t := v.Type()
+	typeName := t.Name()
+	if t.Kind() == reflect.Pointer {
+		typeName = t.Elem().Name()
+	}
+	var errs []error
+	mistake := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("pitaya: register "+t.String()+": "+format, args...))
+	}
+	if !token.IsExported(typeName) {
+		mistake("the type is not exported")
+	}
+	name := typeName
+	if o.Name != "" {
+		name = o.Name
+	}
+	if err := checkRoutePart(name); err != nil {
+		mistake("service name %q: %w", name, err)
+	}
+	if r.services[name] {
+		mistake("there is a service with the name %q already", name)
+	}
+	found := make(map[string]*handlerEntry)
+	near := 0
+	for m := range t.Methods() {
+		if slices.Contains(o.Skip, m.Name) {
+			continue
+		}
+		e, reason := handlerOf(v, m)
+		if e == nil {
+			if reason != "" {
+				near++
+				mistake("method %s is no handler: %s", m.Name, reason)
+			}
+			continue
+		}
+		method := m.Name
+		if o.Rename != nil {
+			method = o.Rename(method)
+		}
+		if err := checkRoutePart(method); err != nil {
+			mistake("method %s: name %q: %w", m.Name, method, err)
+		}
+		if found[method] != nil {
+			mistake("two methods have the name %q", method)
+		}
+		found[method] = e
+	}
+	if len(found) == 0 && near == 0 {
+		hint := ""
+		if t.Kind() != reflect.Pointer && reflect.PointerTo(t).NumMethod() > t.NumMethod() {
+			hint = " (its pointer has more methods: register a pointer)"
+		}
+		mistake("it has no method that is a handler%s", hint)
+	}
+	for _, skip := range o.Skip {
+		if _, ok := t.MethodByName(skip); !ok {
+			mistake("there is no method %s to skip", skip)
+		}
+	}
+	for method, e := range found {
+		e.apply(&o)
+		if err := r.fits(name, method); err != nil {
+			mistake("%w", err)
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	r.services[name] = true
+	r.components.list = append(r.components.list, component{Name: name, Value: value})
+	for method, e := range found {
+		r.put(name, method, e)
+	}
+	return nil
+}
+
+// registerFunc adds one handler under a route of two or three parts.
+func (r *registry) registerFunc(route string, e *handlerEntry, opts []RegisterOption) error {
+	var o registration
+	for _, opt := range opts {
+		opt(&o)
+	}
+	parsed, err := ParseRoute(route)
+	if err != nil {
+		return fmt.Errorf("pitaya: register %q: %w", route, err)
+	}
+	if parsed.ServerType != "" && parsed.ServerType != r.serverType {
+		return fmt.Errorf("pitaya: register %q: this server is of type %q", route, r.serverType)
+	}
+	e.apply(&o)
+	for _, part := range []string{parsed.Service, parsed.Method} {
+		if err := checkRoutePart(part); err != nil {
+			return fmt.Errorf("pitaya: register %q: %w", route, err)
+		}
+	}
+	if err := r.fits(parsed.Service, parsed.Method); err != nil {
+		return fmt.Errorf("pitaya: register %q: %w", route, err)
+	}
+	r.put(parsed.Service, parsed.Method, e)
+	return nil
+}
+
+// fits says whether a handler can have the route.
+func (r *registry) fits(service, method string) error {
+	short := service + "." + method
+	if r.entries[short] != nil {
+		return fmt.Errorf("there is a handler for %q already", short)
+	}
+	if n := len(r.serverType) + 1 + len(short); n > MaxRouteLength {
+		return fmt.Errorf("route of %d bytes, at most %d fit", n, MaxRouteLength)
+	}
+	return nil
+}
+
+func (r *registry) put(service, method string, e *handlerEntry) {
+	short := service + "." + method
+	e.Route = r.serverType + "." + short
+	r.entries[short] = e
+	r.entries[e.Route] = e
+}
+
+func (e *handlerEntry) apply(o *registration) {
+	e.Concurrent, e.Bound, e.Timeout = o.Concurrent, o.Bound, o.Timeout
+}
+
+// checkRoutePart says whether a name can be part of a route.
+func checkRoutePart(name string) error {
+	switch {
+	case strings.TrimSpace(name) == "":
+		return errors.New("empty")
+	case strings.Contains(name, "."):
+		return errors.New("contains a dot")
+	}
+	return checkRoute(name)
+}
+
+// handlerOf looks at a method's shape (API document, section 2.3). For one that
+// is no handler it returns nil, with the reason if it looks as if it was meant
+// to be one: if it takes a context.
+func handlerOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason string) {
+	ft := m.Type
+	if ft.NumIn() < 2 || !ft.In(1).Implements(contextType) && ft.In(1) != contextType {
+		return nil, ""
+	}
+	if ft.In(1) != contextType {
+		return nil, "its first argument must be a context.Context"
+	}
+	e = &handlerEntry{}
+	var argType reflect.Type
+	switch {
+	case ft.IsVariadic():
+		return nil, "it is variadic"
+	case ft.NumIn() > 3:
+		return nil, "it takes more than a context and one argument"
+	case ft.NumIn() == 3:
+		argType = ft.In(2)
+		switch {
+		case argType == bytesType:
+			e.Arg = argRaw
+		case argType.Kind() == reflect.Pointer:
+			e.Arg = argTyped
+			elem := argType.Elem()
+			e.New = func() any { return reflect.New(elem).Interface() }
+		default:
+			return nil, fmt.Sprintf("its argument is of type %s; it must be a pointer or []byte", argType)
+		}
+	}
+	switch ft.NumOut() {
+	case 0:
+		e.Notify = true
+	case 2:
+		if out := ft.Out(0); out != bytesType && out.Kind() != reflect.Pointer {
+			return nil, fmt.Sprintf("its result is of type %s; it must be a pointer or []byte", out)
+		}
+		if ft.Out(1) != errorType {
+			return nil, fmt.Sprintf("its second result is of type %s; it must be error", ft.Out(1))
+		}
+	default:
+		return nil, "it must return nothing (a notify) or a result and an error (a request)"
+	}
+	method := v.Method(m.Index)
+	e.Call = func(ctx context.Context, in any) (any, error) {
+		args := [2]reflect.Value{reflect.ValueOf(ctx)}
+		n := 1
+		if argType != nil {
+			if in == nil {
+				args[1] = reflect.Zero(argType)
+			} else {
+				args[1] = reflect.ValueOf(in)
+			}
+			n = 2
+		}
+		out := method.Call(args[:n])
+		if len(out) == 0 {
+			return nil, nil
+		}
+		err, _ := out[1].Interface().(error)
+		if out[0].IsNil() {
+			return nil, err
+		}
+		return out[0].Interface(), err
+	}
+	if argType != nil {
+		e.Check = func(in any) bool { return in != nil && reflect.TypeOf(in) == argType }
+	}
+	return e, ""
+}
+
+// Handle registers one function as the handler of requests on a route of the
+// form service.method. The compiler checks what [Server.Register] finds out by
+// reflection; both kinds of handlers behave the same.
+func Handle[In, Out any](s *Server, route string, f func(ctx context.Context, in *In) (*Out, error), opts ...RegisterOption) error {
+	return s.addHandler(route, typedEntry(func(ctx context.Context, in *In) (any, error) {
+		out, err := f(ctx, in)
+		if out == nil {
+			return nil, err
+		}
+		return out, err
+	}), opts)
+}
+
+// HandleNotify registers one function as the handler of notifies on a route of
+// the form service.method.
+func HandleNotify[In any](s *Server, route string, f func(ctx context.Context, in *In), opts ...RegisterOption) error {
+	e := typedEntry(func(ctx context.Context, in *In) (any, error) {
+		f(ctx, in)
+		return nil, nil
+	})
+	e.Notify = true
+	return s.addHandler(route, e, opts)
+}
+
+// HandleRaw registers one function as the handler of requests on a route of the
+// form service.method. It gets and returns payloads as they are on the wire.
+func HandleRaw(s *Server, route string, f func(ctx context.Context, in []byte) ([]byte, error), opts ...RegisterOption) error {
+	return s.addHandler(route, &handlerEntry{
+		Arg: argRaw,
+		Call: func(ctx context.Context, in any) (any, error) {
+			b, _ := in.([]byte)
+			out, err := f(ctx, b)
+			if out == nil {
+				return nil, err
+			}
+			return out, err
+		},
+		Check: func(in any) bool { _, ok := in.([]byte); return ok },
+	}, opts)
+}
+
+func typedEntry[In any](call func(ctx context.Context, in *In) (any, error)) *handlerEntry {
+	return &handlerEntry{
+		Arg:   argTyped,
+		New:   func() any { return new(In) },
+		Check: func(in any) bool { p, ok := in.(*In); return ok && p != nil },
+		Call: func(ctx context.Context, in any) (any, error) {
+			return call(ctx, in.(*In))
+		},
+	}
+}

@@ -1,0 +1,182 @@
+package pitaya
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// HandshakeData is what a client says about itself when it connects. See the client protocol, section 5.1. None of it
+// is verified. As JSON it has the fields that every peer knows and no others.
+type HandshakeData struct {
+	Sys  HandshakeSys   `json:"sys"`
+	User map[string]any `json:"user,omitempty"` // the application's own, as sent; nil if absent
+}
+
+// HandshakeSys is the part of [HandshakeData] that client libraries fill in.
+type HandshakeSys struct {
+	Platform    string `json:"platform"`
+	LibVersion  string `json:"libVersion"`
+	BuildNumber string `json:"clientBuildNumber"`
+	Version     string `json:"clientVersion"`
+
+	// Type is what the pomelo JavaScript clients send instead of the above, e.g. "js-websocket".
+	Type string `json:"-"`
+	// Features is our own addition, the abilities that a client announces: [FeatureInflate], [FeaturePushCodes].
+	Features []string `json:"-"`
+}
+
+// What a client can announce in [HandshakeSys].Features. Old clients announce nothing, and what they can do is told
+// from their other fields; old servers ignore the announcement.
+const (
+	FeatureInflate   = "inflate"   // inflates zlib, in payloads and in the answer to its handshake
+	FeaturePushCodes = "pushcodes" // understands the codes of the dictionary in pushes
+)
+
+// handshakeWire is the handshake request as it is written and read. What peers are strict about is typed; our own
+// additions are not, so that a client that uses these names for something else is let in.
+type handshakeWire struct {
+	Sys struct {
+		Platform    string          `json:"platform"`
+		LibVersion  string          `json:"libVersion"`
+		BuildNumber string          `json:"clientBuildNumber"`
+		Version     string          `json:"clientVersion"`
+		Type        json.RawMessage `json:"type,omitempty"`
+		Features    json.RawMessage `json:"features,omitempty"`
+	} `json:"sys"`
+	User map[string]any `json:"user,omitempty"`
+}
+
+// DecodeHandshake decodes the body of a handshake request, which is JSON and never compressed. Unknown keys are
+// ignored, keys match case-insensitively, and null counts as absent. The error wraps [ErrProtocol].
+func DecodeHandshake(b []byte) (*HandshakeData, error) {
+	var w handshakeWire
+	if err := json.Unmarshal(b, &w); err != nil {
+		return nil, fmt.Errorf("%w: handshake: %v", ErrProtocol, err)
+	}
+	h := &HandshakeData{User: w.User, Sys: HandshakeSys{
+		Platform: w.Sys.Platform, LibVersion: w.Sys.LibVersion, BuildNumber: w.Sys.BuildNumber, Version: w.Sys.Version,
+	}}
+	if json.Unmarshal(w.Sys.Type, &h.Sys.Type) != nil {
+		h.Sys.Type = ""
+	}
+	if json.Unmarshal(w.Sys.Features, &h.Sys.Features) != nil {
+		h.Sys.Features = nil
+	}
+	return h, nil
+}
+
+// appendHandshake appends the body of a handshake request, the additions to HandshakeSys included.
+func appendHandshake(dst []byte, h *HandshakeData) ([]byte, error) {
+	var w handshakeWire
+	w.User = h.User
+	w.Sys.Platform, w.Sys.LibVersion = h.Sys.Platform, h.Sys.LibVersion
+	w.Sys.BuildNumber, w.Sys.Version = h.Sys.BuildNumber, h.Sys.Version
+	var err error
+	if h.Sys.Type != "" {
+		if w.Sys.Type, err = json.Marshal(h.Sys.Type); err != nil {
+			return dst, fmt.Errorf("pitaya: handshake: %w", err)
+		}
+	}
+	if len(h.Sys.Features) > 0 {
+		if w.Sys.Features, err = json.Marshal(h.Sys.Features); err != nil {
+			return dst, fmt.Errorf("pitaya: handshake: %w", err)
+		}
+	}
+	b, err := json.Marshal(&w)
+	if err != nil {
+		return dst, fmt.Errorf("pitaya: handshake: %w", err)
+	}
+	return append(dst, b...), nil
+}
+
+// goClientVersion is the library version of the Go client that Pitaya's command line tool is made of.
+const goClientVersion = "0.3.5-release"
+
+// inflates reports whether the client is known to inflate zlib. See the client protocol, section 12: libpitaya and the
+// Go client do, JavaScript clients, which fail on it, do not, and of unknown ones nobody can tell.
+func (h *HandshakeData) inflates() bool {
+	if slices.Contains(h.Sys.Features, FeatureInflate) {
+		return true
+	}
+	return h.Sys.Type == "" && (h.Sys.LibVersion == goClientVersion || h.libpitaya())
+}
+
+// knowsPushCodes reports whether the client is known to understand route codes in pushes. JavaScript clients and the
+// Go client do; libpitaya crashes on them.
+func (h *HandshakeData) knowsPushCodes() bool {
+	if slices.Contains(h.Sys.Features, FeaturePushCodes) {
+		return true
+	}
+	return h.Sys.Type != "" || h.Sys.LibVersion == goClientVersion
+}
+
+// libpitaya reports whether the client looks like the C library: it names a platform, and its version is three numbers
+// and a dash with or without something behind it, as in "4.6.2-".
+func (h *HandshakeData) libpitaya() bool {
+	number, _, ok := strings.Cut(h.Sys.LibVersion, "-")
+	if !ok || h.Sys.Platform == "" || h.Sys.LibVersion == goClientVersion {
+		return false
+	}
+	n := 0
+	for part := range strings.SplitSeq(number, ".") {
+		if part == "" || strings.Trim(part, "0123456789") != "" {
+			return false
+		}
+		n++
+	}
+	return n == 3
+}
+
+// Codes in the answer to a handshake. Client protocol, sections 5.3 and 5.4.
+const (
+	handshakeOK      = 200
+	handshakeRefused = 400
+)
+
+// HandshakeResponse is the answer to a handshake. See the client protocol, section 5.3.
+type HandshakeResponse struct {
+	Code int                  `json:"code"`          // 200 if the server accepts
+	Msg  string               `json:"msg,omitempty"` // why a validator refused, our own addition
+	Sys  HandshakeResponseSys `json:"sys"`
+}
+
+// HandshakeResponseSys is what a client needs to know of a server.
+type HandshakeResponseSys struct {
+	Dict       map[string]uint16 `json:"dict"`       // route to code; see [Dictionary]
+	Heartbeat  float64           `json:"heartbeat"`  // interval in seconds; some clients understand whole ones only
+	Serializer string            `json:"serializer"` // name of the [Serializer]
+}
+
+// appendHandshakeResponse appends the body of the answer, not compressed.
+func appendHandshakeResponse(dst []byte, r *HandshakeResponse) ([]byte, error) {
+	w := *r
+	if w.Sys.Dict == nil {
+		w.Sys.Dict = map[string]uint16{} // clients expect an object
+	}
+	b, err := json.Marshal(&w)
+	if err != nil {
+		return dst, fmt.Errorf("pitaya: handshake answer: %w", err)
+	}
+	return append(dst, b...), nil
+}
+
+// maxHandshakeResponse bounds in bytes what a client inflates: a dictionary of 65,536 routes may not fit, a useful one does.
+const maxHandshakeResponse = 1 << 20
+
+// decodeHandshakeResponse decodes the body of the answer. Nothing says whether it is compressed: its first bytes do.
+func decodeHandshakeResponse(b []byte) (*HandshakeResponse, error) {
+	if len(b) > 2 && b[0] == 0x78 && strings.IndexByte("\x01\x5e\x9c\xda", b[1]) >= 0 {
+		plain, err := inflate(nil, b, maxHandshakeResponse)
+		if err != nil {
+			return nil, fmt.Errorf("handshake answer: %w", err)
+		}
+		b = plain
+	}
+	r := new(HandshakeResponse)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("%w: handshake answer: %v", ErrProtocol, err)
+	}
+	return r, nil
+}

@@ -1,0 +1,107 @@
+package pitaya
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// A Label is a name and value that tell the time series of one metric apart.
+type Label struct {
+	Name, Value string
+}
+
+// A Reporter receives the metrics of a server as they happen. Names, labels and
+// meanings are those of Pitaya, so that dashboards keep working. Any number of
+// reporters may be active; each gets everything.
+//
+// The methods are called from many goroutines, on the path of messages: they
+// must be quick and must not block. The labels are only valid during the call.
+type Reporter interface {
+	// Count adds delta to a counter.
+	Count(name string, delta float64, labels ...Label)
+	// Gauge sets a value that goes up and down.
+	Gauge(name string, value float64, labels ...Label)
+	// Observe adds one observation to a distribution.
+	Observe(name string, value float64, labels ...Label)
+}
+
+// Names of the metrics that a standalone server reports.
+const (
+	metricResponseTime     = "response_time_ns"
+	metricHandlerDelay     = "handler_delay_ns"
+	metricConnectedClients = "connected_clients"
+)
+
+// Stats are counts of what a server has done since it was made, and of what is
+// open now. They are consistent with each other when the server is at rest:
+// Accepted = Open + Closed and Requests = Answered + Failed + Unanswerable +
+// Lost.
+type Stats struct {
+	Accepted          int64 // connections accepted
+	Open              int64 // connections open now
+	Closed            int64 // connections closed
+	Sessions          int64 // sessions now: connections whose transport is set up
+	RefusedConns      int64 // connections closed at once because of a limit
+	RefusedHandshakes int64 // handshakes that were malformed or refused by a validator
+	Violations        int64 // connections ended because the client broke the protocol
+	Requests          int64 // requests from clients
+	Notifies          int64 // notifies from clients
+	Answered          int64 // requests answered with a result
+	Failed            int64 // requests answered with an error
+	Unanswerable      int64 // requests with id 0, which cannot be answered
+	Lost              int64 // requests whose connection ended before the answer
+	Pushes            int64 // pushes queued
+	PushesDropped     int64 // pushes dropped because a client was slow
+	SlowClients       int64 // clients closed because they were slow
+	SlowHandlers      int64 // handler calls that took longer than the setting
+	Panics            int64 // panics recovered
+}
+
+// counters are the numbers behind Stats.
+type counters struct {
+	Accepted, Closed, RefusedConns, RefusedHandshakes, Violations  atomic.Int64
+	Requests, Notifies, Answered, Failed, Unanswerable             atomic.Int64
+	Pushes, PushesDropped, SlowClients, SlowHandlers, Panics, Lost atomic.Int64
+}
+
+// snapshot reads the counters. Closed is read before Accepted, so that Open is
+// never negative.
+func (c *counters) snapshot() Stats {
+	closed := c.Closed.Load()
+	accepted := c.Accepted.Load()
+	return Stats{
+		Accepted:          accepted,
+		Open:              accepted - closed,
+		Closed:            closed,
+		RefusedConns:      c.RefusedConns.Load(),
+		RefusedHandshakes: c.RefusedHandshakes.Load(),
+		Violations:        c.Violations.Load(),
+		Requests:          c.Requests.Load(),
+		Notifies:          c.Notifies.Load(),
+		Answered:          c.Answered.Load(),
+		Failed:            c.Failed.Load(),
+		Unanswerable:      c.Unanswerable.Load(),
+		Lost:              c.Lost.Load(),
+		Pushes:            c.Pushes.Load(),
+		PushesDropped:     c.PushesDropped.Load(),
+		SlowClients:       c.SlowClients.Load(),
+		SlowHandlers:      c.SlowHandlers.Load(),
+		Panics:            c.Panics.Load(),
+	}
+}
+
+// reporters fans a value out. A panic of a user's reporter is the caller's to
+// recover.
+type reporters []Reporter
+
+func (r reporters) gauge(name string, value float64, labels ...Label) {
+	for _, p := range r {
+		p.Gauge(name, value, labels...)
+	}
+}
+
+func (r reporters) observe(name string, d time.Duration, labels ...Label) {
+	for _, p := range r {
+		p.Observe(name, float64(d), labels...)
+	}
+}

@@ -1,0 +1,182 @@
+package pitaya
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// An UndeliveredError says which users a push or kick did not reach; all others
+// were reached.
+type UndeliveredError struct {
+	UIDs []string
+	Err  error // why, for the first of them
+}
+
+func (e *UndeliveredError) Error() string {
+	return fmt.Sprintf("pitaya: %d users not reached: %v", len(e.UIDs), e.Err)
+}
+
+// Unwrap returns Err.
+func (e *UndeliveredError) Unwrap() error { return e.Err }
+
+// ErrUserNotFound is the reason for a user that no session is bound to.
+var ErrUserNotFound = errors.New("pitaya: user not found")
+
+// undelivered collects who was not reached.
+type undelivered struct {
+	uids []string
+	err  error
+}
+
+func (u *undelivered) add(uid string, err error) {
+	if u.err == nil {
+		u.err = err
+	}
+	u.uids = append(u.uids, uid)
+}
+
+func (u *undelivered) result() error {
+	if len(u.uids) == 0 {
+		return nil
+	}
+	return &UndeliveredError{UIDs: u.uids, Err: u.err}
+}
+
+// A multicast is a push to many sessions: serialized once, and encoded once for
+// each kind of client that is among them. It is used by one goroutine.
+type multicast struct {
+	host    *sessionHost
+	route   string
+	payload []byte
+	deflate []byte          // the payload compressed; nil if that was not tried, empty if it does not pay
+	frames  [4]*sharedFrame // by frameKind
+}
+
+// frameKind numbers the kinds of clients.
+func frameKind(inflates, codes bool) int {
+	kind := 0
+	if inflates {
+		kind |= 1
+	}
+	if codes {
+		kind |= 2
+	}
+	return kind
+}
+
+func (h *sessionHost) newMulticast(route string, v any) (*multicast, error) {
+	payload, err := h.encode(v)
+	if err != nil {
+		return nil, fmt.Errorf("pitaya: push on %q: %w", route, err)
+	}
+	m := &multicast{host: h, route: route, payload: payload}
+	// A route that cannot be encoded is the caller's mistake, not that of each
+	// receiver.
+	if _, err := m.frame(false, false); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// frame returns the push for one kind of client.
+func (m *multicast) frame(inflates, codes bool) (*sharedFrame, error) {
+	kind := frameKind(inflates, codes)
+	if f := m.frames[kind]; f != nil {
+		return f, nil
+	}
+	msg := Message{Type: MessagePush, Route: m.route, Payload: m.payload}
+	if inflates {
+		if m.deflate == nil {
+			m.deflate, _ = deflate([]byte{}, m.payload)
+		}
+		if len(m.deflate) > 0 {
+			msg.Payload, msg.Compressed = m.deflate, true
+		}
+	}
+	var dict *Dictionary
+	if codes {
+		dict = m.host.Dict
+	}
+	f, err := newSharedFrame(msg, dict)
+	if err != nil {
+		return nil, err
+	}
+	m.frames[kind] = f
+	return f, nil
+}
+
+// send pushes to one session.
+func (m *multicast) send(s *Session) error {
+	s.mu.Lock()
+	inflates, codes := s.inflates, s.pushCodes
+	s.mu.Unlock()
+	f, err := m.frame(inflates, codes)
+	if err != nil {
+		return err
+	}
+	return s.pushed(s.conn.sendShared(f))
+}
+
+// sendTo pushes to the user's session.
+func (m *multicast) sendTo(uid string, u *undelivered) {
+	s := m.host.Table.user(uid)
+	if s == nil {
+		u.add(uid, ErrUserNotFound)
+		return
+	}
+	if err := m.send(s); err != nil {
+		u.add(uid, err)
+	}
+}
+
+// Push sends v to the sessions of the given users, as [Session.Push] does. The
+// frontend type is the type of the servers that the users are connected to;
+// empty means this one's. v is serialized once. Users that were not reached are
+// in the [*UndeliveredError] that is returned.
+func (s *Server) Push(ctx context.Context, frontendType string, uids []string, route string, v any) error {
+	host, err := s.running()
+	if err != nil {
+		return err
+	}
+	m, err := host.newMulticast(route, v)
+	if err != nil {
+		return err
+	}
+	var u undelivered
+	for _, uid := range uids {
+		if !s.serves(frontendType) {
+			u.add(uid, ErrUserNotFound)
+			continue
+		}
+		m.sendTo(uid, &u)
+	}
+	return u.result()
+}
+
+// Kick kicks the sessions of the given users, as [Session.Kick] does. Users
+// that were not reached are in the [*UndeliveredError] that is returned.
+func (s *Server) Kick(ctx context.Context, frontendType string, uids []string) error {
+	host, err := s.running()
+	if err != nil {
+		return err
+	}
+	var u undelivered
+	for _, uid := range uids {
+		session := host.Table.user(uid)
+		if session == nil {
+			u.add(uid, ErrUserNotFound)
+			continue
+		}
+		if err := session.Kick(ctx); err != nil {
+			u.add(uid, err)
+		}
+	}
+	return u.result()
+}
+
+// serves reports whether clients of the given frontend type are connected to
+// this server.
+func (s *Server) serves(frontendType string) bool {
+	return frontendType == "" || frontendType == s.cfg.Type
+}

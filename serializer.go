@@ -1,0 +1,62 @@
+package pitaya
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// A Serializer turns values into payloads and back. A server has one, which it names in the handshake, and all its
+// clients use it.
+//
+// Rules for implementations: any number of goroutines may call it at once. Name returns the same text always; clients
+// know "json" and "protobuf", and one with such a name must be able to read and write what they do. Marshal returns
+// memory that nobody else writes to, and keeps nothing of v. Unmarshal keeps nothing of data, which may come from a
+// hostile client: it must neither panic nor take memory out of proportion. For error answers a serializer named
+// "protobuf" is given protobuf messages, any other a pointer to a struct with the exported fields Code, Msg and Metadata,
+// two strings and a map of strings, with tags for encoding/json.
+type Serializer interface {
+	Name() string
+	Marshal(v any) ([]byte, error)
+	Unmarshal(data []byte, v any) error
+}
+
+// The errors of both serializers are those of their libraries, as they are: clients get to see the text of an argument
+// that could not be decoded.
+
+// JSON is the [Serializer] named "json". It follows the rules of [encoding/json], with HTML characters escaped.
+type JSON struct{}
+
+// Name returns "json".
+func (JSON) Name() string { return "json" }
+
+// Marshal is [json.Marshal].
+func (JSON) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
+
+// Unmarshal is [json.Unmarshal]. Empty data is an error.
+func (JSON) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
+
+// Protobuf is the [Serializer] named "protobuf". Values must be of type [proto.Message].
+type Protobuf struct{}
+
+// Name returns "protobuf".
+func (Protobuf) Name() string { return "protobuf" }
+
+// Marshal is [proto.Marshal]. A nil pointer to a message counts as an empty one.
+func (Protobuf) Marshal(v any) ([]byte, error) {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("protobuf: %T is not a proto.Message", v)
+	}
+	return proto.Marshal(m)
+}
+
+// Unmarshal is [proto.Unmarshal]. Empty data gives an empty message.
+func (Protobuf) Unmarshal(data []byte, v any) error {
+	m, ok := v.(proto.Message)
+	if !ok || !m.ProtoReflect().IsValid() {
+		return fmt.Errorf("protobuf: cannot decode into %T, only into a proto.Message that is not nil", v)
+	}
+	return proto.Unmarshal(data, m)
+}

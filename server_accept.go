@@ -1,0 +1,167 @@
+package pitaya
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// Serve accepts clients on l, besides Config.Listeners, until the server ends
+// or l fails. It waits until the server runs. Its error is never nil:
+// [ErrServerClosed] after Shutdown, at which l is closed.
+func (s *Server) Serve(l net.Listener) error {
+	if !s.cfg.Frontend {
+		return errors.New("pitaya: a backend has no listeners for clients")
+	}
+	select {
+	case <-s.ready:
+	case <-s.closing:
+		l.Close()
+		return ErrServerClosed
+	}
+	l = s.wrapListener(l)
+	if !s.track(l) {
+		return ErrServerClosed
+	}
+	defer s.conns.Done()
+	return s.accept(l)
+}
+
+// wrapListener applies the settings that concern acceptors.
+func (s *Server) wrapListener(l net.Listener) net.Listener {
+	if !s.cfg.ProxyProtocol {
+		return l
+	}
+	if _, ok := l.(*net.TCPListener); !ok {
+		return l
+	}
+	return NewProxyListener(l, ProxyOptions{Trusted: s.cfg.TrustedProxies})
+}
+
+// track remembers a listener, so that Shutdown closes it, and counts its accept
+// loop in conns. If the server is ending already it closes the listener.
+func (s *Server) track(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == serverClosing {
+		l.Close()
+		return false
+	}
+	s.listeners[l] = true
+	s.conns.Add(1)
+	return true
+}
+
+func (s *Server) closeListeners() {
+	s.mu.Lock()
+	list := s.listeners
+	s.listeners = make(map[net.Listener]bool)
+	s.mu.Unlock()
+	for l := range list {
+		l.Close()
+	}
+}
+
+// accept serves the connections of one listener.
+func (s *Server) accept(l net.Listener) error {
+	defer l.Close()
+	var delay time.Duration
+	for {
+		nc, err := l.Accept()
+		select {
+		case <-s.closing:
+			if err == nil {
+				nc.Close()
+			}
+			return ErrServerClosed
+		default:
+		}
+		if err == nil {
+			delay = 0
+			s.serveConn(nc)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
+			return fmt.Errorf("pitaya: listener closed: %w", err)
+		}
+		// Out of descriptors, or a client that was gone before it was
+		// accepted: it passes, but must not be waited for at full speed.
+		delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+		if n, ok := s.refusals.pass(); ok {
+			s.log.Warn("accept failed", "addr", l.Addr(), "err", err, "retry", delay, "unlogged", n)
+		}
+		select {
+		case <-time.After(delay):
+		case <-s.closing:
+			return ErrServerClosed
+		}
+	}
+}
+
+// serveConn starts a connection, if there is room for it.
+func (s *Server) serveConn(nc net.Conn) {
+	s.counters.Accepted.Add(1)
+	if n := s.cfg.MaxConns; n > 0 && s.counters.Accepted.Load()-s.counters.Closed.Load() > int64(n) {
+		s.refused(nc.RemoteAddr(), "too many connections")
+		s.counters.RefusedConns.Add(1)
+		s.counters.Closed.Add(1)
+		nc.Close()
+		return
+	}
+	session := newSession(s.host, nc)
+	s.conns.Go(func() {
+		session.conn.serve(s.serveCtx)
+		s.counters.Closed.Add(1)
+	})
+}
+
+func (s *Server) refused(addr net.Addr, why string) {
+	if n, ok := s.refusals.pass(); ok {
+		s.log.Warn("connection refused", "addr", addr, "reason", why, "unlogged", n)
+	}
+}
+
+// errTooManyConns ends a connection over the limit of its address.
+var errTooManyConns = errors.New("pitaya: too many connections from this address")
+
+// admitAddr charges a connection to its address. It is called when the address
+// is known, PROXY header and all.
+func (s *Server) admitAddr(addr net.Addr) error {
+	limit := s.cfg.MaxConnsPerIP
+	if limit <= 0 {
+		return nil
+	}
+	ip := hostOf(addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.perIP[ip] >= limit {
+		s.counters.RefusedConns.Add(1)
+		s.refused(addr, "too many connections from this address")
+		return errTooManyConns
+	}
+	s.perIP[ip]++
+	return nil
+}
+
+// release takes a session's connection off its address.
+func (s *Server) release(addr net.Addr) {
+	if s.cfg.MaxConnsPerIP <= 0 {
+		return
+	}
+	ip := hostOf(addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.perIP[ip]--; s.perIP[ip] <= 0 {
+		delete(s.perIP, ip)
+	}
+}
+
+// hostOf returns what stands for the client in the limits by address.
+func hostOf(addr net.Addr) string {
+	if tcp, ok := addr.(*net.TCPAddr); ok {
+		return string(tcp.IP.To16())
+	}
+	return addr.String()
+}

@@ -1,0 +1,465 @@
+package pitaya
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A Session is what the server knows of one client connection: who is behind
+// it, data that the application keeps with it, and the way to send to it. It
+// lives from the connection's handshake until the connection ends.
+//
+// All methods may be called from any goroutine, during and after the session's
+// life; once it has ended those that send return [ErrSessionClosed].
+type Session struct {
+	// Immutable.
+	host   *sessionHost
+	conn   *conn
+	id     int64
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	box mailbox
+
+	mu          sync.Mutex // guards the fields below; never held across a callback or while sending
+	uid         string
+	binding     bool // Bind is at work
+	over        bool // the session has ended
+	admitted    bool // it was in the table, so close callbacks are due
+	inflates    bool // the client inflates what is compressed
+	pushCodes   bool // the client understands route codes in pushes
+	handshaken  *HandshakeData
+	values      map[string]any // made by dataLocked
+	onClose     []func()
+	concurrency chan struct{} // bounds handlers that run beside the mailbox; nil until there is one
+}
+
+// sessionHost is what the sessions of one server share. Immutable while the
+// server runs.
+type sessionHost struct {
+	Conn            *connConfig
+	Table           *sessionTable
+	Serializer      Serializer
+	Dict            *Dictionary
+	Compress        bool                    // toward clients that inflate
+	PushCodes       func(bool) bool         // decides about codes in pushes, given what the handshake tells
+	Accept          []byte                  // packet that accepts a handshake
+	AcceptDeflated  []byte                  // the same for clients that inflate; may be the same bytes
+	Refuse          func(msg string) []byte // makes the packet that refuses one
+	Validators      []handshakeValidator
+	OnBind          []func(context.Context, *Session) error
+	OnAfterBind     []func(context.Context, *Session) error
+	OnClose         []func(*Session)
+	Unique          bool // a replaced session is kicked
+	MaxUID          int
+	MailboxMessages int
+	Messages        messageHandler
+	Admit           func(net.Addr) error // charges a session to its address
+	Release         func(net.Addr)       // takes it off again
+	Count           func()               // reports the number of sessions after a change
+	Counters        *counters
+	Log             *slog.Logger
+	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
+}
+
+// messageHandler is the layer above the sessions.
+type messageHandler interface {
+	// message handles the body of a data packet. It is called by the
+	// session's worker, one at a time; the body is valid until it returns. An
+	// error is a violation of the protocol and ends the connection.
+	message(s *Session, body []byte) error
+}
+
+type handshakeValidator struct {
+	Name  string
+	Check func(*HandshakeData) error
+}
+
+// newSession returns the session of an accepted connection.
+func newSession(host *sessionHost, nc net.Conn) *Session {
+	s := &Session{host: host, id: host.Table.nextID()}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.conn = newConn(nc, host.Conn, s)
+	host.Alive.Add(1)
+	return s
+}
+
+// admit implements connUser: it makes the session known, unless its address has
+// too many already or the connection ended meanwhile.
+func (s *Session) admit() error {
+	if err := s.host.Admit(s.RemoteAddr()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.over {
+		s.mu.Unlock()
+		s.host.Release(s.RemoteAddr())
+		return errConnEnded
+	}
+	s.admitted = true
+	s.host.Table.add(s)
+	s.mu.Unlock()
+	s.host.Count()
+	return nil
+}
+
+// ID returns the session's number, unique on this server since its start.
+func (s *Session) ID() int64 { return s.id }
+
+// UID returns the user that the session is bound to, or "".
+func (s *Session) UID() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.uid
+}
+
+// RemoteAddr returns the client's address: of the socket, or what the PROXY
+// header or X-Forwarded-For said, if the acceptor was told to believe it.
+func (s *Session) RemoteAddr() net.Addr { return s.conn.rwc.RemoteAddr() }
+
+// Context returns a context that ends with the session. [context.Cause] tells
+// why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrHeartbeat],
+// [ErrHandshakeTimeout], [ErrServerClosed], an error wrapping [ErrProtocol],
+// [ErrSessionClosed] after Close, [io.EOF] when the client left, or the error
+// of the network.
+func (s *Session) Context() context.Context { return s.ctx }
+
+// HandshakeData returns what the client sent in its handshake, nil before it.
+// It must not be changed.
+func (s *Session) HandshakeData() *HandshakeData {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.handshaken
+}
+
+// SetHandshakeData replaces the handshake data.
+func (s *Session) SetHandshakeData(h *HandshakeData) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handshaken = h
+}
+
+// LogValue lets a session stand as one attribute of a log record.
+func (s *Session) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int64("id", s.id), slog.String("uid", s.UID()))
+}
+
+// handshake implements connUser.
+func (s *Session) handshake(body []byte) ([]byte, error) {
+	h, err := DecodeHandshake(body)
+	if err != nil {
+		s.host.Counters.RefusedHandshakes.Add(1)
+		return s.host.Refuse(""), err
+	}
+	for _, v := range s.host.Validators {
+		if err := s.host.guard("handshake validator "+v.Name, func() error { return v.Check(h) }); err != nil {
+			s.host.Counters.RefusedHandshakes.Add(1)
+			s.host.Log.Debug("handshake refused", "session", s, "validator", v.Name, "err", err)
+			return s.host.Refuse(wireError(err).Message), err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handshaken = h
+	s.inflates = s.host.Compress && h.inflates()
+	s.pushCodes = s.host.PushCodes(h.knowsPushCodes())
+	if s.inflates {
+		return s.host.AcceptDeflated, nil
+	}
+	return s.host.Accept, nil
+}
+
+// guard calls code of the application and turns a panic into an error, whose
+// text does not tell what happened; the log does.
+func (h *sessionHost) guard(what string, f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = h.panicked(what, v)
+		}
+	}()
+	return f()
+}
+
+// ErrAlreadyBound is what [Session.Bind] returns for a session that has a user.
+var ErrAlreadyBound = errors.New("session is already bound to an uid")
+
+// ErrIllegalUID is wrapped by what [Session.Bind] returns for a uid that it
+// refuses.
+var ErrIllegalUID = errors.New("illegal uid")
+
+// Bind tells the server which user is behind the session. The uid is UTF-8 of
+// at most Config.MaxUIDLength bytes, without white space and control
+// characters; none of its parts between dots may be empty, "*" or ">", since it
+// becomes part of the names that servers of a cluster use. A session is bound
+// once.
+//
+// The callbacks of OnSessionBind run first; an error of one undoes everything
+// and is returned. Then the uid leads to this session, and a session that it
+// led to before is ended with [ErrReplaced]. Then the callbacks of
+// OnAfterSessionBind run; an error of one unbinds the session.
+func (s *Session) Bind(ctx context.Context, uid string) error {
+	if err := checkUID(uid, s.host.MaxUID); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	switch {
+	case s.over:
+		s.mu.Unlock()
+		return ErrSessionClosed
+	case s.uid != "" || s.binding:
+		s.mu.Unlock()
+		return ErrAlreadyBound
+	}
+	s.uid, s.binding = uid, true // the callbacks see it
+	s.mu.Unlock()
+
+	err := s.bind(ctx, uid)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.binding = false
+	if err != nil {
+		s.uid = ""
+	}
+	return err
+}
+
+func (s *Session) bind(ctx context.Context, uid string) error {
+	for _, f := range s.host.OnBind {
+		if err := s.host.guard("bind callback", func() error { return f(ctx, s) }); err != nil {
+			return err
+		}
+	}
+	old, ok := s.host.Table.bind(uid, s)
+	if !ok {
+		return ErrSessionClosed
+	}
+	if old != nil && old != s {
+		old.replaced()
+	}
+	for _, f := range s.host.OnAfterBind {
+		if err := s.host.guard("after-bind callback", func() error { return f(ctx, s) }); err != nil {
+			s.host.Table.unbind(uid, s)
+			return err
+		}
+	}
+	return nil
+}
+
+// replaced ends a session whose user has come back on another one.
+func (s *Session) replaced() {
+	var packet []byte
+	if s.host.Unique {
+		packet = kickPacket("replaced")
+	}
+	s.conn.end(ErrReplaced, endFlush, packet)
+}
+
+// checkUID says whether a uid can stand in NATS subjects and etcd keys, where
+// it is used as it is.
+func checkUID(uid string, limit int) error {
+	switch {
+	case uid == "":
+		return ErrIllegalUID
+	case len(uid) > limit:
+		return fmt.Errorf("%w: longer than %d bytes", ErrIllegalUID, limit)
+	case !utf8.ValidString(uid):
+		return fmt.Errorf("%w: not UTF-8", ErrIllegalUID)
+	case strings.ContainsFunc(uid, func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.IsControl(r)
+	}):
+		return fmt.Errorf("%w: white space or control characters", ErrIllegalUID)
+	}
+	for part := range strings.SplitSeq(uid, ".") {
+		if part == "" || part == "*" || part == ">" {
+			return fmt.Errorf("%w: empty or wildcard part between dots", ErrIllegalUID)
+		}
+	}
+	return nil
+}
+
+// Push sends v to the client on a route of the application's choice, of at most
+// [MaxRouteLength] bytes. A []byte is sent as it is, anything else through the
+// serializer; a value that cannot be serialized is an error and nothing is sent.
+//
+// Push does not wait for the client: nil means queued. Pushes leave in the
+// order of the calls, and those that a handler makes precede its answer. For a
+// client that takes too little, see [ErrSlowClient].
+func (s *Session) Push(ctx context.Context, route string, v any) error {
+	payload, err := s.host.encode(v)
+	if err != nil {
+		return fmt.Errorf("pitaya: push on %q: %w", route, err)
+	}
+	return s.push(route, payload)
+}
+
+func (s *Session) push(route string, payload []byte) error {
+	s.mu.Lock()
+	inflates, codes := s.inflates, s.pushCodes
+	s.mu.Unlock()
+	m := Message{Type: MessagePush, Route: route, Payload: payload}
+	var dict *Dictionary
+	if codes {
+		dict = s.host.Dict
+	}
+	chunk := m.compress(inflates)
+	err := s.conn.sendMessage(m, dict, sendPush, true)
+	if chunk != nil {
+		chunk.free()
+	}
+	return s.pushed(err)
+}
+
+// pushed counts a push.
+func (s *Session) pushed(err error) error {
+	switch err {
+	case nil:
+		s.host.Counters.Pushes.Add(1)
+	case ErrSlowClient:
+		if !s.host.Conn.DropWhenSlow {
+			s.host.Log.Warn("client too slow", "session", s)
+		}
+	}
+	return err
+}
+
+// compress replaces the payload by a compressed one, if it should be and if
+// that is smaller. The payload is then in the buffer returned, which the caller
+// frees when it is done.
+func (m *Message) compress(should bool) *buffer {
+	if !should || len(m.Payload) == 0 {
+		return nil
+	}
+	chunk := getBuffer(len(m.Payload))
+	out, ok := deflate(chunk.B, m.Payload)
+	if !ok {
+		chunk.free()
+		return nil
+	}
+	m.Payload, m.Compressed = out, true
+	return chunk
+}
+
+// encode makes the payload of a value.
+func (h *sessionHost) encode(v any) ([]byte, error) {
+	if b, ok := v.([]byte); ok {
+		return b, nil
+	}
+	return h.marshal(v)
+}
+
+// marshal is the serializer's, whose panics are errors too.
+func (h *sessionHost) marshal(v any) (b []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = h.panicked("serializer", p)
+		}
+	}()
+	return h.Serializer.Marshal(v)
+}
+
+// answer sends the response to request id. It is written by the next flush of
+// the connection.
+func (s *Session) answer(id uint64, payload []byte, isErr bool) error {
+	m := Message{Type: MessageResponse, ID: id, Payload: payload, Err: isErr}
+	var chunk *buffer
+	if s.host.Compress {
+		s.mu.Lock()
+		inflates := s.inflates
+		s.mu.Unlock()
+		chunk = m.compress(inflates)
+	}
+	err := s.conn.sendMessage(m, nil, sendAnswer, false)
+	if chunk != nil {
+		chunk.free()
+	}
+	return err
+}
+
+// Kick sends the client the kick packet, behind everything that is queued, and
+// ends the session with [ErrKicked]. It does not wait for the client, and the
+// session ends whether or not the packet arrives.
+func (s *Session) Kick(ctx context.Context) error { return s.KickReason(ctx, "kicked") }
+
+// KickReason is Kick with a reason, which the client gets as the packet's body
+// {"reason":"…"}.
+func (s *Session) KickReason(ctx context.Context, reason string) error {
+	if s.conn.hasEnded() {
+		return ErrSessionClosed
+	}
+	s.conn.end(fmt.Errorf("%w: %s", ErrKicked, reason), endFlush, kickPacket(reason))
+	return nil
+}
+
+// kickPacket returns the packet of a kick. Clients of the pomelo family parse
+// the body as JSON and some throw on an empty one; others ignore it (client
+// protocol, section 7).
+func kickPacket(reason string) []byte {
+	body, _ := json.Marshal(struct { // a string can always be marshalled
+		Reason string `json:"reason"`
+	}{reason})
+	b, err := AppendPacket(nil, PacketKick, body)
+	if err != nil {
+		b, _ = AppendPacket(nil, PacketKick, []byte(`{"reason":"kicked"}`))
+	}
+	return b
+}
+
+// PushAndClose sends one last push, behind everything that is queued, and ends
+// the session. Nothing can come between the two.
+func (s *Session) PushAndClose(ctx context.Context, route string, v any) error {
+	if err := s.Push(ctx, route, v); err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// Close ends the session: what is queued is sent, then the connection is
+// closed without a kick packet. Closing a session that has ended does nothing.
+func (s *Session) Close() error {
+	s.conn.end(ErrSessionClosed, endFlush, nil)
+	return nil
+}
+
+// OnClose adds a function that runs when the session has ended. They run once,
+// in the order in which they were added, before those of
+// [Server.OnSessionClose], in a goroutine of the session's own, and not before
+// the session's handler that may be at work is done. By then the session is
+// not found by id or uid any more. OnClose returns [ErrSessionClosed] if the
+// session has ended already.
+func (s *Session) OnClose(f func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return ErrSessionClosed
+	}
+	s.onClose = append(s.onClose, f)
+	return nil
+}
+
+// finish runs the close callbacks. It is the last thing that the worker does.
+func (s *Session) finish() {
+	defer s.host.Alive.Done()
+	s.mu.Lock()
+	own, admitted := s.onClose, s.admitted
+	s.onClose = nil
+	s.mu.Unlock()
+	if !admitted {
+		return
+	}
+	s.host.Release(s.RemoteAddr())
+	s.host.Count()
+	for _, f := range own {
+		s.host.guard("close callback", func() error { f(); return nil })
+	}
+	for _, f := range s.host.OnClose {
+		s.host.guard("close callback", func() error { f(s); return nil })
+	}
+}

@@ -62,6 +62,7 @@ class Page {
   /** Whether the server is down, and failing connections are no fault of the page. */
   static outage = false;
   errors = [];
+  compressed = 0; // messages that came compressed
 
   static async open(browser, url, who) {
     const page = new Page();
@@ -87,6 +88,9 @@ class Page {
     } else if (method === "Network.requestWillBeSent" || method === "Network.webSocketCreated") {
       const url = new URL(params.url ?? params.request.url);
       if (url.host !== this.origin) error(`request to ${url}`);
+    } else if (method === "Network.webSocketFrameReceived" && params.response.opcode === 2) {
+      const packet = Buffer.from(params.response.payloadData, "base64");
+      if (packet[0] === 4 && packet[4] & 0x10) this.compressed++;
     }
   }
 
@@ -258,7 +262,10 @@ try {
   await ada.say(long);
   await chat(ada, "Short and sweet.");
   said.splice(-1, 0, long);
-  for (const page of pages) assert.deepEqual(await page.texts(), said, `${page.who}'s log`);
+  for (const page of pages) {
+    assert.deepEqual(await page.texts(), said, `${page.who}'s log`);
+    assert.ok(page.compressed > 0, `no message to ${page.who} was compressed`);
+  }
   const [own, other] = await ada.get(`["own", "first:not(.own)"].map((c) =>
     document.querySelector("#log .line." + c + " .bubble").getBoundingClientRect()).map(({ left, right }) => ({ left, right }))`);
   assert.ok(own.right > other.right && own.left > other.left, "own messages stand on the right");
@@ -303,6 +310,7 @@ try {
   await grace.until("sees the form, with name and room remembered",
     `document.querySelector("#name").checkVisibility() && document.querySelector("#room").value === "lobby" && document.querySelector("#name").value === "Grace"`);
   await ada.say("She has left.");
+  await ada.sees("She has left.", "Ada");
   said.push("She has left.");
   await grace.press("Enter");
   for (const page of pages) await page.seesOnline("Ada", "Grace");

@@ -87,6 +87,7 @@ export function encodePacket(type, body = EMPTY) {
  * depends on it, and so nothing does here.
  */
 export class PacketReader {
+  /** @type {Uint8Array} */
   #rest = EMPTY;
 
   /**
@@ -227,7 +228,7 @@ export const canInflate = typeof DecompressionStream === "function";
  * @returns {Promise<Uint8Array>}
  */
 export async function inflate(bytes, max) {
-  const reader = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
+  const reader = new Blob([/** @type {BlobPart} */ (bytes)]).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
   const chunks = [];
   let size = 0;
   try {
@@ -390,7 +391,7 @@ export class Client extends EventTarget {
   /** @type {State} */
   #state = "closed";
   #url = "";
-  /** @type {Required<Omit<Options, "WebSocket">> & {reconnect: any, WebSocket: any}} */
+  /** @type {any} the options of connect, with the defaults filled in */
   #options;
   /** @type {Link | null} the connection in use or being made */
   #link = null;
@@ -486,14 +487,15 @@ export class Client extends EventTarget {
     return new Promise((resolve, reject) => {
       const id = this.#nextID();
       this.#sendMessage({ type: Message.REQUEST, id, route, payload: this.#encode(data) });
-      const waiting = { resolve, reject, timer: undefined };
+      /** @type {any} */
+      let timer;
       if (timeout > 0) {
-        waiting.timer = setTimeout(() => {
+        timer = setTimeout(() => {
           this.#pending.delete(id);
           reject(new PitayaError(`${route}: no answer within ${timeout} ms`, Code.TIMEOUT));
         }, timeout);
       }
-      this.#pending.set(id, waiting);
+      this.#pending.set(id, { resolve, reject, timer });
     });
   }
 
@@ -537,6 +539,7 @@ export class Client extends EventTarget {
   #open() {
     this.#setState({ state: "connecting" });
     if (this.#state !== "connecting" || this.#link) return; // a listener has closed or opened meanwhile
+    /** @type {WebSocket} */
     let socket;
     try {
       socket = new this.#options.WebSocket(this.#url);
@@ -579,6 +582,7 @@ export class Client extends EventTarget {
   /** @param {Link} link */
   #sendHandshake(link) {
     if (this.#link !== link) return;
+    /** @type {Record<string, unknown>} */
     const sys = { type: "js-websocket", version: PITAYA_JS, ...this.#options.sys };
     // What other clients of sys.type cannot do: take compressed payloads, and codes in the routes of pushes.
     if (canInflate) sys.features = ["inflate", "pushcodes"];

@@ -317,11 +317,16 @@ try {
   assert.deepEqual(await grace.texts(), said, "Grace's log after coming back");
   await chat(grace, "Back again, and I have read it.");
 
-  step("Close a page");
+  step("Go to another page, and close one");
   const third = await Page.open(browser, server.url, "Linus");
   await third.join("Linus", "lobby");
   await ada.seesOnline("Ada", "Grace", "Linus");
-  await third.send("Page.close");
+  await third.send("Page.navigate", { url: "about:blank" });
+  await ada.seesOnline("Ada", "Grace");
+  const fourth = await Page.open(browser, server.url, "Edsger");
+  await fourth.join("Edsger", "lobby");
+  await ada.seesOnline("Ada", "Edsger", "Grace");
+  await fourth.send("Page.close");
   await ada.seesOnline("Ada", "Grace");
 
   step("Stop the server");
@@ -343,7 +348,7 @@ try {
   for (const page of pages) assert.deepEqual(await page.texts(), said, `${page.who}'s log after the restart`);
   await picture(grace, "5-restarted");
 
-  for (const page of [...pages, third]) assert.deepEqual(page.errors, [], `errors in ${page.who}'s page`);
+  for (const page of [...pages, third, fourth]) assert.deepEqual(page.errors, [], `errors in ${page.who}'s page`);
   failed = false;
 } catch (err) {
   console.error(err);

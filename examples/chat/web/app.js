@@ -77,6 +77,9 @@ $("retry-button").addEventListener("click", () => {
   if (client.state === "reconnecting") client.reconnectNow();
   else connect();
 });
+// Who goes to another page leaves at once. Browsers may keep this one as it is, sockets included, for the way back.
+window.addEventListener("pagehide", () => client.close());
+window.addEventListener("pageshow", (event) => event.persisted && connect());
 window.addEventListener("online", () => client.reconnectNow());
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;

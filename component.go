@@ -29,8 +29,10 @@ type components struct {
 
 // The lifecycle methods that a component may have; [Base] has them all.
 type (
-	componentIniter     interface{ Init() }
-	componentShutdowner interface{ Shutdown() }
+	componentIniter         interface{ Init() }
+	componentAfterIniter    interface{ AfterInit() }
+	componentBeforeShutdown interface{ BeforeShutdown() }
+	componentShutdowner     interface{ Shutdown() }
 )
 
 // start calls Init and then AfterInit of all.
@@ -44,7 +46,7 @@ func (cs *components) start(h *sessionHost) error {
 		}
 	}
 	for _, c := range cs.list {
-		if v, ok := c.Value.(afterIniter); ok {
+		if v, ok := c.Value.(componentAfterIniter); ok {
 			if err := h.lifecycle(c, "AfterInit", v.AfterInit); err != nil {
 				return err
 			}
@@ -58,7 +60,7 @@ func (cs *components) start(h *sessionHost) error {
 func (cs *components) shutdown(h *sessionHost) error {
 	var errs []error
 	for i := cs.begun - 1; i >= 0; i-- {
-		if v, ok := cs.list[i].Value.(beforeShutdowner); ok {
+		if v, ok := cs.list[i].Value.(componentBeforeShutdown); ok {
 			errs = append(errs, h.lifecycle(cs.list[i], "BeforeShutdown", v.BeforeShutdown))
 		}
 	}
@@ -70,6 +72,12 @@ func (cs *components) shutdown(h *sessionHost) error {
 	cs.begun = 0
 	return errors.Join(errs...)
 }
+
+// start runs the components up.
+func (r *registry) start(h *sessionHost) error { return r.components.start(h) }
+
+// shutdown runs the components down.
+func (r *registry) shutdown(h *sessionHost) error { return r.components.shutdown(h) }
 
 // lifecycle calls one lifecycle method.
 func (h *sessionHost) lifecycle(c component, method string, f func()) error {

@@ -126,8 +126,8 @@ type Config struct {
 	// ShutdownTimeout bounds the end of the server, from the end of Run's context on (shutdown.timeout). The drain of
 	// DrainTimeout comes before it. Zero means 10 s.
 	ShutdownTimeout time.Duration
-	// GroupTick is how often groups in memory that have expired are removed (groups.memory.tickduration). Zero
-	// means 30 s.
+	// GroupTick is accepted for old configurations and has no effect (groups.memory.tickduration): groups in memory
+	// vanish exactly when their time is over.
 	GroupTick time.Duration
 
 	// The cluster. Nothing of it is read unless Cluster is set.

@@ -19,8 +19,6 @@ import (
 	"github.com/pitaya-go/pitaya"
 )
 
-var updateConfigDocs = flag.Bool("update", false, "rewrite docs/configuration.md")
-
 // bindConfig returns a Config and the flag set it is bound to.
 func bindConfig(t testing.TB) (*pitaya.Config, *flag.FlagSet) {
 	t.Helper()
@@ -89,6 +87,7 @@ var configKeys = []struct {
 	{"session.unique", "false", `false`, func(c *pitaya.Config) any { return c.NoUniqueSession }, true},
 	{"session.maxuidlength", "64", `64`, func(c *pitaya.Config) any { return c.MaxUIDLength }, 64},
 	{"session.drain.enabled", "true", `true`, func(c *pitaya.Config) any { return c.DrainEnabled }, true},
+	{"shutdown.timeout", "3s", "", func(c *pitaya.Config) any { return c.ShutdownTimeout }, 3 * time.Second},
 	{"session.drain.timeout", "1h", "", func(c *pitaya.Config) any { return c.DrainTimeout }, time.Hour},
 	{"session.drain.period", "1s", "", func(c *pitaya.Config) any { return c.DrainPeriod }, time.Second},
 
@@ -886,7 +885,7 @@ func TestConfigSecrets(t *testing.T) {
 func TestConfigDocs(t *testing.T) {
 	file := filepath.Join("docs", "configuration.md")
 	want := configDocs()
-	if *updateConfigDocs {
+	if *update {
 		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -909,7 +908,7 @@ func configDocs() string {
 A server is configured by a ` + "`pitaya.Config`" + `. Its fields can be set in code, in a JSON file, in environment variables and
 with flags. What stands further right in that list goes before what stands further left. One call does it all:
 
-` + "```go" + `
+` + "```go fragment" + `
 cfg := pitaya.Config{Type: "chat", Frontend: true}
 if err := cfg.Load(flag.CommandLine, os.Args[1:], os.Environ()); err != nil {
 	log.Fatal(err)

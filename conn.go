@@ -118,6 +118,9 @@ func newConn(rwc net.Conn, cfg *connConfig, user connUser) *conn {
 	return &conn{cfg: cfg, rwc: rwc, body: rwc, user: user}
 }
 
+// remoteAddr returns the peer's address, as far as it is known by now.
+func (c *conn) remoteAddr() net.Addr { return c.rwc.RemoteAddr() }
+
 // serve reads the connection until it ends, and closes it. It returns when the
 // socket is closed; a writer that is still at work notices that by itself.
 func (c *conn) serve(ctx context.Context) {

@@ -510,7 +510,7 @@ func wsCloseCodeOf(cause error) uint16 {
 	var we *wsError
 	switch {
 	case errors.As(cause, &we):
-		return we.Code
+		return we.closeCode()
 	case errors.Is(cause, ErrServerClosed):
 		return wsCloseGoingAway
 	case errors.Is(cause, ErrPacketTooLarge):

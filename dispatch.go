@@ -2,10 +2,8 @@ package pitaya
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"time"
 )
 
@@ -121,27 +119,17 @@ func (d *dispatcher) runBeside(q request) {
 	slots := s.slots()
 	select {
 	case slots <- struct{}{}:
-	case <-s.ctx.Done():
+	case <-s.Context().Done():
 		return
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
-	s.host.Alive.Add(1)
+	d.Host.Alive.Add(1)
 	go func() {
-		defer s.host.Alive.Done()
+		defer d.Host.Alive.Done()
 		defer func() { <-slots }()
 		d.run(&q)
-		s.conn.flush()
+		s.flush()
 	}()
-}
-
-// slots bounds the calls that run beside the session's mailbox.
-func (s *Session) slots() chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.concurrency == nil {
-		s.concurrency = make(chan struct{}, s.host.MailboxMessages)
-	}
-	return s.concurrency
 }
 
 // run calls the handler and answers.
@@ -272,7 +260,7 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 			return nil, NewError(err, CodeBadRequest)
 		}
 	}
-	parent := q.Session.ctx
+	parent := q.Session.Context()
 	limit := e.Timeout
 	if limit == 0 {
 		limit = d.Timeout
@@ -311,19 +299,4 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 		}
 	}
 	return out, err
-}
-
-// panicked logs a panic of the application's code, and makes the error that the
-// client gets: it has an id by which the log record can be found, and nothing
-// of what happened.
-func (h *sessionHost) panicked(where string, v any) error {
-	h.Counters.Panics.Add(1)
-	id := rand.Text()[:12]
-	h.Log.Error("panic", "where", where, "panic", v, "request", id, "stack", string(debug.Stack()))
-	return &Error{
-		Code:     CodeInternal,
-		Message:  "internal error",
-		Metadata: map[string]string{"request": id},
-		Err:      fmt.Errorf("pitaya: panic in %s: %v", where, v),
-	}
 }

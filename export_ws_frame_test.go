@@ -17,10 +17,10 @@ var (
 	XORWSKey       = xorWSKey
 )
 
-func NewWSReader(client bool, limit int64) *WSReader { return &wsReader{client: client, limit: limit} }
+func NewWSReader(client bool, limit int64) *WSReader { return new(newWSReader(client, limit)) }
 
 func (r *wsReader) Decode(b []byte, control func(op byte, payload []byte) error) ([]byte, error) {
 	return r.decode(b, control)
 }
 
-func (e *wsError) CloseCode() uint16 { return e.Code }
+func (e *wsError) Code() uint16 { return e.closeCode() }

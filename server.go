@@ -310,7 +310,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // shutdownAfter is Shutdown for a context that has ended.
 func (s *Server) shutdownAfter(ctx context.Context) error {
-	limit := cmp.Or(s.cfg.ShutdownTimeout, 10*time.Second)
+	limit := s.cfg.ShutdownTimeout
 	if s.cfg.DrainEnabled {
 		limit += s.cfg.DrainTimeout
 	}
@@ -321,7 +321,7 @@ func (s *Server) shutdownAfter(ctx context.Context) error {
 
 // start brings the server up to serving its listeners.
 func (s *Server) start(ctx context.Context) error {
-	if err := s.registry.components.start(s.host); err != nil {
+	if err := s.registry.start(s.host); err != nil {
 		return err
 	}
 	if err := s.modules.start(ctx); err != nil {
@@ -528,7 +528,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	s.host.Conn.Beats.stop()
-	errs = append(errs, s.timers.stop(ctx), s.modules.beforeShutdown(ctx), s.modules.shutdown(ctx), s.registry.components.shutdown(s.host))
+	errs = append(errs, s.timers.stop(ctx), s.modules.beforeShutdown(ctx), s.modules.shutdown(ctx), s.registry.shutdown(s.host))
 	if c, ok := s.groups.(interface{ Close() error }); ok && s.cfg.Groups == nil {
 		errs = append(errs, c.Close())
 	}

@@ -112,7 +112,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 	session := newSession(s.host, nc)
 	s.conns.Go(func() {
-		session.conn.serve(s.serveCtx)
+		session.serve(s.serveCtx)
 		s.counters.Closed.Add(1)
 	})
 }

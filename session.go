@@ -42,47 +42,6 @@ type Session struct {
 	concurrency chan struct{} // bounds handlers that run beside the mailbox; nil until there is one
 }
 
-// sessionHost is what the sessions of one server share. Immutable while the
-// server runs.
-type sessionHost struct {
-	Conn            *connConfig
-	Table           *sessionTable
-	Serializer      Serializer
-	Dict            *Dictionary
-	Compress        bool                    // toward clients that inflate
-	PushCodes       func(bool) bool         // decides about codes in pushes, given what the handshake tells
-	Accept          []byte                  // packet that accepts a handshake
-	AcceptDeflated  []byte                  // the same for clients that inflate; may be the same bytes
-	Refuse          func(msg string) []byte // makes the packet that refuses one
-	Validators      []handshakeValidator
-	OnBind          []func(context.Context, *Session) error
-	OnAfterBind     []func(context.Context, *Session) error
-	OnClose         []func(*Session)
-	Unique          bool // a replaced session is kicked
-	MaxUID          int
-	MailboxMessages int
-	Messages        messageHandler
-	Admit           func(net.Addr) error // charges a session to its address
-	Release         func(net.Addr)       // takes it off again
-	Count           func()               // reports the number of sessions after a change
-	Counters        *counters
-	Log             *slog.Logger
-	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
-}
-
-// messageHandler is the layer above the sessions.
-type messageHandler interface {
-	// message handles the body of a data packet. It is called by the
-	// session's worker, one at a time; the body is valid until it returns. An
-	// error is a violation of the protocol and ends the connection.
-	message(s *Session, body []byte) error
-}
-
-type handshakeValidator struct {
-	Name  string
-	Check func(*HandshakeData) error
-}
-
 // newSession returns the session of an accepted connection.
 func newSession(host *sessionHost, nc net.Conn) *Session {
 	s := &Session{host: host, id: host.Table.nextID()}
@@ -123,7 +82,10 @@ func (s *Session) UID() string {
 
 // RemoteAddr returns the client's address: of the socket, or what the PROXY
 // header or X-Forwarded-For said, if the acceptor was told to believe it.
-func (s *Session) RemoteAddr() net.Addr { return s.conn.rwc.RemoteAddr() }
+func (s *Session) RemoteAddr() net.Addr { return s.conn.remoteAddr() }
+
+// serve brings the session's connection to life and returns when it is closed.
+func (s *Session) serve(ctx context.Context) { s.conn.serve(ctx) }
 
 // Context returns a context that ends with the session. [context.Cause] tells
 // why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrHeartbeat],
@@ -175,17 +137,6 @@ func (s *Session) handshake(body []byte) ([]byte, error) {
 		return s.host.AcceptDeflated, nil
 	}
 	return s.host.Accept, nil
-}
-
-// guard calls code of the application and turns a panic into an error, whose
-// text does not tell what happened; the log does.
-func (h *sessionHost) guard(what string, f func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = h.panicked(what, v)
-		}
-	}()
-	return f()
 }
 
 // ErrAlreadyBound is what [Session.Bind] returns for a session that has a user.
@@ -347,24 +298,6 @@ func (m *Message) compress(should bool) *buffer {
 	return chunk
 }
 
-// encode makes the payload of a value.
-func (h *sessionHost) encode(v any) ([]byte, error) {
-	if b, ok := v.([]byte); ok {
-		return b, nil
-	}
-	return h.marshal(v)
-}
-
-// marshal is the serializer's, whose panics are errors too.
-func (h *sessionHost) marshal(v any) (b []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = h.panicked("serializer", p)
-		}
-	}()
-	return h.Serializer.Marshal(v)
-}
-
 // answer sends the response to request id. It is written by the next flush of
 // the connection.
 func (s *Session) answer(id uint64, payload []byte, isErr bool) error {
@@ -463,3 +396,16 @@ func (s *Session) finish() {
 		s.host.guard("close callback", func() error { f(s); return nil })
 	}
 }
+
+// slots bounds the calls that run beside the session's mailbox.
+func (s *Session) slots() chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.concurrency == nil {
+		s.concurrency = make(chan struct{}, s.host.MailboxMessages)
+	}
+	return s.concurrency
+}
+
+// flush writes the answers that are queued.
+func (s *Session) flush() { s.conn.flush() }

@@ -89,7 +89,7 @@ func (s *Session) SetData(data map[string]any) error {
 func (s *Session) dataLocked() map[string]any {
 	if s.values == nil {
 		version := "ipv4"
-		if addr := s.conn.rwc.RemoteAddr(); addr != nil && strings.Count(addr.String(), ":") > 1 {
+		if addr := s.conn.remoteAddr(); addr != nil && strings.Count(addr.String(), ":") > 1 {
 			version = "ipv6"
 		}
 		s.values = map[string]any{ipVersionKey: version}

@@ -54,13 +54,16 @@ const (
 
 // A wsError is a violation of RFC 6455 by the peer. It wraps [ErrProtocol].
 type wsError struct {
-	Code   uint16 // for the close frame that answers it
-	Reason string // short enough for that frame; never contains what the peer sent
+	code   uint16 // for the close frame that answers it
+	reason string // short enough for that frame; never contains what the peer sent
 }
 
-func (e *wsError) Error() string { return fmt.Sprintf("pitaya: websocket: %s (%d)", e.Reason, e.Code) }
+func (e *wsError) Error() string { return fmt.Sprintf("pitaya: websocket: %s (%d)", e.reason, e.code) }
 
 func (e *wsError) Unwrap() error { return ErrProtocol }
+
+// closeCode is the code of the close frame that answers the violation.
+func (e *wsError) closeCode() uint16 { return e.code }
 
 // appendWSHeader appends the header of an unmasked, unfragmented frame whose payload of n bytes follows: 2, 4 or 10
 // bytes, RFC 6455 section 5.2.
@@ -170,6 +173,10 @@ type wsReader struct {
 	control *[wsMaxControl]byte // payload of a control frame cut by the end of the input; else nil
 	err     *wsError            // the violation that ended reading
 }
+
+// newWSReader returns the receiving half of a connection in which we are the client or the server. A limit of 0 or less
+// is none.
+func newWSReader(client bool, limit int64) wsReader { return wsReader{client: client, limit: limit} }
 
 // wsState says what the next byte is.
 type wsState uint8

@@ -46,9 +46,9 @@ func unhex(t testing.TB, s string) []byte {
 
 // wsCode is the close code that err asks for, 0 without an error.
 func wsCode(err error) uint16 {
-	var coded interface{ CloseCode() uint16 }
+	var coded interface{ Code() uint16 }
 	if errors.As(err, &coded) {
-		return coded.CloseCode()
+		return coded.Code()
 	}
 	return 0
 }

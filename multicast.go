@@ -1,7 +1,6 @@
 package pitaya
 
 import (
-	"context"
 	"errors"
 	"fmt"
 )
@@ -128,55 +127,4 @@ func (m *multicast) sendTo(uid string, u *undelivered) {
 	if err := m.send(s); err != nil {
 		u.add(uid, err)
 	}
-}
-
-// Push sends v to the sessions of the given users, as [Session.Push] does. The
-// frontend type is the type of the servers that the users are connected to;
-// empty means this one's. v is serialized once. Users that were not reached are
-// in the [*UndeliveredError] that is returned.
-func (s *Server) Push(ctx context.Context, frontendType string, uids []string, route string, v any) error {
-	host, err := s.running()
-	if err != nil {
-		return err
-	}
-	m, err := host.newMulticast(route, v)
-	if err != nil {
-		return err
-	}
-	var u undelivered
-	for _, uid := range uids {
-		if !s.serves(frontendType) {
-			u.add(uid, ErrUserNotFound)
-			continue
-		}
-		m.sendTo(uid, &u)
-	}
-	return u.result()
-}
-
-// Kick kicks the sessions of the given users, as [Session.Kick] does. Users
-// that were not reached are in the [*UndeliveredError] that is returned.
-func (s *Server) Kick(ctx context.Context, frontendType string, uids []string) error {
-	host, err := s.running()
-	if err != nil {
-		return err
-	}
-	var u undelivered
-	for _, uid := range uids {
-		session := host.Table.user(uid)
-		if session == nil {
-			u.add(uid, ErrUserNotFound)
-			continue
-		}
-		if err := session.Kick(ctx); err != nil {
-			u.add(uid, err)
-		}
-	}
-	return u.result()
-}
-
-// serves reports whether clients of the given frontend type are connected to
-// this server.
-func (s *Server) serves(frontendType string) bool {
-	return frontendType == "" || frontendType == s.cfg.Type
 }

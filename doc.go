@@ -1,0 +1,206 @@
+// Package pitaya is a library for game servers. It speaks the client protocol of Pitaya and pomelo over TCP, TLS and
+// WebSocket, calls the application's handlers with what clients send, and lets it push to them.
+//
+// This page is the manual. The shortest complete program is examples/hello, a larger one examples/chat.
+//
+// # Concepts
+//
+// A [Server] is a value made by [NewServer] from a [Config]. It owns everything: listeners, sessions, handlers,
+// groups, settings. Several servers live in one process without knowing of each other. The package-level functions
+// ([Register], [Run] and others) work on one default server, as those of net/http do on DefaultServeMux.
+//
+// A [Session] is one connected client. It begins when the connection is accepted and ends with it, and is anonymous
+// until [Session.Bind] gives it the id of a user (uid). It holds data of the application, what the client said in
+// its handshake ([HandshakeData]), and a context that ends with the session and whose cause says why.
+//
+// A [Route] names what a message is for: "type.service.method", where type is the type of a server (Config.Type),
+// service a registered handler struct and method one of its methods. "service.method" means the server that the
+// client is connected to. A dictionary ([Server.SetDictionary]) replaces routes by two bytes on the wire.
+//
+// A handler is a method of a struct given to [Server.Register], or a function given to [Handle] or [HandleNotify]. A
+// request is answered with its result or its error, exactly once; a notify is not answered. These methods are
+// handlers, where ctx is a context.Context, and T and R are any types:
+//
+//	func (h *Room) Name(ctx, *T) (*R, error)          // request
+//	func (h *Room) Name(ctx, []byte) ([]byte, error)  // request with the payloads as they are
+//	func (h *Room) Name(ctx) (*R, error)              // request without an argument; the forms mix
+//	func (h *Room) Name(ctx, *T)                      // notify; also with []byte or without an argument
+//
+// A push is a message from the server to a client ([Session.Push]) on a route that the application chooses and the
+// client listens to. A [Group] is a named set of uids that can be pushed to at once; it exists from [Group.Create]
+// to [Group.Delete] or the end of its time, and members stay in it until they are removed, connected or not.
+//
+// Arguments, results and pushes are encoded by the server's [Serializer]: [JSON], [Protobuf], or one of the
+// application's own. []byte goes as it is.
+//
+// An error that a handler returns reaches the client as a code, a text and metadata. [Errorf] and [NewError] give an
+// error its code, which [ErrorCode] finds again through any wrapping; errors without one are sent as [CodeUnknown].
+// A panic in a handler is recovered and logged; the client gets [CodeInternal] and a request id, never the text of
+// the panic.
+//
+// # Lifecycle
+//
+// Handlers, modules, pipelines, callbacks and the dictionary are set up before [Server.Run]. Mistakes (a method that
+// is nearly a handler, a name that is taken) come back from the call, and again from Run, so that none is
+// overlooked.
+//
+// Run starts the modules, then the handlers (Init, then AfterInit of all), then serves the listeners; from there on
+// [Server.Ready] is closed. It returns when its context has ended and everything it started has ended too: listeners
+// are closed, messages that are being handled are answered, sessions are closed with [ErrServerClosed], then
+// BeforeShutdown and Shutdown are called in the reverse order. [Server.Shutdown] does the same, bounded by a
+// context. The library calls no os.Exit and handles no signal; signal.NotifyContext in main is the way to stop on
+// Ctrl-C.
+//
+// A connection goes through these states: accepted (PROXY header, TLS, HTTP upgrade), handshake (the client says who
+// it is, validators look at it, the server answers), working (after the client's acknowledgement), closed. It has
+// Config.HandshakeTimeout to get to working. It ends once, with one of these causes, or with what a validator or the
+// network said:
+//
+//	io.EOF                the client closed it
+//	ErrSessionClosed      Session.Close
+//	ErrKicked             Session.Kick, Session.KickReason
+//	ErrReplaced           the uid was bound to another session
+//	ErrHeartbeat          nothing was heard for two heartbeat intervals
+//	ErrHandshakeTimeout   the handshake took too long
+//	ErrSlowClient         the client does not read what it is sent
+//	ErrProtocol           what the client sent is not the protocol (errors that wrap it say what)
+//	ErrServerClosed       the server stops
+//
+// # Concurrency and order
+//
+// Messages of one session are handled one at a time, in the order of their arrival, and answered in that order. What
+// a handler pushes to its own session before it returns arrives before its answer. Sessions are handled in parallel,
+// each by a goroutine of its own while it has messages. A service registered with [WithConcurrent] gives up the
+// order for its messages, Config.Unordered for all.
+//
+// A handler may block; it delays its own session only. Its context ends when the session does and, where
+// Config.HandlerTimeout is set, when its time is up. When too many messages of a session wait, its connection is not
+// read until there is room, and the client's TCP stack slows it down.
+//
+// Push, Broadcast and Kick never wait for a client. They encode the message and append it to the session's queue. A
+// nil error means that it is queued, not that it has arrived.
+//
+// All exported methods of [Server], [Session], [Group] and [Client] may be called by any number of goroutines at
+// once, except for those that set a server up, which belong before Run. Callbacks are called without any lock held,
+// so they may call back into the package.
+//
+// # Limits
+//
+// Nothing that a client sends is trusted. A client that exceeds one of these limits is closed; the fields of
+// [Config] that set them say what zero means.
+//
+//	accepted until working    10 s     HandshakeTimeout
+//	handshake                 64 KiB   MaxHandshakeSize
+//	packet                    1 MiB    MaxPacketSize
+//	message once inflated     4 MiB    MaxInflatedSize; beyond 64 KiB also 256 times its compressed size
+//	route                     255 B    the protocol's own
+//	messages waiting          64       MailboxMessages; more are not read, and nobody is closed
+//	queue toward the client   1 MiB    QueueBytes; SlowClient says what happens
+//	socket takes nothing      10 s     WriteTimeout
+//	silence                   60 s     two intervals of Heartbeat
+//	connections               none     MaxConns, MaxConnsPerIP
+//
+// # Wire protocol
+//
+// A connection is a stream of packets. On WebSocket each packet that the server sends is one binary message; what it
+// receives may be cut in any way. Numbers are big-endian.
+//
+//	packet:   byte 0      type: 1 handshake, 2 acknowledgement, 3 heartbeat, 4 data, 5 kick
+//	          bytes 1-3   length of the body, at most 2^24-1
+//	          bytes 4-    body
+//
+// The client sends a handshake, the server answers, the client acknowledges; then either side sends data. Both
+// bodies are JSON; the answer is zlib for clients known to inflate, if that is shorter:
+//
+//	client:   {"sys":{"platform":"mac","libVersion":"1.2","clientBuildNumber":"20","clientVersion":"2.1"},"user":{}}
+//	server:   {"code":200,"sys":{"dict":{"game.room.join":1},"heartbeat":30,"serializer":"json"}}
+//
+// A refused handshake is answered with another code and "msg", and the connection is closed. Heartbeats have no
+// body. The body of a kick is {"reason":"…"}.
+//
+// The body of a data packet is one message:
+//
+//	message:  byte 0      flags, see below
+//	          id          request and response: a number of 64 bits in groups of 7, lowest first, top bit set on all but
+//	                      the last; a request with id 0 is not answered
+//	          route       request, notify, push: one byte of length and the text, or two bytes of a code
+//	          payload     the rest, in the format of the serializer
+//
+//	flags:    0x01        the route is a code of the dictionary
+//	          0x0e        type times two: 0 request, 1 notify, 2 response, 3 push
+//	          0x10        the payload is compressed with zlib
+//	          0x20        the response is an error: {"code":"PIT-404","msg":"…","metadata":{…}}, or that in protobuf
+//
+// The codes of the library itself:
+//
+//	PIT-000   an error without a code                 PIT-429   too many requests
+//	PIT-400   route, kind or argument of a message    PIT-498   writing to the client failed
+//	PIT-404   no such handler, no such user           PIT-499   the session is closed
+//	PIT-408   not done in time                        PIT-500   internal error, no server of that type
+//	                                                  PIT-504   the client waited too long (made by clients)
+//
+// # Map of files
+//
+// The package is flat, and its files have an order: each uses what stands above it, and nothing below.
+// layers_test.go has the table and checks it.
+//
+//	doc.go                                            this manual
+//	metrics.go                                        Reporter, the seam for numbers; Stats
+//	buffer.go, sampler.go                             pooled bytes; log records that must stay rare
+//	errors.go, serializer.go                          coded errors; JSON and protobuf
+//	packet.go                                         type and length
+//	route.go                                          routes and the dictionary
+//	message.go, compress.go                           flags, id, route, payload; zlib
+//	handshake.go                                      who the client is
+//	ws_frame.go                                       the frames of RFC 6455
+//	acceptor_tcp.go, proxy.go                         TCP and TLS listeners; PROXY protocol
+//	acceptor_ws.go, acceptor_ws_conn.go               WebSocket listeners; their connections
+//	acceptor_mem.go                                   connections in memory
+//	conn.go, conn_*.go, heartbeat.go                  one connection: reading, queue, writing, life signs
+//	session.go, session_*.go                          one session; its data; all of them by id and uid
+//	mailbox.go, multicast.go                          messages that wait for a session; pushes to many
+//	context.go, pipeline.go                           values of a call; functions before and after it
+//	handler.go, component.go, dispatch.go             registration; lifecycle; calls and answers
+//	group.go, group_store.go                          groups and where they are kept
+//	module.go, module_*.go                            modules and those that come with the library
+//	timer.go                                          timers
+//	config.go, config_*.go                            settings, from code, file, environment and flags
+//	server.go, server_*.go                            wiring, start, stop
+//
+// # Names from Pitaya
+//
+// What an application calls in Pitaya, and here. A Server may stand where the package stands on the right.
+//
+//	component.Base, .WithName, .WithNameFunc          pitaya.Base, .WithName, .WithNameFunc
+//	pitaya.NewBuilder, .Configure, .NewDefaultApp     pitaya.NewServer, with a pitaya.Config
+//	builder.AddAcceptor                               Config.Listeners
+//	acceptor.NewTCPAcceptor, .NewTLSAcceptor          pitaya.ListenTCP
+//	acceptor.NewWSAcceptor                            pitaya.ListenWS
+//	app.Register                                      pitaya.Register
+//	app.Start                                         pitaya.Run(ctx), which returns errors
+//	app.Shutdown                                      the end of that ctx, or Server.Shutdown
+//	app.SetDictionary                                 pitaya.SetDictionary
+//	app.GetSessionFromCtx                             pitaya.SessionFromContext
+//	pitaya.GetDefaultLoggerFromCtx                    pitaya.LoggerFromContext
+//	pitaya.Error(err, code)                           pitaya.NewError(err, code), pitaya.Errorf
+//	pitaya.SetLogger                                  Config.Logger
+//	builder.Serializer                                Config.Serializer, pitaya.SetSerializer
+//	builder.HandlerHooks                              Server.Before, Server.After
+//	app.RegisterModule                                pitaya.AddModule
+//	session.Get, .Int, .String and the like           Session.Get, pitaya.SessionValue[T]
+//	session.HasKey, .Remove                           Session.Has, .Delete
+//	session.GetData, .GetHandshakeData                Session.Data, .HandshakeData
+//	sessionPool.GetSessionByUID, .ForEachSession      Server.SessionByUID, .Sessions
+//	sessionPool.OnSessionBind, .OnAfterSessionBind    Server.OnSessionBind, .OnAfterSessionBind
+//	sessionPool.OnSessionClose                        Server.OnSessionClose
+//	sessionPool.AddHandshakeValidator                 Server.AddHandshakeValidator
+//	app.GroupCreate, .GroupCreateWithTTL              Server.Group(name).Create
+//	app.GroupAddMember, .GroupRemoveMember            Group.Add, .Remove
+//	app.GroupMembers, .GroupContainsMember            Group.Members, .Contains
+//	app.GroupCountMembers, .GroupRenewTTL             Group.Count, .Renew
+//	app.GroupRemoveAll, .GroupDelete                  Group.RemoveAll, .Delete
+//	app.GroupBroadcast(ctx, type, group, route, v)    Group.Broadcast(ctx, type, route, v)
+//	client.New, client.ConnectTo, .SendRequest        pitaya.Dial, Client.Request
+//
+// Differences in behaviour are listed in README.md.
+package pitaya

@@ -1,0 +1,96 @@
+package pitaya
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+)
+
+// sessionHost is what the sessions of one server share. Immutable while the
+// server runs.
+type sessionHost struct {
+	Conn            *connConfig
+	Table           *sessionTable
+	Serializer      Serializer
+	Dict            *Dictionary
+	Compress        bool                    // toward clients that inflate
+	PushCodes       func(bool) bool         // decides about codes in pushes, given what the handshake tells
+	Accept          []byte                  // packet that accepts a handshake
+	AcceptDeflated  []byte                  // the same for clients that inflate; may be the same bytes
+	Refuse          func(msg string) []byte // makes the packet that refuses one
+	Validators      []handshakeValidator
+	OnBind          []func(context.Context, *Session) error
+	OnAfterBind     []func(context.Context, *Session) error
+	OnClose         []func(*Session)
+	Unique          bool // a replaced session is kicked
+	MaxUID          int
+	MailboxMessages int
+	Messages        messageHandler
+	Admit           func(net.Addr) error // charges a session to its address
+	Release         func(net.Addr)       // takes it off again
+	Count           func()               // reports the number of sessions after a change
+	Counters        *counters
+	Log             *slog.Logger
+	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
+}
+
+// messageHandler is the layer above the sessions.
+type messageHandler interface {
+	// message handles the body of a data packet. It is called by the
+	// session's worker, one at a time; the body is valid until it returns. An
+	// error is a violation of the protocol and ends the connection.
+	message(s *Session, body []byte) error
+}
+
+type handshakeValidator struct {
+	Name  string
+	Check func(*HandshakeData) error
+}
+
+// guard calls code of the application and turns a panic into an error, whose
+// text does not tell what happened; the log does.
+func (h *sessionHost) guard(what string, f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = h.panicked(what, v)
+		}
+	}()
+	return f()
+}
+
+// panicked logs a panic of the application's code, and makes the error that the
+// client gets: it has an id by which the log record can be found, and nothing
+// of what happened.
+func (h *sessionHost) panicked(where string, v any) error {
+	h.Counters.Panics.Add(1)
+	id := rand.Text()[:12]
+	h.Log.Error("panic", "where", where, "panic", v, "request", id, "stack", string(debug.Stack()))
+	return &Error{
+		Code:     CodeInternal,
+		Message:  "internal error",
+		Metadata: map[string]string{"request": id},
+		Err:      fmt.Errorf("pitaya: panic in %s: %v", where, v),
+	}
+}
+
+// encode makes the payload of a value.
+func (h *sessionHost) encode(v any) ([]byte, error) {
+	if b, ok := v.([]byte); ok {
+		return b, nil
+	}
+	return h.marshal(v)
+}
+
+// marshal is the serializer's, whose panics are errors too.
+func (h *sessionHost) marshal(v any) (b []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = h.panicked("serializer", p)
+		}
+	}()
+	return h.Serializer.Marshal(v)
+}

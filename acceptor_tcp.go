@@ -32,9 +32,35 @@ func ListenTCP(addr string, tlsConfig *tls.Config) (net.Listener, error) {
 		return nil, fmt.Errorf("pitaya: %w", err)
 	}
 	if tlsConfig != nil {
-		l = tls.NewListener(l, tlsConfig)
+		l = newTLSListener(l, tlsConfig)
 	}
 	return l, nil
+}
+
+// A tlsListener is a listener of this package with TLS on top. It knows what is below, so that PROXY headers can be read
+// in front of TLS where a setting asks for it.
+type tlsListener struct {
+	net.Listener
+	inner  net.Listener
+	config *tls.Config
+}
+
+func newTLSListener(inner net.Listener, config *tls.Config) *tlsListener {
+	return &tlsListener{Listener: tls.NewListener(inner, config), inner: inner, config: config}
+}
+
+// proxied returns l with PROXY headers read on its connections, if it is a listener on TCP, with TLS or without; any
+// other listener as it is.
+func proxied(l net.Listener, o ProxyOptions) net.Listener {
+	switch l := l.(type) {
+	case *net.TCPListener:
+		return NewProxyListener(l, o)
+	case *tlsListener:
+		if _, ok := l.inner.(*net.TCPListener); ok {
+			return newTLSListener(NewProxyListener(l.inner, o), l.config)
+		}
+	}
+	return l
 }
 
 // NewTLSListener puts TLS on the connections of another listener, for instance of a [ProxyListener], whose headers come
@@ -49,7 +75,7 @@ func NewTLSListener(inner net.Listener, config *tls.Config) (net.Listener, error
 	if err != nil {
 		return nil, err
 	}
-	return tls.NewListener(inner, config), nil
+	return newTLSListener(inner, config), nil
 }
 
 // serverTLSConfig returns a checked copy of c with our defaults.

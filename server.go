@@ -101,8 +101,17 @@ func NewServer(cfg Config) (*Server, error) {
 	s.modules = newModules(s.log)
 	s.timers = newTimers(func(f func()) { go f() }, s.log)
 	s.serveCtx, s.stopping = context.WithCancelCause(context.Background())
+	if cfg.Frontend && !cfg.NoUniqueSession {
+		if err := s.modules.addAfter(UniqueSessionModule, newUniqueSession(s)); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
+
+// kickReplaced implements uniqueServer. It is called before the first client is
+// served.
+func (s *Server) kickReplaced() { s.host.Unique = true }
 
 // ID returns the server's id.
 func (s *Server) ID() string { return s.cfg.ID }
@@ -384,7 +393,6 @@ func (s *Server) newHost() (*sessionHost, error) {
 		OnBind:          s.onBind,
 		OnAfterBind:     s.onAfter,
 		OnClose:         s.onClose,
-		Unique:          !cfg.NoUniqueSession,
 		MaxUID:          cfg.MaxUIDLength,
 		MailboxMessages: cfg.MailboxMessages,
 		Counters:        &s.counters,

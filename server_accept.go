@@ -34,10 +34,7 @@ func (s *Server) wrapListener(l net.Listener) net.Listener {
 	if !s.cfg.ProxyProtocol {
 		return l
 	}
-	if _, ok := l.(*net.TCPListener); !ok {
-		return l
-	}
-	return NewProxyListener(l, ProxyOptions{Trusted: s.cfg.TrustedProxies})
+	return proxied(l, ProxyOptions{Trusted: s.cfg.TrustedProxies})
 }
 
 // track remembers a listener, so that Shutdown closes it, and counts its accept

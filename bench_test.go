@@ -1,0 +1,370 @@
+package pitaya_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/pitaya-go/pitaya"
+)
+
+// The benchmarks of whole conversations come with a yardstick: the same framing
+// echoed by a bare loop on package net, without sessions, JSON or dispatch. A
+// claim about speed is the ratio to the yardstick of the same run.
+
+type benchMessage struct {
+	Name    string `json:"name"`
+	Content string `json:"content"`
+}
+
+// benchServer starts a server with an echo handler of each kind, and listeners
+// of all transports.
+func benchServer(b testing.TB) (s *testServer, addr map[string]string) {
+	b.Helper()
+	serverTLS, _ := testTLS(b)
+	addr = make(map[string]string)
+	cfg := pitaya.Config{Logger: slog.New(slog.DiscardHandler)}
+	for _, transport := range []string{"tcp", "tls", "ws"} {
+		var l net.Listener
+		var err error
+		switch transport {
+		case "tcp":
+			l, err = pitaya.ListenTCP("127.0.0.1:0", nil)
+		case "tls":
+			l, err = pitaya.ListenTCP("127.0.0.1:0", serverTLS)
+		case "ws":
+			l, err = pitaya.ListenWS("127.0.0.1:0", nil)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		addr[transport] = l.Addr().String()
+		cfg.Listeners = append(cfg.Listeners, l)
+	}
+	s = startServer(b, cfg, func(s *pitaya.Server) {
+		err := pitaya.HandleRaw(s, "echo.raw", func(ctx context.Context, in []byte) ([]byte, error) { return in, nil })
+		if err == nil {
+			err = pitaya.Handle(s, "echo.json", func(ctx context.Context, in *benchMessage) (*benchMessage, error) { return in, nil })
+		}
+		if err == nil {
+			err = s.Register(&BenchEcho{}, pitaya.WithName("reflected"), pitaya.WithNameFunc(strings.ToLower))
+		}
+		if err == nil {
+			err = pitaya.HandleRaw(s, "session.bind", func(ctx context.Context, in []byte) ([]byte, error) {
+				return in, pitaya.SessionFromContext(ctx).Bind(ctx, string(in))
+			})
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	})
+	return s, addr
+}
+
+// BenchEcho is an echo handler found by reflection.
+type BenchEcho struct{ pitaya.Base }
+
+func (*BenchEcho) JSON(ctx context.Context, in *benchMessage) (*benchMessage, error) { return in, nil }
+
+// benchDial connects and does the handshake.
+func benchDial(b testing.TB, s *testServer, addr map[string]string, transport string) net.Conn {
+	b.Helper()
+	var nc net.Conn
+	var err error
+	switch transport {
+	case "mem":
+		nc, err = s.Mem.DialContext(context.Background())
+	case "tls":
+		// The certificate is made for this run; who answers is not the question.
+		nc, err = tls.Dial("tcp", addr[transport], &tls.Config{InsecureSkipVerify: true})
+	case "ws":
+		if nc, err = net.Dial("tcp", addr[transport]); err == nil {
+			nc, err = pitaya.DialWS(context.Background(), nc, &url.URL{Scheme: "ws", Host: addr[transport], Path: "/"}, nil)
+		}
+	default:
+		nc, err = net.Dial("tcp", addr[transport])
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { nc.Close() })
+	c := &rawClient{Conn: nc, t: b}
+	c.handshake(`{"sys":{}}`)
+	return nc
+}
+
+func benchRequest(b testing.TB, route, payload string) []byte {
+	b.Helper()
+	body, err := pitaya.AppendMessage(nil, pitaya.Message{ID: 1, Route: route, Payload: []byte(payload)}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	packet, err := pitaya.AppendPacket(nil, pitaya.PacketData, body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return packet
+}
+
+// benchPayload is JSON of about size bytes.
+func benchPayload(size int) string {
+	const frame = `{"name":"bench","content":""}`
+	return fmt.Sprintf(`{"name":"bench","content":%q}`, strings.Repeat("x", max(size-len(frame), 0)))
+}
+
+// yardstick echoes the body of every data packet, with a goroutine and a
+// buffered reader for each connection.
+func yardstick(b testing.TB) (addr string) {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go yardstickServe(c)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func yardstickServe(c net.Conn) {
+	defer c.Close()
+	in := bufio.NewReaderSize(c, 4096)
+	var out []byte
+	body := make([]byte, 0, 4096)
+	for {
+		var head [4]byte
+		if _, err := io.ReadFull(in, head[:]); err != nil {
+			return
+		}
+		n := int(binary.BigEndian.Uint32(head[:]) & 0xffffff)
+		if cap(body) < n {
+			body = make([]byte, n)
+		}
+		body = body[:n]
+		if _, err := io.ReadFull(in, body); err != nil {
+			return
+		}
+		switch pitaya.PacketType(head[0]) {
+		case pitaya.PacketHandshake:
+			const answer = `{"code":200,"sys":{"dict":{},"heartbeat":30,"serializer":"json"}}`
+			out, _ = pitaya.AppendPacket(out, pitaya.PacketHandshake, []byte(answer))
+		case pitaya.PacketData:
+			out, _ = pitaya.AppendPacket(out, pitaya.PacketData, body)
+		}
+		if in.Buffered() == 0 {
+			if _, err := c.Write(out); err != nil {
+				return
+			}
+			out = out[:0]
+		}
+	}
+}
+
+// roundTrips sends batches of requests and waits for all answers of each.
+func roundTrips(b *testing.B, c net.Conn, request []byte, inFlight int) {
+	batch := []byte(strings.Repeat(string(request), inFlight))
+	in := bufio.NewReaderSize(c, 64<<10)
+	var head [4]byte
+	b.ReportAllocs()
+	b.ResetTimer()
+	for n := 0; n < b.N; n += inFlight {
+		if _, err := c.Write(batch); err != nil {
+			b.Fatal(err)
+		}
+		for range inFlight {
+			if _, err := io.ReadFull(in, head[:]); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := in.Discard(int(binary.BigEndian.Uint32(head[:]) & 0xffffff)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+func BenchmarkRoundTrip(b *testing.B) {
+	bare := yardstick(b)
+	s, addr := benchServer(b)
+	for _, size := range []int{64, 1024} {
+		for _, inFlight := range []int{1, 16} {
+			name := func(what string) string { return fmt.Sprintf("%s/size=%d/inflight=%d", what, size, inFlight) }
+			payload := benchPayload(size)
+			b.Run(name("yardstick"), func(b *testing.B) {
+				c, err := net.Dial("tcp", bare)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer c.Close()
+				roundTrips(b, c, benchRequest(b, "echo.json", payload), inFlight)
+			})
+			for _, transport := range []string{"tcp", "ws", "tls", "mem"} {
+				for _, handler := range []string{"echo.raw", "echo.json", "reflected.json"} {
+					b.Run(name(transport+"/"+handler), func(b *testing.B) {
+						c := benchDial(b, s, addr, transport)
+						roundTrips(b, c, benchRequest(b, handler, payload), inFlight)
+					})
+				}
+			}
+		}
+	}
+}
+
+func BenchmarkPush(b *testing.B) {
+	s, addr := benchServer(b)
+	for _, transport := range []string{"tcp", "ws", "mem"} {
+		b.Run(transport, func(b *testing.B) {
+			c := benchDial(b, s, addr, transport)
+			var session *pitaya.Session
+			for session = range s.Sessions() {
+			}
+			payload := []byte(benchPayload(64))
+			ctx := context.Background()
+			in := bufio.NewReaderSize(c, 64<<10)
+			b.ReportAllocs()
+			b.ResetTimer()
+			// As many at once as the queue of a client may hold.
+			const window = 1000
+			for n := 0; n < b.N; n += window {
+				for range window {
+					if err := session.Push(ctx, "onPush", payload); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for range window {
+					if _, err := pitaya.ReadPacket(in, 0); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.StopTimer()
+			c.Close()
+			<-session.Context().Done()
+		})
+	}
+}
+
+// BenchmarkBroadcast measures one delivery: a group send divided by its
+// members. The yardstick writes the same bytes to bare connections, one by one.
+func BenchmarkBroadcast(b *testing.B) {
+	payload := []byte(benchPayload(64))
+	for _, members := range []int{1000, 8000} {
+		b.Run(fmt.Sprintf("yardstick/members=%d", members), func(b *testing.B) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer l.Close()
+			readers, counted := newBenchReaders(b)
+			var conns []net.Conn
+			for range members {
+				readers.dial(b, l.Addr().String(), nil)
+				c, err := l.Accept()
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer c.Close()
+				conns = append(conns, c)
+			}
+			packet := benchRequest(b, "onPush", string(payload))
+			b.ResetTimer()
+			for n := 0; n < b.N; n += members {
+				for _, c := range conns {
+					if _, err := c.Write(packet); err != nil {
+						b.Fatal(err)
+					}
+				}
+				counted(members * len(packet))
+			}
+		})
+		b.Run(fmt.Sprintf("group/members=%d", members), func(b *testing.B) {
+			s, addr := benchServer(b)
+			readers, counted := newBenchReaders(b)
+			ctx := context.Background()
+			group := s.Group("all")
+			if err := group.Create(ctx, 0); err != nil {
+				b.Fatal(err)
+			}
+			for i := range members {
+				c := readers.dial(b, addr["tcp"], func(c *rawClient) { c.handshake(`{"sys":{}}`) })
+				_ = c
+				uid := fmt.Sprint("u", i)
+				if err := group.Add(ctx, uid); err != nil {
+					b.Fatal(err)
+				}
+			}
+			i := 0
+			for session := range s.Sessions() {
+				if err := session.Bind(ctx, fmt.Sprint("u", i)); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+			body, err := pitaya.AppendMessage(nil, pitaya.Message{Type: pitaya.MessagePush, Route: "onPush", Payload: payload}, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ResetTimer()
+			for n := 0; n < b.N; n += members {
+				if err := group.Broadcast(ctx, "", "onPush", payload); err != nil {
+					b.Fatal(err)
+				}
+				counted(members * (len(body) + pitaya.PacketHeaderSize))
+			}
+		})
+	}
+}
+
+// benchReaders are clients that count the bytes they get.
+type benchReaders struct {
+	got chan int
+}
+
+func newBenchReaders(b testing.TB) (r *benchReaders, counted func(n int)) {
+	r = &benchReaders{got: make(chan int, 1024)}
+	return r, func(n int) {
+		for n > 0 {
+			n -= <-r.got
+		}
+		if n < 0 {
+			b.Fatal("more bytes than expected")
+		}
+	}
+}
+
+func (r *benchReaders) dial(b testing.TB, addr string, begin func(c *rawClient)) net.Conn {
+	b.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if begin != nil {
+		begin(&rawClient{Conn: c, t: b})
+	}
+	b.Cleanup(func() { c.Close() })
+	go func() {
+		buf := make([]byte, 1024)
+		for {
+			n, err := c.Read(buf)
+			if err != nil {
+				return
+			}
+			r.got <- n
+		}
+	}()
+	return c
+}

@@ -167,7 +167,8 @@ class Page {
 
   seesOnline(...names) {
     return this.until(`sees online: ${names.join(", ")}`,
-      `[...document.querySelectorAll("#people li")].map((li) => li.children[1].textContent).join() === ${JSON.stringify(names.join())}`);
+      `document.querySelector("#people").checkVisibility() &&
+        [...document.querySelectorAll("#people li")].map((li) => li.children[1].textContent).join() === ${JSON.stringify(names.join())}`);
   }
 
   async look(metrics, scheme) {

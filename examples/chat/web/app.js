@@ -140,6 +140,8 @@ async function join(room, name) {
 /** Goes back to the form, with a reason if it is not the user's own wish. */
 function leavePlace(reason = "") {
   place = null;
+  $("log").replaceChildren();
+  $("people").replaceChildren();
   openSide(false);
   setUnread(0);
   $("chat-view").hidden = true;

@@ -498,13 +498,6 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) {
 	}
 }
 
-// endCause returns why the connection ended, nil while it has not.
-func (c *conn) endCause() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.cause
-}
-
 // wsCloseCodeOf chooses the status of the close frame (RFC 6455, section 7.4).
 func wsCloseCodeOf(cause error) uint16 {
 	var we *wsError

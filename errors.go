@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/pitaya-go/pitaya/internal/pb"
@@ -254,8 +253,8 @@ func decodeErrorPayload(s Serializer, b []byte) *Error {
 	} else {
 		err = s.Unmarshal(b, &p)
 	}
-	if err != nil {
-		return &Error{Code: CodeUnknown, Message: "undecodable error answer: " + strings.TrimPrefix(err.Error(), "pitaya: "), Err: err}
+	if err != nil && p.Code == "" && p.Msg == "" { // what could be decoded is good enough, say beside odd metadata
+		return &Error{Code: CodeUnknown, Message: "undecodable error answer: " + err.Error(), Err: err}
 	}
 	if p.Code == "" {
 		p.Code = CodeUnknown

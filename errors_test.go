@@ -189,6 +189,7 @@ func TestDecodeErrorPayload(t *testing.T) {
 		{"JSON without keys", pitaya.JSON{}, []byte(`{}`), "unknown error"},
 		{"empty message", pitaya.Protobuf{}, empty, "unknown error"},
 		{"not JSON", pitaya.JSON{}, []byte(`oops`), "undecodable error answer: "},
+		{"odd metadata", pitaya.JSON{}, []byte(`{"msg":"denied","metadata":{"k":1}}`), "denied"},
 		{"not protobuf", pitaya.Protobuf{}, []byte("\xff"), "undecodable error answer: "},
 	}
 	for _, tt := range tests {

@@ -168,7 +168,7 @@ const maxHandshakeResponse = 1 << 20
 // decodeHandshakeResponse decodes the body of the answer. Nothing says whether it is compressed: its first bytes do.
 func decodeHandshakeResponse(b []byte) (*HandshakeResponse, error) {
 	if len(b) > 2 && b[0] == 0x78 && strings.IndexByte("\x01\x5e\x9c\xda", b[1]) >= 0 {
-		plain, err := inflate(nil, b, maxHandshakeResponse)
+		plain, err := inflateTo(nil, b, maxHandshakeResponse)
 		if err != nil {
 			return nil, fmt.Errorf("handshake answer: %w", err)
 		}

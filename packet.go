@@ -109,7 +109,7 @@ func DecodePacket(b []byte, max int) (p Packet, rest []byte, err error) {
 	return Packet{Type: t, Body: b[PacketHeaderSize:end:end]}, b[end:], nil
 }
 
-// readChunk is how much ReadPacket believes a header: longer bodies get their memory as their bytes arrive.
+// readChunk is how much readPacketBody believes a header: longer bodies get their memory as their bytes arrive.
 const readChunk = 64 << 10
 
 // ReadPacket reads one packet into memory of its own. It reads nothing beyond it, in two or more calls, so a reader of
@@ -133,20 +133,29 @@ func ReadPacket(r io.Reader, max int) (Packet, error) {
 	if max > 0 && n > max {
 		return Packet{}, fmt.Errorf("%w: %d bytes", ErrPacketTooLarge, n)
 	}
+	body, err := readPacketBody(r, n)
+	if err != nil {
+		return Packet{}, err
+	}
+	return Packet{Type: t, Body: body}, nil
+}
+
+// readPacketBody reads a body of n bytes, as ReadPacket does.
+func readPacketBody(r io.Reader, n int) ([]byte, error) {
 	body := make([]byte, min(n, readChunk))
 	for got := 0; got < n; {
 		m, err := io.ReadFull(r, body[got:])
 		got += m
 		switch {
 		case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
-			return Packet{}, errShortBody
+			return nil, errShortBody
 		case err != nil:
-			return Packet{}, err
+			return nil, err
 		case got < n:
 			more := make([]byte, min(n, 2*got))
 			copy(more, body)
 			body = more
 		}
 	}
-	return Packet{Type: t, Body: body}, nil
+	return body, nil
 }

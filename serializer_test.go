@@ -56,7 +56,7 @@ func TestProtobuf(t *testing.T) {
 		{"unmarshal into another type", "into *int", s.Unmarshal(b, new(int))},
 		{"unmarshal into nothing", "into <nil>", s.Unmarshal(b, nil)},
 		{"unmarshal into a nil message", "into *pb.Doc", s.Unmarshal(b, none)},
-		{"unmarshal of garbage", "proto:", s.Unmarshal([]byte("\xff"), m)},
+		{"unmarshal of garbage", "proto", s.Unmarshal([]byte("\xff"), m)},
 	}
 	for _, tt := range tests {
 		if tt.err == nil || !strings.Contains(tt.err.Error(), tt.want) {

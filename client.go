@@ -1,0 +1,913 @@
+package pitaya
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ClientConfig says how a [Client] behaves. The zero value, or a nil pointer, is a good one. It is not changed, and it
+// may be used for any number of clients.
+type ClientConfig struct {
+	// Handshake is what the client says about itself. Nil: the operating system as platform, and the name of this
+	// library as its version. Where Sys.Features is nil, the client announces all that it can do, [FeatureInflate] and
+	// [FeaturePushCodes]; an empty list announces nothing.
+	Handshake *HandshakeData
+
+	// Serializer is used for arguments, results and error answers. Nil: [JSON] or [Protobuf], whichever the server
+	// names; a server that names another one is then an error.
+	Serializer Serializer
+
+	// TLS is used by [Dial] for tls and wss. Nil: the defaults of crypto/tls. The server name is taken from the URL
+	// unless it is set here.
+	TLS *tls.Config
+
+	// Header is sent by [Dial] with the upgrade request of ws and wss, for example an Origin.
+	Header http.Header
+
+	// Compress makes the client compress the payloads it sends, those that shrink by it. Old servers understand it too.
+	Compress bool
+
+	// MaxPacketSize is the largest packet body in bytes that the client takes. Zero: the constant MaxPacketSize. What
+	// is larger ends the connection.
+	MaxPacketSize int
+
+	// MaxInflatedSize is what a payload may inflate to, in bytes. Zero: 16 MiB. What is larger ends the connection.
+	MaxInflatedSize int
+
+	// MaxPushBacklog is how many bytes of pushes may wait for their handlers. Zero: 16 MiB. Reading cannot pause instead,
+	// because a handler may wait for an answer; what is more ends the connection with [ErrSlowClient].
+	MaxPushBacklog int
+
+	// HandshakeTimeout bounds the handshake, and before it what [Dial] does, each, beside the context. Zero: 10 seconds.
+	HandshakeTimeout time.Duration
+
+	// WriteTimeout is how long the server may take nothing while the client writes. Zero: 10 seconds. Then the
+	// connection ends: part of a packet may be on the way, so nothing can follow.
+	WriteTimeout time.Duration
+
+	// ServerTimeout is how long the server may be silent. Zero: three times the heartbeat interval, which the server
+	// sets; negative: forever. Then the connection ends with [ErrHeartbeat].
+	ServerTimeout time.Duration
+
+	// RequestTimeout is how long a request waits for its answer, beside its context. Zero: as long as the context says.
+	// Then the request fails with an [*Error] with code [CodeClientTimeout]; the connection stays.
+	RequestTimeout time.Duration
+
+	// OnPush and OnAnyPush are handlers to start with, as if given to [Client.OnPush] and [Client.OnAnyPush] before the
+	// first push can arrive.
+	OnPush    map[string]func(payload []byte)
+	OnAnyPush func(route string, payload []byte)
+
+	// Logger gets what is ignored, at debug level: answers that nobody waits for any more, pushes without a handler.
+	// Payloads are not logged. Nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+// Defaults of ClientConfig, and limits without a setting.
+const (
+	clientTimeout  = 10 * time.Second
+	clientInflated = 16 << 20
+	clientBacklog  = 16 << 20
+	// clientVersion must look like no other client's, or servers guess wrongly at what this one can do.
+	clientVersion = "pitaya-go"
+	// clientQueue is how many bytes of packets wait behind a write in progress before callers wait too.
+	clientQueue = 256 << 10
+	// clientSpare and clientSparePushes are how much of a buffer and of a queue a client that rests keeps for next time.
+	clientSpare       = 16 << 10
+	clientSparePushes = 64
+	// clientIntervals is how many heartbeat intervals a server may be silent for. It sends one per interval, so
+	// the second one missing is not yet a slow network.
+	clientIntervals = 3
+	// The interval that a server announces is bounded to what does not keep the client busy and does not overflow a
+	// time.Duration.
+	clientMinInterval = 10 * time.Millisecond
+	clientMaxInterval = 365 * 24 * time.Hour
+)
+
+// HandshakeError is a server's refusal. See the client protocol, section 5.4.
+type HandshakeError struct {
+	Code int    // 400, or 500 and 501 from pomelo servers
+	Msg  string // the reason, if the server gives one
+}
+
+// Error returns code and reason.
+func (e *HandshakeError) Error() string {
+	if e.Msg == "" {
+		return fmt.Sprintf("pitaya: server refused the handshake with code %d", e.Code)
+	}
+	return fmt.Sprintf("pitaya: server refused the handshake with code %d: %s", e.Code, e.Msg)
+}
+
+// A Client is the other end of a server: one connection, from the handshake to its end. It does not reconnect.
+//
+// Any number of goroutines may call its methods at once, push handlers included. A client that rests has one goroutine,
+// which reads; it works on any [net.Conn], and in a [testing/synctest] bubble on one in memory.
+//
+// Handlers of pushes run one at a time, in the order in which the pushes arrived, in a goroutine of their own and not
+// in the one that reads: a handler may make requests and wait for the answers, or close the client. So a push that
+// arrived before the answer to a request may be handled after the request has returned.
+type Client struct {
+	// Immutable.
+	conn       net.Conn
+	cfg        ClientConfig // defaults filled in
+	answer     *HandshakeResponse
+	dict       *Dictionary
+	serializer Serializer
+	log        *slog.Logger
+	packetwise bool          // one Write per packet: some servers take one packet per WebSocket message and no more
+	done       chan struct{} // closed by end
+	started    time.Time
+	goroutines sync.WaitGroup // the reader, and a writer while there is one
+
+	// Owned by the handshake, then by the reader.
+	in *bufio.Reader
+
+	heard atomic.Int64 // when bytes last came in, as time since started
+
+	// mu guards all that follows; it is never held across I/O or a callback.
+	mu      sync.Mutex
+	cause   error // why the connection has ended; nil before
+	closed  bool  // by Close: nothing is sent and no push is handled any more
+	reason  string
+	lastID  uint64
+	pending map[uint64]chan<- clientReply // each has room for its reply; nil after the end
+	ping    *time.Timer                   // sends heartbeats; nil if there are none
+	watch   *time.Timer                   // looks for silence; nil if the server may be silent
+
+	// Packets on their way out. Who finds nobody writing writes.
+	out     []byte // whole packets
+	spare   []byte // the buffer before, for reuse
+	writing bool
+	room    chan struct{} // closed when out has been taken; nil while nobody waits for that
+	idle    chan struct{} // closed when nobody writes any more; nil while nobody waits for that
+
+	// Pushes on their way to their handlers.
+	handlers map[string]func(payload []byte)
+	anyPush  func(route string, payload []byte)
+	pushes   []Message
+	backlog  int  // bytes in pushes and in the batch that is being handled
+	handling bool // a goroutine runs handlers
+}
+
+// clientReply is what a request ends with: a response, or the cause of the connection's end.
+type clientReply struct {
+	m   Message
+	err error
+}
+
+// Dial connects to a server and does the handshake. The URL has one of the schemes tcp, tls, ws and wss, a host and a
+// port, which may be left out for ws and wss, and for these also a path and a query.
+//
+// Errors are those of the network and of [NewClient].
+func Dial(ctx context.Context, rawURL string, cfg *ClientConfig) (*Client, error) {
+	if cfg == nil {
+		cfg = new(ClientConfig)
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("pitaya: dial: %w", err)
+	}
+	dialCtx, cancel := context.WithTimeout(ctx, cmp.Or(cfg.HandshakeTimeout, clientTimeout))
+	defer cancel()
+	conn, err := dialURL(dialCtx, u, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("pitaya: dial %s://%s: %w", u.Scheme, u.Host, err)
+	}
+	return NewClient(ctx, conn, cfg)
+}
+
+// dialURL makes the connection below the packets.
+func dialURL(ctx context.Context, u *url.URL, cfg *ClientConfig) (net.Conn, error) {
+	port := u.Port()
+	secure, ws := false, false
+	switch u.Scheme {
+	case "tcp":
+	case "tls":
+		secure = true
+	case "ws":
+		ws, port = true, cmp.Or(port, "80")
+	case "wss":
+		secure, ws, port = true, true, cmp.Or(port, "443")
+	default:
+		return nil, errors.New("the scheme must be tcp, tls, ws or wss")
+	}
+	if u.Hostname() == "" || port == "" {
+		return nil, errors.New("host or port missing")
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		return nil, err
+	}
+	if secure {
+		tc := new(tls.Config)
+		if cfg.TLS != nil {
+			tc = cfg.TLS.Clone()
+		}
+		tc.ServerName = cmp.Or(tc.ServerName, u.Hostname())
+		t := tls.Client(conn, tc)
+		if err := t.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, err
+		}
+		conn = t
+	}
+	if ws {
+		return dialWS(ctx, conn, u, cfg.Header)
+	}
+	return conn, nil
+}
+
+// NewClient does the handshake on a connection, which belongs to the client from then on and is closed if there is an
+// error. The context ends the handshake, not the client.
+//
+// The error is a [*HandshakeError] if the server refuses; it wraps [ErrHandshakeTimeout] if the server does not answer
+// within HandshakeTimeout, [ErrKicked], [ErrProtocol], the error of ctx or that of the connection.
+func NewClient(ctx context.Context, conn net.Conn, cfg *ClientConfig) (*Client, error) {
+	c := &Client{conn: conn, done: make(chan struct{}), started: time.Now(), pending: make(map[uint64]chan<- clientReply)}
+	if cfg != nil {
+		c.cfg = *cfg
+	}
+	c.cfg.HandshakeTimeout = cmp.Or(c.cfg.HandshakeTimeout, clientTimeout)
+	c.cfg.WriteTimeout = cmp.Or(c.cfg.WriteTimeout, clientTimeout)
+	c.cfg.MaxPacketSize = min(cmp.Or(c.cfg.MaxPacketSize, MaxPacketSize), MaxPacketSize)
+	c.cfg.MaxInflatedSize = cmp.Or(c.cfg.MaxInflatedSize, clientInflated)
+	c.cfg.MaxPushBacklog = cmp.Or(c.cfg.MaxPushBacklog, clientBacklog)
+	c.log = cmp.Or(c.cfg.Logger, slog.New(slog.DiscardHandler))
+	c.anyPush = c.cfg.OnAnyPush
+	c.handlers = make(map[string]func([]byte), len(c.cfg.OnPush))
+	for route, f := range c.cfg.OnPush {
+		c.OnPush(route, f)
+	}
+	_, c.packetwise = conn.(*wsConn)
+	c.in = bufio.NewReader(clientInput{c})
+
+	if err := c.handshake(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	c.startTimers()
+	c.goroutines.Go(func() { c.end(c.read()) })
+	return c, nil
+}
+
+// handshake runs before there is any other goroutine.
+func (c *Client) handshake(ctx context.Context) error {
+	deadline := c.started.Add(c.cfg.HandshakeTimeout)
+	if err := c.conn.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("pitaya: handshake: %w", err)
+	}
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		c.conn.SetDeadline(time.Unix(1, 0)) // long ago; an error means that the connection has ended anyway
+	})
+	err := c.exchangeHandshake()
+	if !stop() {
+		<-interrupted
+		return fmt.Errorf("pitaya: handshake: %w", ctx.Err())
+	}
+	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+		return fmt.Errorf("%w: %w", ErrHandshakeTimeout, err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.conn.SetDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("pitaya: handshake: %w", err)
+	}
+	return nil
+}
+
+// exchangeHandshake sends the request, takes in the answer and sends the ack. Client protocol, section 5.
+func (c *Client) exchangeHandshake() error {
+	h := HandshakeData{Sys: HandshakeSys{Platform: runtime.GOOS, LibVersion: clientVersion}}
+	if c.cfg.Handshake != nil {
+		h = *c.cfg.Handshake
+	}
+	if h.Sys.Features == nil {
+		h.Sys.Features = []string{FeatureInflate, FeaturePushCodes}
+	}
+	body, err := appendHandshake(nil, &h)
+	if err != nil {
+		return err
+	}
+	packet, err := AppendPacket(nil, PacketHandshake, body)
+	if err != nil {
+		return fmt.Errorf("pitaya: handshake: %w", err)
+	}
+	if _, err := c.conn.Write(packet); err != nil {
+		return fmt.Errorf("pitaya: handshake: %w", err)
+	}
+	if err := c.readAnswer(); err != nil {
+		return err
+	}
+	if _, err := c.conn.Write(appendEmptyPacket(packet[:0], PacketHandshakeAck)); err != nil {
+		return fmt.Errorf("pitaya: handshake: %w", err)
+	}
+	return nil
+}
+
+// readAnswer reads up to the server's answer and takes over what it says. Heartbeats may precede it.
+func (c *Client) readAnswer() error {
+	var p Packet
+	for {
+		var err error
+		if p, err = c.readPacket(); err != nil {
+			return fmt.Errorf("pitaya: handshake: %w", err)
+		}
+		if p.Type == PacketHandshake {
+			break
+		}
+		switch p.Type {
+		case PacketHeartbeat:
+		case PacketKick:
+			return c.kicked(p.Body)
+		default:
+			return fmt.Errorf("%w: %v packet before the handshake answer", ErrProtocol, p.Type)
+		}
+	}
+	r, err := decodeHandshakeResponse(p.Body)
+	if err != nil {
+		return err
+	}
+	if r.Code != handshakeOK {
+		return &HandshakeError{Code: r.Code, Msg: r.Msg}
+	}
+	c.answer = r
+	if c.dict, err = NewDictionary(r.Sys.Dict); err != nil {
+		return fmt.Errorf("%w: handshake answer: %w", ErrProtocol, err)
+	}
+	c.serializer = c.cfg.Serializer
+	if c.serializer == nil {
+		switch r.Sys.Serializer {
+		case JSON{}.Name(), "": // old servers do not say
+			c.serializer = JSON{}
+		case Protobuf{}.Name():
+			c.serializer = Protobuf{}
+		default:
+			return fmt.Errorf("pitaya: handshake: the server's serializer %q is unknown and none is configured", r.Sys.Serializer)
+		}
+	}
+	return nil
+}
+
+// startTimers starts the heartbeats and the watch over the server's. Client protocol, section 6.
+func (c *Client) startTimers() {
+	var interval time.Duration
+	if s := c.answer.Sys.Heartbeat; s > 0 {
+		s = min(max(s, clientMinInterval.Seconds()), clientMaxInterval.Seconds())
+		interval = time.Duration(s * float64(time.Second))
+	}
+	timeout := c.cfg.ServerTimeout
+	if timeout == 0 {
+		timeout = clientIntervals * interval
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if interval > 0 {
+		c.ping = time.AfterFunc(interval, func() { c.heartbeat(interval) })
+	}
+	if timeout > 0 {
+		c.heard.Store(int64(time.Since(c.started)))
+		c.watch = time.AfterFunc(timeout, func() { c.checkServer(timeout) })
+	}
+}
+
+func (c *Client) heartbeat(interval time.Duration) {
+	c.mu.Lock()
+	if c.cause != nil || c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.ping.Reset(interval)
+	if len(c.out) > 0 {
+		c.mu.Unlock() // what waits to be written is a life sign as well
+		return
+	}
+	c.goroutines.Add(1)
+	defer c.goroutines.Done()
+	c.out = appendEmptyPacket(c.out, PacketHeartbeat)
+	c.flushAndUnlock()
+}
+
+func (c *Client) checkServer(timeout time.Duration) {
+	silence := time.Since(c.started) - time.Duration(c.heard.Load())
+	if silence >= timeout {
+		c.end(ErrHeartbeat)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == nil {
+		c.watch.Reset(timeout - silence)
+	}
+}
+
+// Handshake returns the server's answer to the handshake. It must not be changed.
+func (c *Client) Handshake() *HandshakeResponse { return c.answer }
+
+// Serializer returns the serializer in use, with which handlers of pushes decode payloads.
+func (c *Client) Serializer() Serializer { return c.serializer }
+
+// Request sends a request and waits for its answer. The argument is serialized, unless it is a []byte, which is sent as
+// it is, or nil, which is an empty payload: right for handlers without argument. The answer is decoded into reply, a
+// pointer; into a *[]byte it goes as it is, and a nil reply ignores it.
+//
+// An answer with the error flag is returned as an [*Error]. Other errors are those of the serializer, of ctx, after
+// which an answer that still comes is ignored, and what [Client.Err] says once the connection has ended. A call can
+// outlast ctx while it writes, but not for longer than WriteTimeout.
+func (c *Client) Request(ctx context.Context, route string, arg, reply any) error {
+	payload, err := c.marshal(arg)
+	if err != nil {
+		return err
+	}
+	answer, err := c.RequestRaw(ctx, route, payload)
+	if err != nil {
+		return err
+	}
+	switch reply := reply.(type) {
+	case nil:
+	case *[]byte:
+		*reply = answer
+	default:
+		if err := c.serializer.Unmarshal(answer, reply); err != nil {
+			return fmt.Errorf("pitaya: answer to %s: %w", route, err)
+		}
+	}
+	return nil
+}
+
+// RequestRaw is [Client.Request] with payloads that are serialized already. The answer belongs to the caller.
+func (c *Client) RequestRaw(ctx context.Context, route string, payload []byte) ([]byte, error) {
+	wait := ctx
+	if c.cfg.RequestTimeout > 0 {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, c.cfg.RequestTimeout)
+		defer cancel()
+	}
+	reply := make(chan clientReply, 1)
+	id, err := c.send(wait, Message{Type: MessageRequest, Route: route, Payload: payload}, reply)
+	if err == nil {
+		select {
+		case r := <-reply:
+			if r.err != nil {
+				return nil, r.err
+			}
+			return c.answered(r.m)
+		case <-wait.Done():
+			c.mu.Lock()
+			delete(c.pending, id)
+			c.mu.Unlock()
+			err = wait.Err()
+		}
+	}
+	switch {
+	case err != wait.Err():
+		return nil, err
+	case ctx.Err() == nil:
+		return nil, &Error{
+			Code:    CodeClientTimeout,
+			Message: fmt.Sprintf("no answer to %s within %v", route, c.cfg.RequestTimeout),
+			Err:     err,
+		}
+	}
+	return nil, fmt.Errorf("pitaya: request %s: %w", route, err)
+}
+
+// answered makes a result of a response. Inflating is the work of the caller, so that callers share it out among
+// processors and the reader goes on.
+func (c *Client) answered(m Message) ([]byte, error) {
+	if err := c.inflate(&m); err != nil {
+		return nil, err
+	}
+	if m.Err {
+		return nil, decodeErrorPayload(c.serializer, m.Payload)
+	}
+	return m.Payload, nil
+}
+
+// Notify sends a message that is not answered. The argument is that of [Client.Request]. Nil means that the message is
+// on its way, not that the server got it. Errors are those of the serializer, of ctx, and what [Client.Err] says once the
+// connection has ended.
+func (c *Client) Notify(ctx context.Context, route string, arg any) error {
+	payload, err := c.marshal(arg)
+	if err != nil {
+		return err
+	}
+	return c.NotifyRaw(ctx, route, payload)
+}
+
+// NotifyRaw is [Client.Notify] with a payload that is serialized already.
+func (c *Client) NotifyRaw(ctx context.Context, route string, payload []byte) error {
+	_, err := c.send(ctx, Message{Type: MessageNotify, Route: route, Payload: payload}, nil)
+	if err != nil && err == ctx.Err() {
+		return fmt.Errorf("pitaya: notify %s: %w", route, err)
+	}
+	return err
+}
+
+// OnPush sets the handler of pushes with a route, or removes it if f is nil. It replaces the one before. The payload
+// belongs to f; [Client.Serializer] decodes it. f may call anything on the client. A panic in f is not recovered.
+//
+// The server may push as soon as the handshake is done: handlers that must miss nothing belong into [ClientConfig].
+func (c *Client) OnPush(route string, f func(payload []byte)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f == nil {
+		delete(c.handlers, route)
+		return
+	}
+	c.handlers[route] = f
+}
+
+// OnAnyPush sets the handler of the pushes that have no handler of their own, or removes it if f is nil. The rules are
+// those of [Client.OnPush]. Without it these pushes are ignored.
+func (c *Client) OnAnyPush(f func(route string, payload []byte)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.anyPush = f
+}
+
+// Done is closed when the connection has ended, whoever ended it.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err says why the connection has ended; it is nil before. It is [ErrSessionClosed] after [Client.Close], and wraps
+// [io.EOF] if the server closed the connection, [ErrKicked], [ErrHeartbeat], [ErrSlowClient], [ErrProtocol] or an error
+// of the connection.
+func (c *Client) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause
+}
+
+// KickReason returns the reason that came with a kick; it is empty if there was no kick or no reason.
+func (c *Client) KickReason() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reason
+}
+
+// Close ends the connection after what is on its way has been written, which takes twice WriteTimeout at most. Requests
+// that wait fail with [ErrSessionClosed]; pushes that wait for their handlers are dropped, but a handler that runs may
+// do so for longer than Close. Every client should be closed; closing twice, or after the connection has ended, is
+// harmless. The error is always nil.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	for c.writing && c.cause == nil {
+		if c.idle == nil {
+			c.idle = make(chan struct{})
+		}
+		idle := c.idle
+		c.mu.Unlock()
+		select {
+		case <-idle:
+		case <-c.done:
+		}
+		c.mu.Lock()
+	}
+	c.mu.Unlock()
+	c.end(ErrSessionClosed)
+	c.goroutines.Wait()
+	return nil
+}
+
+// end ends the connection, the first time it is called. It does not wait for anybody.
+func (c *Client) end(cause error) {
+	c.mu.Lock()
+	if c.cause != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.cause = cause
+	pending := c.pending
+	c.pending = nil
+	for _, t := range []*time.Timer{c.ping, c.watch} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	c.mu.Unlock()
+	for _, reply := range pending {
+		reply <- clientReply{err: cause}
+	}
+	close(c.done)
+	c.conn.Close() // its error says nothing about the cause
+}
+
+func (c *Client) marshal(arg any) ([]byte, error) {
+	switch arg := arg.(type) {
+	case nil:
+		return nil, nil
+	case []byte:
+		return arg, nil
+	}
+	return c.serializer.Marshal(arg)
+}
+
+// inflate makes a payload plain. One that cannot be ends the connection.
+func (c *Client) inflate(m *Message) error {
+	if !m.Compressed {
+		return nil
+	}
+	plain, err := inflateTo(nil, m.Payload, c.cfg.MaxInflatedSize)
+	if err != nil {
+		c.end(err)
+		return err
+	}
+	m.Payload, m.Compressed = plain, false
+	return nil
+}
+
+// send puts a message on its way. With a reply it is a request: it gets an id, and reply gets one value, the response
+// or the cause of the connection's end. The error is c.cause, ctx.Err() or that of the encoder.
+func (c *Client) send(ctx context.Context, m Message, reply chan<- clientReply) (id uint64, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if c.cfg.Compress {
+		if b, ok := deflate(nil, m.Payload); ok {
+			m.Payload, m.Compressed = b, true
+		}
+	}
+	c.mu.Lock()
+	for c.cause == nil && !c.closed && len(c.out) >= clientQueue {
+		if c.room == nil {
+			c.room = make(chan struct{})
+		}
+		room := c.room
+		c.mu.Unlock()
+		select {
+		case <-room:
+		case <-c.done:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		c.mu.Lock()
+	}
+	if c.cause != nil || c.closed {
+		defer c.mu.Unlock()
+		return 0, cmp.Or(c.cause, ErrSessionClosed)
+	}
+	m.ID = c.lastID + 1
+	start := len(c.out)
+	out, err := AppendMessage(appendEmptyPacket(c.out, PacketData), m, c.dict)
+	size := len(out) - start - PacketHeaderSize
+	if err == nil && size > MaxPacketSize {
+		err = fmt.Errorf("%w: %d bytes", ErrPacketTooLarge, size)
+	}
+	if err != nil {
+		c.mu.Unlock()
+		return 0, err
+	}
+	putPacketHeader(out[start:], PacketData, size)
+	c.out = out
+	if reply != nil {
+		c.lastID = m.ID
+		c.pending[m.ID] = reply
+	}
+	c.flushAndUnlock()
+	return m.ID, nil
+}
+
+// appendEmptyPacket appends a packet without a body, or the header of one whose body follows.
+func appendEmptyPacket(dst []byte, t PacketType) []byte {
+	return append(dst, byte(t), 0, 0, 0)
+}
+
+// flushAndUnlock sees to it that c.out gets written. It wants mu held and releases it.
+//
+// A caller that finds nobody writing writes, which spares a lone request a change of goroutines, but only once: for what
+// others have queued meanwhile it starts a goroutine, or the last of many callers would never get away. Packets queued
+// behind a write in progress leave together.
+func (c *Client) flushAndUnlock() {
+	if !c.writing {
+		c.writing = true
+		if c.writeLocked() {
+			c.goroutines.Go(func() { // the reader is still one of them, as there is no cause
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				for c.writeLocked() {
+				}
+			})
+		}
+	}
+	c.mu.Unlock()
+}
+
+// writeLocked writes what is queued, with mu released meanwhile, and reports whether there is more. If not, it leaves
+// nobody writing.
+func (c *Client) writeLocked() bool {
+	b := c.out
+	c.out, c.spare = c.spare, nil
+	if c.room != nil {
+		close(c.room)
+		c.room = nil
+	}
+	c.mu.Unlock()
+	if err := c.write(b); err != nil {
+		c.end(fmt.Errorf("pitaya: write: %w", err))
+	}
+	c.mu.Lock()
+	if cap(b) <= clientSpare {
+		c.spare = b[:0]
+	}
+	c.writing = c.cause == nil && len(c.out) > 0
+	if !c.writing && c.idle != nil {
+		close(c.idle)
+		c.idle = nil
+	}
+	return c.writing
+}
+
+// write writes whole packets.
+func (c *Client) write(b []byte) error {
+	if err := c.conn.SetWriteDeadline(time.Now().Add(c.cfg.WriteTimeout)); err != nil {
+		return err
+	}
+	for len(b) > 0 {
+		n := len(b)
+		if c.packetwise {
+			_, size, err := DecodePacketHeader(b)
+			if err != nil {
+				return err
+			}
+			n = PacketHeaderSize + size
+		}
+		if _, err := c.conn.Write(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// clientInput is what a client reads from: its connection, with a note of when something came.
+type clientInput struct{ c *Client }
+
+func (in clientInput) Read(p []byte) (int, error) {
+	n, err := in.c.conn.Read(p)
+	if n > 0 {
+		in.c.heard.Store(int64(time.Since(in.c.started)))
+	}
+	return n, err
+}
+
+// readPacket reads a packet, into memory of its own. The errors are those of ReadPacket.
+func (c *Client) readPacket() (Packet, error) {
+	header, err := c.in.Peek(PacketHeaderSize)
+	if err != nil {
+		if err == io.EOF && len(header) > 0 {
+			err = errShortHeader
+		}
+		return Packet{}, err
+	}
+	t, n, err := DecodePacketHeader(header)
+	if err != nil {
+		return Packet{}, err
+	}
+	if n > c.cfg.MaxPacketSize {
+		return Packet{}, fmt.Errorf("%w: %d bytes", ErrPacketTooLarge, n)
+	}
+	if _, err := c.in.Discard(PacketHeaderSize); err != nil {
+		return Packet{}, err
+	}
+	body, err := readPacketBody(c.in, n)
+	return Packet{Type: t, Body: body}, err
+}
+
+// read takes in packets until the connection ends, and returns why it did.
+func (c *Client) read() error {
+	for {
+		p, err := c.readPacket()
+		switch {
+		case err == io.EOF:
+			return fmt.Errorf("pitaya: connection closed by the server: %w", err)
+		case errors.Is(err, ErrProtocol):
+			return err
+		case err != nil:
+			return fmt.Errorf("pitaya: connection lost: %w", err)
+		}
+		switch p.Type {
+		case PacketData:
+			if err := c.receive(p.Body); err != nil {
+				return err
+			}
+		case PacketKick:
+			return c.kicked(p.Body)
+		case PacketHandshakeAck:
+			return fmt.Errorf("%w: ack from the server", ErrProtocol)
+		}
+		// A heartbeat has done its work by coming in. A second answer to the handshake says nothing new.
+	}
+}
+
+// kicked takes note of a kick. The body may be empty or something else than the JSON that we know.
+func (c *Client) kicked(body []byte) error {
+	var kick struct {
+		Reason string `json:"reason"`
+	}
+	if json.Unmarshal(body, &kick) != nil || kick.Reason == "" {
+		return ErrKicked
+	}
+	c.mu.Lock()
+	c.reason = kick.Reason
+	c.mu.Unlock()
+	return fmt.Errorf("%w: %s", ErrKicked, kick.Reason)
+}
+
+// receive takes in a message. It never waits for whom the message is for.
+func (c *Client) receive(b []byte) error {
+	m, err := DecodeMessage(b, c.dict)
+	if err != nil {
+		return err
+	}
+	switch m.Type {
+	case MessageResponse:
+		c.mu.Lock()
+		reply, ok := c.pending[m.ID]
+		delete(c.pending, m.ID)
+		c.mu.Unlock()
+		if !ok {
+			c.log.Debug("answer that nobody waits for", "id", m.ID)
+			return nil
+		}
+		reply <- clientReply{m: m}
+		return nil
+	case MessagePush:
+		return c.push(m)
+	}
+	return fmt.Errorf("%w: %v from the server", ErrProtocol, m.Type)
+}
+
+// clientPushCost is what a waiting push costs in bytes beside its payload, about the size of a Message.
+const clientPushCost = 64
+
+// push hands a push to the goroutine that runs handlers, which it starts if there is none.
+func (c *Client) push(m Message) error {
+	c.mu.Lock()
+	if c.handlers[m.Route] == nil && c.anyPush == nil {
+		c.mu.Unlock()
+		c.log.Debug("push without a handler", "route", m.Route)
+		return nil
+	}
+	defer c.mu.Unlock()
+	size := clientPushCost + len(m.Payload)
+	if c.backlog > 0 && c.backlog+size > c.cfg.MaxPushBacklog {
+		return fmt.Errorf("%w: pushes wait for their handlers", ErrSlowClient)
+	}
+	c.backlog += size
+	c.pushes = append(c.pushes, m)
+	if !c.handling {
+		c.handling = true
+		go c.handlePushes()
+	}
+	return nil
+}
+
+// handlePushes runs handlers until nothing waits for them. Nobody waits for it: it may be in a handler that calls Close.
+func (c *Client) handlePushes() {
+	var batch []Message
+	c.mu.Lock() // and no deferred Unlock, which would hide a panic of a handler behind one of its own
+	for len(c.pushes) > 0 {
+		clear(batch)
+		batch, c.pushes = c.pushes, batch[:0]
+		for _, m := range batch {
+			if c.closed {
+				break
+			}
+			f, anyPush := c.handlers[m.Route], c.anyPush
+			size := clientPushCost + len(m.Payload)
+			c.mu.Unlock()
+			if c.inflate(&m) == nil {
+				switch {
+				case f != nil:
+					f(m.Payload)
+				case anyPush != nil:
+					anyPush(m.Route, m.Payload)
+				}
+			}
+			c.mu.Lock()
+			c.backlog -= size
+		}
+	}
+	if cap(c.pushes) > clientSparePushes {
+		c.pushes = nil
+	}
+	c.handling = false
+	c.mu.Unlock()
+}

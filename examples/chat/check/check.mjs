@@ -360,7 +360,8 @@ try {
       failed = true;
     });
   }
-  await rm(join(temp, "chat"), { force: true });
+  // What remains is the screenshots.
+  await rm(process.argv[2] ? temp : join(temp, "chat"), { force: true, recursive: true });
 }
 console.log(`screenshots: ${shots}`);
 console.log(failed ? "FAILED" : "ok");

@@ -48,7 +48,7 @@ var deflaters = sync.Pool{New: func() any {
 }}
 
 // deflate appends src, compressed, to dst, if that is strictly shorter than src; else it returns dst as it was and false.
-// It gives up as soon as there is nothing to gain any more.
+// It gives up as soon as there is nothing to gain any more. What inflate would take for a bomb is not compressed either.
 func deflate(dst, src []byte) (out []byte, ok bool) {
 	if len(src) < deflateMin {
 		return dst, false
@@ -63,7 +63,7 @@ func deflate(dst, src []byte) (out []byte, ok bool) {
 	out = d.dst
 	d.dst = nil // the pool must not keep the caller's memory
 	deflaters.Put(d)
-	if err != nil {
+	if err != nil || len(src) > inflateFloor && len(src) > inflateRatio*(len(out)-len(dst)) {
 		return dst, false
 	}
 	return out, true

@@ -34,7 +34,9 @@ type connQueue struct {
 
 	closeOnce sync.Once
 
-	writer rawWriter // owned by who is writing
+	// Owned by who is writing.
+	single [1]outItem // what is being written, if it is one item
+	writer rawWriter
 }
 
 // An outItem is one or more whole packets.
@@ -234,7 +236,13 @@ func (c *conn) queuedLocked(start bool) {
 // spawn lets a goroutine drain the queue, after the given items. The caller has
 // the right to write and passes it on.
 func (c *conn) spawn(items []outItem, cost, packets int) {
-	c.cfg.Writers.Go(func() { c.drain(items, cost, packets, true) })
+	c.cfg.Writers.Add(1)
+	go c.drainInBackground(items, cost, packets)
+}
+
+func (c *conn) drainInBackground(items []outItem, cost, packets int) {
+	defer c.cfg.Writers.Done()
+	c.drain(items, cost, packets, true)
 }
 
 // start makes sure that a goroutine writes what is queued.
@@ -322,11 +330,10 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 			}
 			return
 		}
-		var one [1]outItem
 		if items = c.items; len(items) == 1 {
-			// The next packet is queued in the place of this one.
-			one[0], items[0] = items[0], outItem{}
-			items = one[:]
+			// The next packet may be queued in the place of this one.
+			c.single[0], items[0] = items[0], outItem{}
+			items = c.single[:]
 		}
 		c.items = nil
 		cost, packets = c.bytes, c.packets
@@ -496,13 +503,6 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) {
 	case start:
 		c.spawn(nil, 0, 0)
 	}
-}
-
-// endCause returns why the connection ended, nil while it has not.
-func (c *conn) endCause() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.cause
 }
 
 // wsCloseCodeOf chooses the status of the close frame (RFC 6455, section 7.4).

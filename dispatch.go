@@ -123,13 +123,11 @@ func (d *dispatcher) runBeside(q request) {
 		return
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
-	d.Host.Alive.Add(1)
-	go func() {
-		defer d.Host.Alive.Done()
+	d.Host.Alive.Go(func() {
 		defer func() { <-slots }()
 		d.run(&q)
 		s.flush()
-	}()
+	})
 }
 
 // run calls the handler and answers.

@@ -118,10 +118,12 @@ func (r *registry) shutdown(h *sessionHost) error {
 	return errors.Join(r.components.shutdown(h), r.remote.shutdown(h))
 }
 
-// lifecycle calls one lifecycle method.
+// lifecycle calls one lifecycle method. A panic is an error that tells what
+// happened: it is for Run to return, not for clients.
 func (h *sessionHost) lifecycle(c component, method string, f func()) error {
-	return h.guard(method+" of component "+c.Name, func() error {
+	err := h.guard(method+" of component "+c.Name, func() error {
 		f()
 		return nil
 	})
+	return errors.Unwrap(err)
 }

@@ -173,16 +173,18 @@
 //
 // # Names from Pitaya
 //
-// What an application calls in Pitaya, and here. A Server may stand where the package stands on the right.
+// What an application calls in Pitaya, and here. A Server may stand where the package stands on the right. Calls on
+// the package that are not listed have kept their names and arguments: they work on [DefaultServer], and their comments
+// say what differs.
 //
 //	component.Base, .WithName, .WithNameFunc          pitaya.Base, .WithName, .WithNameFunc
-//	pitaya.NewBuilder, .Configure, .NewDefaultApp     pitaya.NewServer, with a pitaya.Config
-//	builder.AddAcceptor                               Config.Listeners
+//	pitaya.NewBuilder, .NewDefaultApp                 pitaya.NewServer, with a pitaya.Config
+//	builder.AddAcceptor                               Config.Listeners, Server.AddListener
 //	acceptor.NewTCPAcceptor, .NewTLSAcceptor          pitaya.ListenTCP
 //	acceptor.NewWSAcceptor                            pitaya.ListenWS
 //	app.Register                                      pitaya.Register
 //	app.Start                                         pitaya.Run(ctx), which returns errors
-//	app.Shutdown                                      the end of that ctx, or Server.Shutdown
+//	app.Shutdown                                      the end of that ctx, pitaya.Shutdown, or Server.Shutdown
 //	app.SetDictionary                                 pitaya.SetDictionary
 //	app.GetSessionFromCtx                             pitaya.SessionFromContext
 //	pitaya.GetDefaultLoggerFromCtx                    pitaya.LoggerFromContext

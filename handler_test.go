@@ -154,7 +154,9 @@ func (*NearMisses) OutStruct(context.Context) (shapeArg, error)            { ret
 func (*NearMisses) OutText(context.Context) (string, error)                { return "", nil }
 func (*NearMisses) OutNamedBytes(context.Context) (namedBytes, error)      { return nil, nil }
 func (*NearMisses) OutOtherError(context.Context, []byte) (*int, ownError) { return nil, nil }
-func (*NearMisses) OutSwapped(context.Context, []byte) (error, *int)       { return nil, nil }
+
+//lint:ignore ST1008 this is the mistake
+func (*NearMisses) OutSwapped(context.Context, []byte) (error, *int) { return nil, nil }
 
 // ValueMethods has a method on the value and one on the pointer.
 type ValueMethods struct{}

@@ -17,8 +17,8 @@ import (
 	"github.com/pitaya-go/pitaya"
 )
 
-// ChatRoom is a handler as Pitaya's documentation shows them, with nothing
-// changed but its imports: it is here to keep such code compiling.
+// ChatRoom is a handler as tutorials for Pitaya have them, with its imports
+// changed, and the context that Push takes here: it keeps such code compiling.
 type ChatRoom struct {
 	pitaya.Base
 	timer  *pitaya.Timer

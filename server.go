@@ -136,6 +136,10 @@ func (s *Server) configure(cfg Config) error {
 	return nil
 }
 
+// errNoCluster refuses what this version cannot do yet. A server that was meant
+// to be part of a cluster and runs alone would be found out by its players.
+var errNoCluster = errors.New("pitaya: this version has no cluster: unset Config.Cluster (pitaya.server.cluster)")
+
 // errBackendListener refuses acceptors on a server that has no clients.
 var errBackendListener = errors.New("pitaya: a backend has no listeners for clients")
 
@@ -452,6 +456,9 @@ func (s *Server) begin(quit context.CancelFunc) error {
 	}
 	if len(s.mistakes) > 0 {
 		return errors.Join(s.mistakes...)
+	}
+	if s.cfg.Cluster {
+		return errNoCluster
 	}
 	host, err := s.newHost()
 	if err != nil {

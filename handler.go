@@ -78,6 +78,7 @@ type handlerEntry struct {
 	New        func() any                                     // a new argument, for argTyped
 	Check      func(in any) bool                              // whether a pipeline's argument will do
 	Call       func(ctx context.Context, in any) (any, error) // in is nil, a []byte or what New gives
+	In, Out    reflect.Type                                   // of argument and result; nil where there is none
 	Concurrent bool
 	Bound      bool
 	Timeout    time.Duration // 0 is none
@@ -283,6 +284,7 @@ func handlerOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason strin
 		default:
 			return nil, fmt.Sprintf("its argument is of type %s; it must be a pointer or []byte", argType)
 		}
+		e.In = argType
 	}
 	switch ft.NumOut() {
 	case 0:
@@ -294,6 +296,7 @@ func handlerOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason strin
 		if ft.Out(1) != errorType {
 			return nil, fmt.Sprintf("its second result is of type %s; it must be error", ft.Out(1))
 		}
+		e.Out = ft.Out(0)
 	default:
 		return nil, "it must return nothing (a notify) or a result and an error (a request)"
 	}
@@ -329,13 +332,15 @@ func handlerOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason strin
 // form service.method. The compiler checks what [Server.Register] finds out by
 // reflection; both kinds of handlers behave the same.
 func Handle[In, Out any](s *Server, route string, f func(ctx context.Context, in *In) (*Out, error), opts ...RegisterOption) error {
-	return s.addHandler(route, typedEntry(func(ctx context.Context, in *In) (any, error) {
+	e := typedEntry(func(ctx context.Context, in *In) (any, error) {
 		out, err := f(ctx, in)
 		if out == nil {
 			return nil, err
 		}
 		return out, err
-	}), opts)
+	})
+	e.Out = reflect.TypeFor[*Out]()
+	return s.addHandler(route, e, opts)
 }
 
 // HandleNotify registers one function as the handler of notifies on a route of
@@ -354,6 +359,8 @@ func HandleNotify[In any](s *Server, route string, f func(ctx context.Context, i
 func HandleRaw(s *Server, route string, f func(ctx context.Context, in []byte) ([]byte, error), opts ...RegisterOption) error {
 	return s.addHandler(route, &handlerEntry{
 		Arg: argRaw,
+		In:  bytesType,
+		Out: bytesType,
 		Call: func(ctx context.Context, in any) (any, error) {
 			b, _ := in.([]byte)
 			out, err := f(ctx, b)
@@ -369,6 +376,7 @@ func HandleRaw(s *Server, route string, f func(ctx context.Context, in []byte) (
 func typedEntry[In any](call func(ctx context.Context, in *In) (any, error)) *handlerEntry {
 	return &handlerEntry{
 		Arg:   argTyped,
+		In:    reflect.TypeFor[*In](),
 		New:   func() any { return new(In) },
 		Check: func(in any) bool { p, ok := in.(*In); return ok && p != nil },
 		Call: func(ctx context.Context, in any) (any, error) {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -268,4 +270,28 @@ func (c *client) check(rows []row) {
 // usual.
 func requestMessage(id uint64, route string) pitaya.Message {
 	return pitaya.Message{Type: pitaya.MessageRequest, ID: id, Route: route}
+}
+
+// freePorts returns the first of n neighbouring ports that nobody uses. It is
+// out of the range from which systems give ports to who asks for any.
+func freePorts(t testing.TB, n int) int {
+	t.Helper()
+	for range 1000 {
+		if first := 20000 + rand.IntN(10000); free(first, n) {
+			return first
+		}
+	}
+	t.Fatalf("no %d free ports in a row", n)
+	return 0
+}
+
+func free(first, n int) bool {
+	for port := first; port < first+n; port++ {
+		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
 }

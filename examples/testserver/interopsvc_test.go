@@ -141,16 +141,15 @@ func TestRoomMembership(t *testing.T) {
 	}
 }
 
-// What is slow for one client is not for the others, and ends with it.
+// What is slow for one client is not for the others, and ends with its session.
 func TestInteropSvcSleep(t *testing.T) {
 	ts := start(t, "-standalone", "-wsport", "1")
 	sleeper, other := ts.connect(t, protocolTCP), ts.connect(t, protocolWS)
-	sleeper.sendMessage(requestMessage(1, "interopsvc.echo")) // an answer to wait for
+	sleeper.sendMessage(requestMessage(1, "interopsvc.whoami"))
 	m := requestMessage(2, "interopsvc.sleep")
 	m.Payload = fmt.Appendf(nil, `{"n":%d}`, patience.Milliseconds())
 	sleeper.sendMessage(m)
 	sleeper.message()
 	other.must("interopsvc.echo", `{}`)
-	// The end of the server does not wait for it.
-	sleeper.Close()
+	sleeper.Close() // else the end of the server would wait for the handler
 }

@@ -1,11 +1,11 @@
+//go:build unix
+
 package main
 
 import (
 	"bufio"
 	"errors"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,30 +17,6 @@ import (
 
 	"github.com/pitaya-go/pitaya"
 )
-
-// freePorts returns the first of n neighbouring ports that nobody uses. It is
-// out of the range from which systems give ports to who asks for any.
-func freePorts(t testing.TB, n int) int {
-	t.Helper()
-	for range 1000 {
-		if first := 20000 + rand.IntN(10000); free(first, n) {
-			return first
-		}
-	}
-	t.Fatalf("no %d free ports in a row", n)
-	return 0
-}
-
-func free(first, n int) bool {
-	for port := first; port < first+n; port++ {
-		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
-		if err != nil {
-			return false
-		}
-		l.Close()
-	}
-	return true
-}
 
 // A process is the program, running.
 type process struct {
@@ -119,7 +95,7 @@ func build(t *testing.T) (binary string) {
 	if testing.Short() {
 		t.Skip("builds the program")
 	}
-	binary = filepath.Join(t.TempDir(), "testserver.exe") // a name that every system runs
+	binary = filepath.Join(t.TempDir(), "testserver")
 	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

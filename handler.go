@@ -79,6 +79,7 @@ type handlerEntry struct {
 	New        func() any                                     // a new argument, for argTyped
 	Check      func(in any) bool                              // whether a pipeline's argument will do
 	Call       func(ctx context.Context, in any) (any, error) // in is nil, a []byte or what New gives
+	In, Out    reflect.Type                                   // of argument and result; nil where there is none
 	Concurrent bool
 	Bound      bool
 	Timeout    time.Duration // 0 is none
@@ -340,6 +341,7 @@ func handlerOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason strin
 		default:
 			return nil, fmt.Sprintf("its argument is of type %s; it must be a pointer or []byte", argType)
 		}
+		e.In = argType
 	}
 	switch ft.NumOut() {
 	case 0:
@@ -351,6 +353,7 @@ func handlerOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason strin
 		if ft.Out(1) != errorType {
 			return nil, fmt.Sprintf("its second result is of type %s; it must be error", ft.Out(1))
 		}
+		e.Out = ft.Out(0)
 	default:
 		return nil, "it must return nothing (a notify) or a result and an error (a request)"
 	}
@@ -386,6 +389,7 @@ func handlerOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason strin
 func typedEntry[In any](call func(ctx context.Context, in *In) (any, error)) *handlerEntry {
 	return &handlerEntry{
 		Arg:   argTyped,
+		In:    reflect.TypeFor[*In](),
 		New:   func() any { return new(In) },
 		Check: func(in any) bool { p, ok := in.(*In); return ok && p != nil },
 		Call: func(ctx context.Context, in any) (any, error) {

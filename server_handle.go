@@ -1,18 +1,23 @@
 package pitaya
 
-import "context"
+import (
+	"context"
+	"reflect"
+)
 
 // Handle registers one function as the handler of requests on a route of the
 // form service.method. The compiler checks what [Server.Register] finds out by
 // reflection; both kinds of handlers behave the same.
 func Handle[In, Out any](s *Server, route string, f func(ctx context.Context, in *In) (*Out, error), opts ...RegisterOption) error {
-	return s.addHandler(route, typedEntry(func(ctx context.Context, in *In) (any, error) {
+	e := typedEntry(func(ctx context.Context, in *In) (any, error) {
 		out, err := f(ctx, in)
 		if out == nil {
 			return nil, err
 		}
 		return out, err
-	}), opts)
+	})
+	e.Out = reflect.TypeFor[*Out]()
+	return s.addHandler(route, e, opts)
 }
 
 // HandleNotify registers one function as the handler of notifies on a route of
@@ -31,6 +36,8 @@ func HandleNotify[In any](s *Server, route string, f func(ctx context.Context, i
 func HandleRaw(s *Server, route string, f func(ctx context.Context, in []byte) ([]byte, error), opts ...RegisterOption) error {
 	return s.addHandler(route, &handlerEntry{
 		Arg: argRaw,
+		In:  bytesType,
+		Out: bytesType,
 		Call: func(ctx context.Context, in any) (any, error) {
 			b, _ := in.([]byte)
 			out, err := f(ctx, b)

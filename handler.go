@@ -296,6 +296,17 @@ func (r *registry) put(service, method string, e *handlerEntry) {
 	r.entries[e.Route] = e
 }
 
+// all returns the handlers, in no order.
+func (r *registry) all() []*handlerEntry {
+	var list []*handlerEntry
+	for route, e := range r.entries {
+		if route == e.Route { // the others are the short forms
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
 func (e *handlerEntry) apply(o *registration) {
 	e.Concurrent, e.Bound, e.Timeout = o.Concurrent, o.Bound, o.Timeout
 }

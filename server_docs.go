@@ -6,7 +6,6 @@ import (
 	"compress/gzip"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"strings"
 	"time"
@@ -42,14 +41,11 @@ import (
 // so far.
 func (s *Server) Documentation(pointerNames bool) (map[string]any, error) {
 	s.mu.Lock()
-	entries := maps.Clone(s.registry.entries)
+	entries := s.registry.all()
 	s.mu.Unlock()
-	handlers := make(map[string]any, len(entries)/2)
-	for route, e := range entries {
-		if route != e.Route {
-			continue // the short form
-		}
-		handlers[route] = map[string]any{
+	handlers := make(map[string]any, len(entries))
+	for _, e := range entries {
+		handlers[e.Route] = map[string]any{
 			"input":  describe(e.In, false, pointerNames),
 			"output": describeResult(e.Out, pointerNames),
 		}

@@ -50,8 +50,9 @@ type Config struct {
 	// SlowClient is what happens when QueueBytes or QueueMessages is exceeded (buffer.agent.slowclient). Zero means
 	// [SlowClientClose].
 	SlowClient SlowClientPolicy
-	// QueueBytes bounds what waits to be sent to one client, in bytes (buffer.agent.bytes). One message that is
-	// larger passes when nothing else waits. Zero means 1 MiB.
+	// QueueBytes is the budget for what waits to be sent to one client, in bytes (buffer.agent.bytes). A client that
+	// is over it and takes nothing for a second is slow; for a burst, one that still takes what it gets may have up
+	// to four times as much. One message that is larger passes when nothing else waits. Zero means 1 MiB.
 	QueueBytes int
 	// QueueMessages bounds the same in messages (buffer.agent.messages). Zero means no bound: a handler that
 	// pushes many small messages in a row must not lose its client.

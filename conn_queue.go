@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -18,12 +19,14 @@ import (
 // without waiting leaves in one system call, and only the rest needs a
 // goroutine.
 type connQueue struct {
-	mu      sync.Mutex // guards the fields below; never held across I/O or a callback
-	items   []outItem  // whole packets in order
-	first   [1]outItem // room for the first item, so that a single packet costs no allocation
-	bytes   int        // of items, and of what is being written
-	packets int        // likewise, in packets
-	writing bool       // somebody has the right to write
+	mu      sync.Mutex  // guards the fields below; never held across I/O or a callback
+	items   []outItem   // whole packets in order
+	first   [1]outItem  // room for the first item, so that a single packet costs no allocation
+	bytes   int         // of items, and of what is being written
+	packets int         // likewise, in packets
+	turn    writerState // who writes
+	stuck   bool        // the writer waits for a socket that takes nothing
+	over    time.Time   // since when the queue is over its budget without anything having been taken; zero if it is not
 
 	established bool          // the transport's handshake is done
 	ended       bool          // nothing is queued any more; cause is set
@@ -63,6 +66,15 @@ const (
 	endFlush                  // all that is queued is written, then the given packet
 )
 
+// writerState says who has the right to write.
+type writerState uint8
+
+const (
+	writerNone    writerState = iota // nobody
+	writerCalled                     // a goroutine is on its way; whoever comes first may take the right
+	writerWorking                    // somebody writes
+)
+
 // sendClass says how a packet counts when the queue is full.
 type sendClass uint8
 
@@ -96,7 +108,7 @@ func (c *conn) sendMessage(m Message, d *Dictionary, class sendClass, start bool
 	c.mu.Lock()
 	if err := c.admitLocked(total, class); err != nil {
 		c.mu.Unlock()
-		return c.overBudget(err)
+		return err
 	}
 	b := c.chunkLocked(total + wsMaxHeader)
 	if c.ws != nil {
@@ -120,7 +132,7 @@ func (c *conn) sendShared(f *sharedFrame) error {
 	c.mu.Lock()
 	if err := c.admitLocked(len(b), sendPush); err != nil {
 		c.mu.Unlock()
-		return c.overBudget(err)
+		return err
 	}
 	c.addLocked(outItem{B: b})
 	c.queuedLocked(true)
@@ -166,35 +178,75 @@ func (c *conn) appendFramed(b, packet []byte) []byte {
 	return append(b, packet...)
 }
 
-// errOverBudget is admitLocked's word for a client that takes too little.
-var errOverBudget = errors.New("over budget")
-
 // admitLocked charges a packet to the budget, or says why it must not be
-// queued.
+// queued, after it has applied the policy for slow clients. It may release and
+// take the lock again.
 func (c *conn) admitLocked(n int, class sendClass) error {
+	if class == sendPush && !c.fitsLocked(n) {
+		c.mu.Unlock()
+		c.relieve(n)
+		c.mu.Lock()
+		if !c.fitsLocked(n) {
+			return c.overBudgetLocked()
+		}
+	}
 	if c.ended {
 		return ErrSessionClosed
 	}
-	cost := n + packetOverhead
-	if class == sendPush && c.packets > 0 &&
-		(c.bytes+cost > c.cfg.QueueBytes || c.cfg.QueueMessages > 0 && c.packets >= c.cfg.QueueMessages) {
-		return errOverBudget
-	}
-	c.bytes += cost
+	c.bytes += n + packetOverhead
 	c.packets++
 	return nil
 }
 
-// overBudget applies the policy for slow clients.
-func (c *conn) overBudget(err error) error {
-	if err != errOverBudget {
-		return err
+// burstFactor and burstTime say when a client is too slow: when it is over its
+// budget and has taken nothing for burstTime, or when it is over its budget
+// burstFactor times. A burst, pushed before the client had the time to take
+// any of it, is no reason to lose a client that reads.
+const (
+	burstFactor = 4
+	burstTime   = time.Second
+)
+
+// fitsLocked reports whether a push is within the budget. One that is larger
+// than all of it is, when nothing else is queued.
+func (c *conn) fitsLocked(n int) bool {
+	switch size := c.bytes + n + packetOverhead; {
+	case c.ended, c.packets == 0:
+		return true
+	case c.cfg.QueueMessages > 0 && c.packets >= c.cfg.QueueMessages:
+		return false
+	case size <= c.cfg.QueueBytes:
+		return true
+	case size > burstFactor*c.cfg.QueueBytes:
+		return false
+	case c.over.IsZero():
+		c.over = time.Now()
+		return true
 	}
+	return time.Since(c.over) < burstTime
+}
+
+// tookLocked gives written bytes back to the budget.
+func (c *conn) tookLocked(n int) {
+	c.bytes -= n
+	if n > 0 {
+		c.over = time.Time{}
+	}
+	if c.bytes <= c.cfg.QueueBytes {
+		c.wakeLocked()
+	}
+}
+
+// overBudgetLocked applies the policy for slow clients. It releases the lock
+// for a moment.
+func (c *conn) overBudgetLocked() error {
 	if c.cfg.DropWhenSlow {
 		c.cfg.Counters.PushesDropped.Add(1)
 		return ErrSlowClient
 	}
+	c.mu.Unlock()
 	c.end(ErrSlowClient, endPartial, nil)
+	c.mu.Lock()
 	return ErrSlowClient
 }
 
@@ -223,26 +275,37 @@ func (c *conn) addLocked(it outItem) {
 // queuedLocked unlocks, after a packet was queued. With start it makes sure
 // that somebody writes.
 func (c *conn) queuedLocked(start bool) {
-	start = start && !c.writing
-	if start {
-		c.writing = true
-	}
+	start = start && c.callLocked()
 	c.mu.Unlock()
 	if start {
-		c.spawn(nil, 0, 0)
+		go c.answerCall()
 	}
 }
 
-// spawn lets a goroutine drain the queue, after the given items. The caller has
-// the right to write and passes it on.
-func (c *conn) spawn(items []outItem, cost, packets int) {
+// callLocked reports whether a goroutine must be started to write, which the
+// caller does then, with answerCall.
+func (c *conn) callLocked() bool {
+	if c.turn != writerNone {
+		return false
+	}
+	c.turn = writerCalled
 	c.cfg.Writers.Add(1)
-	go c.drainInBackground(items, cost, packets)
+	return true
 }
 
-func (c *conn) drainInBackground(items []outItem, cost, packets int) {
+// answerCall is the goroutine that was called to write. It finds nothing to do
+// if somebody was quicker.
+func (c *conn) answerCall() {
 	defer c.cfg.Writers.Done()
-	c.drain(items, cost, packets, true)
+	c.mu.Lock()
+	mine := c.turn == writerCalled
+	if mine {
+		c.turn = writerWorking
+	}
+	c.mu.Unlock()
+	if mine {
+		c.drain(nil, 0, 0, true)
+	}
 }
 
 // start makes sure that a goroutine writes what is queued.
@@ -259,18 +322,38 @@ func (c *conn) start() {
 // takes it without waiting, else in a goroutine.
 func (c *conn) flush() {
 	c.mu.Lock()
-	if c.writing || len(c.items) == 0 {
+	if c.turn == writerWorking || len(c.items) == 0 {
 		c.mu.Unlock()
 		return
 	}
-	c.writing = true
-	c.mu.Unlock()
 	if c.raw == nil {
-		c.spawn(nil, 0, 0)
+		c.queuedLocked(true)
 		return
 	}
+	c.turn = writerWorking
+	c.mu.Unlock()
 	c.drain(nil, 0, 0, false)
 }
+
+// relieve is called when a push of n bytes exceeds the budget. Perhaps the client would
+// take what is queued, and the writer has just not come to it yet: the
+// processor belongs to the goroutine that pushes.
+func (c *conn) relieve(n int) {
+	c.flush()
+	for range relieveRounds {
+		c.mu.Lock()
+		done := c.stuck || c.fitsLocked(n)
+		c.mu.Unlock()
+		if done {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// relieveRounds bounds how often a push lets others go first. It does not wait
+// for the client: a socket that takes nothing ends it at once.
+const relieveRounds = 32
 
 // waitRoom waits until the queue is within its budget, or the connection has
 // ended. Answers are always queued; this is where a client that asks faster
@@ -310,18 +393,16 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 				return
 			}
 			if len(left) > 0 {
-				c.spawn(left, cost, packets)
+				c.cfg.Writers.Add(1)
+				go c.drainInBackground(left, cost, packets)
 				return
 			}
 		}
 		c.mu.Lock()
-		c.bytes -= cost
+		c.tookLocked(cost)
 		c.packets -= packets
-		if c.bytes <= c.cfg.QueueBytes {
-			c.wakeLocked()
-		}
 		if len(c.items) == 0 {
-			c.writing = false
+			c.turn = writerNone
 			over := c.ended && !c.drained
 			c.drained = c.drained || over
 			c.mu.Unlock()
@@ -341,6 +422,12 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 	}
 }
 
+// drainInBackground is drain in a goroutine of its own, which may wait.
+func (c *conn) drainInBackground(items []outItem, cost, packets int) {
+	defer c.cfg.Writers.Done()
+	c.drain(items, cost, packets, true)
+}
+
 // write writes items in order. If it must not wait it returns those that the
 // socket did not take. What was written is taken off cost and the budget as it
 // goes, so that a client that reads slowly but steadily gets the room at once.
@@ -350,16 +437,13 @@ func (c *conn) write(items []outItem, cost *int, mayWait bool) (left []outItem, 
 		it, items = gather(items)
 		var n int
 		n, err = c.tryWrite(it.B)
-		if err == nil && n < len(it.B) {
-			if !mayWait {
-				it.B = it.B[n:]
+		if rest := it.B[n:]; err == nil && len(rest)+len(items) > 0 {
+			c.wrote(n, cost)
+			if len(rest) > 0 && !mayWait {
+				it.B = rest
 				return append([]outItem{it}, items...), nil
 			}
-			err = c.writeWaiting(it.B[n:])
-		}
-		if len(items) > 0 {
-			c.wrote(len(it.B))
-			*cost -= len(it.B)
+			err = c.writeWaiting(rest, cost)
 		}
 		it.free()
 		if err != nil {
@@ -372,14 +456,12 @@ func (c *conn) write(items []outItem, cost *int, mayWait bool) (left []outItem, 
 	return nil, nil
 }
 
-// wrote gives written bytes back to the budget.
-func (c *conn) wrote(n int) {
+// wrote gives written bytes back to the budget, and takes them off cost.
+func (c *conn) wrote(n int, cost *int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.bytes -= n
-	if c.bytes <= c.cfg.QueueBytes {
-		c.wakeLocked()
-	}
+	c.tookLocked(n)
+	*cost -= n
 }
 
 func (it *outItem) free() {
@@ -412,19 +494,22 @@ func gather(items []outItem) (it outItem, rest []outItem) {
 
 // writeWaiting writes b, waiting for the socket. The socket must take something
 // within the write timeout, again and again.
-func (c *conn) writeWaiting(b []byte) error {
+func (c *conn) writeWaiting(b []byte, cost *int) error {
+	if len(b) == 0 {
+		return nil
+	}
+	defer c.setStuck(false)
 	for len(b) > 0 {
 		deadline := time.Now().Add(c.cfg.WriteTimeout)
-		c.mu.Lock()
-		if c.ended && c.limit.Before(deadline) {
-			deadline = c.limit
+		if limit := c.setStuck(c.raw != nil); !limit.IsZero() && limit.Before(deadline) {
+			deadline = limit
 		}
-		c.mu.Unlock()
 		if err := c.body.SetWriteDeadline(deadline); err != nil {
 			return err
 		}
 		n, err := c.body.Write(b[:min(len(b), writeSize)])
 		b = b[n:]
+		c.wrote(n, cost)
 		var timeout net.Error
 		if err != nil && c.raw != nil && n > 0 && errors.As(err, &timeout) && timeout.Timeout() {
 			continue // slow, but alive
@@ -435,6 +520,15 @@ func (c *conn) writeWaiting(b []byte) error {
 	}
 	// tryWrite would fail once the deadline has passed.
 	return c.body.SetWriteDeadline(time.Time{})
+}
+
+// setStuck says whether the writer waits for a socket that took nothing. It
+// returns when writing must be over, zero if the connection has not ended.
+func (c *conn) setStuck(stuck bool) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stuck = stuck
+	return c.limit
 }
 
 // writeFailed ends the connection after a failed write: part of a packet may
@@ -489,10 +583,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) {
 		}
 		c.wakeLocked()
 	}
-	start := first && mode != endNow && !c.writing
-	if start {
-		c.writing = true
-	}
+	start := first && mode != endNow && c.callLocked()
 	c.mu.Unlock()
 	if first {
 		c.user.closed(cause)
@@ -501,7 +592,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) {
 	case mode == endNow:
 		c.closeSocket()
 	case start:
-		c.spawn(nil, 0, 0)
+		go c.answerCall()
 	}
 }
 

@@ -359,6 +359,9 @@ func (c *conn) packet(t PacketType, body []byte) error {
 		}
 		c.state = stateHandshake
 		c.sendControl(answer)
+		// A few bytes ask for an answer of many: who does not take them is
+		// not read from.
+		c.waitRoom()
 	case PacketHandshakeAck:
 		switch c.state {
 		case stateStart:

@@ -156,7 +156,8 @@ func (c *conn) serve(ctx context.Context) {
 // transportHandshake does what must be read from the peer before the first
 // packet: PROXY header, TLS, WebSocket upgrade. They all have the method that
 // tls.Conn has.
-func (c *conn) transportHandshake(ctx context.Context) error {
+func (c *conn) transportHandshake(ctx context.Context) (err error) {
+	defer c.recovered(&err)
 	if h, ok := c.rwc.(interface {
 		HandshakeContext(ctx context.Context) error
 	}); ok {
@@ -210,17 +211,20 @@ func (c *conn) readCause(err error) error {
 	return err
 }
 
+// recovered, deferred, turns a panic into an error. The layers above recover
+// what their users' code does, but the transport's handshake calls some too,
+// and should the engine itself be wrong, this client pays and nobody else.
+func (c *conn) recovered(err *error) {
+	if v := recover(); v != nil {
+		c.cfg.Counters.Panics.Add(1)
+		c.cfg.Log.Error("connection failed", "addr", c.rwc.RemoteAddr(), "panic", v, "stack", string(debug.Stack()))
+		*err = errInternal
+	}
+}
+
 // readLoop reads and processes packets. It returns why it stopped.
 func (c *conn) readLoop() (err error) {
-	defer func() {
-		// The layers above recover what their users' code does. Should the
-		// engine itself be wrong, this client pays and nobody else.
-		if v := recover(); v != nil {
-			c.cfg.Counters.Panics.Add(1)
-			c.cfg.Log.Error("connection failed", "addr", c.rwc.RemoteAddr(), "panic", v, "stack", string(debug.Stack()))
-			err = errInternal
-		}
-	}()
+	defer c.recovered(&err)
 	r := c.newReader()
 	if c.in != nil { // bytes that came behind the WebSocket upgrade
 		n := len(c.in.B)

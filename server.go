@@ -85,7 +85,7 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg:       cfg,
-		log:       cmp.Or(cfg.Logger, slog.Default()),
+		log:       guardLogger(cmp.Or(cfg.Logger, slog.Default())),
 		registry:  newRegistry(cfg.Type),
 		table:     newSessionTable(),
 		groups:    cfg.Groups,
@@ -390,9 +390,12 @@ func (s *Server) newHost() (*sessionHost, error) {
 		Counters:        &s.counters,
 		Log:             s.log,
 	}
-	reporting := reporters(cfg.Reporters)
+	reporting := host.guardReporters(cfg.Reporters)
+	var counting sync.Mutex // makes the last value reported the last one counted
 	host.Count = func() {
 		if len(reporting) > 0 {
+			counting.Lock()
+			defer counting.Unlock()
 			reporting.gauge(metricConnectedClients, float64(s.table.len()))
 		}
 	}

@@ -573,7 +573,7 @@ func (s *Server) awaitSessions(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	s.host.Conn.Beats.abort()
+	s.host.Conn.Beats.abort(ErrServerClosed)
 	select {
 	case <-ended:
 		return nil

@@ -454,11 +454,12 @@ func (c *conn) lastWritten() {
 // end ends the connection with a cause. The first call counts; a later one can
 // only hasten the end with endNow. It may be called from any goroutine and does
 // not block. With endFlush, last is a packet to be sent behind what is queued.
-func (c *conn) end(cause error, mode endMode, last []byte) {
-	c.endWith(cause, mode, last, wsCloseCodeOf(cause))
+// It reports whether it was the first.
+func (c *conn) end(cause error, mode endMode, last []byte) bool {
+	return c.endWith(cause, mode, last, wsCloseCodeOf(cause))
 }
 
-func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) {
+func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bool {
 	c.mu.Lock()
 	if !c.established {
 		mode = endNow
@@ -496,6 +497,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) {
 	case start:
 		c.spawn(nil, 0, 0)
 	}
+	return first
 }
 
 // endCause returns why the connection ended, nil while it has not.

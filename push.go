@@ -164,7 +164,7 @@ func (s *Server) Kick(ctx context.Context, frontendType string, uids []string) e
 	var u undelivered
 	for _, uid := range uids {
 		session := host.Table.user(uid)
-		if session == nil {
+		if session == nil || !s.serves(frontendType) {
 			u.add(uid, ErrUserNotFound)
 			continue
 		}

@@ -228,7 +228,10 @@ func TestHandlerContext(t *testing.T) {
 	}{
 		{"client leaves", func(_ *testing.T, _ *testServer, _ *pitaya.Session, c *rawClient) { c.Close() }, io.EOF},
 		{"client breaks the protocol", func(_ *testing.T, _ *testServer, _ *pitaya.Session, c *rawClient) { c.write([]byte{9, 0, 0, 0}) }, pitaya.ErrProtocol},
-		{"client leaves in a packet", func(_ *testing.T, _ *testServer, _ *pitaya.Session, c *rawClient) { c.write([]byte{4, 0, 0}); c.Close() }, pitaya.ErrProtocol},
+		{"client leaves in a packet", func(_ *testing.T, _ *testServer, _ *pitaya.Session, c *rawClient) {
+			c.write([]byte{4, 0, 0})
+			c.Close()
+		}, pitaya.ErrProtocol},
 		{"closed", func(_ *testing.T, _ *testServer, s *pitaya.Session, _ *rawClient) { s.Close() }, pitaya.ErrSessionClosed},
 		{"kicked", func(_ *testing.T, _ *testServer, s *pitaya.Session, _ *rawClient) { s.Kick(context.Background()) }, pitaya.ErrKicked},
 		{"replaced", func(t *testing.T, s *testServer, session *pitaya.Session, _ *rawClient) {

@@ -282,9 +282,11 @@ func (s *Server) Run(ctx context.Context) error {
 		s.mu.Unlock()
 		return ErrServerRunning
 	case len(s.mistakes) > 0:
+		defer s.closeConfigured()
 		defer s.mu.Unlock()
 		return errors.Join(s.mistakes...)
 	}
+	defer s.closeConfigured()
 	host, err := s.newHost()
 	if err != nil {
 		s.mu.Unlock()
@@ -294,12 +296,14 @@ func (s *Server) Run(ctx context.Context) error {
 	s.host = host
 	s.mu.Unlock()
 
-	if err := s.start(ctx); err != nil {
-		return errors.Join(err, s.shutdownAfter(ctx))
+	if started, err := s.start(ctx); !started {
+		return errors.Join(err, s.endStart(ctx))
 	}
 	select {
 	case <-ctx.Done():
-		return s.shutdownAfter(ctx)
+		ctx, cancel := s.endContext(ctx)
+		defer cancel()
+		return s.Shutdown(ctx)
 	case <-s.closing:
 		<-s.done
 		s.mu.Lock()
@@ -308,33 +312,55 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// shutdownAfter is Shutdown for a context that has ended.
-func (s *Server) shutdownAfter(ctx context.Context) error {
+// closeConfigured closes Config.Listeners, which may not have been served.
+func (s *Server) closeConfigured() {
+	for _, l := range s.cfg.Listeners {
+		l.Close()
+	}
+}
+
+// endStart shuts down what a start that came to nothing has started. A Shutdown
+// that was called meanwhile waits for it.
+func (s *Server) endStart(ctx context.Context) error {
+	ctx, cancel := s.endContext(ctx)
+	defer cancel()
+	s.mu.Lock()
+	if s.state != serverClosing {
+		s.state = serverClosing
+		close(s.closing)
+	}
+	s.mu.Unlock()
+	return s.finish(ctx)
+}
+
+// endContext bounds the end of the server, for a ctx that may be over already.
+func (s *Server) endContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := s.cfg.ShutdownTimeout
 	if s.cfg.DrainEnabled {
 		limit += s.cfg.DrainTimeout
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
-	return s.Shutdown(ctx)
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
 }
 
-// start brings the server up to serving its listeners.
-func (s *Server) start(ctx context.Context) error {
+// start brings the server up to serving its listeners. It reports false if it
+// did not come so far, without an error if Shutdown came first.
+func (s *Server) start(ctx context.Context) (started bool, err error) {
 	if err := s.registry.components.start(s.host); err != nil {
-		return err
+		return false, err
 	}
 	if err := s.modules.start(ctx); err != nil {
-		return err
+		return false, err
 	}
 	s.timers.start()
 	s.mu.Lock()
-	if s.state != serverStarting { // Shutdown came first
-		s.mu.Unlock()
-		return nil
+	started = s.state == serverStarting
+	if started {
+		s.state = serverRunning
 	}
-	s.state = serverRunning
 	s.mu.Unlock()
+	if !started {
+		return false, nil
+	}
 	for _, l := range s.cfg.Listeners {
 		l := s.wrapListener(l)
 		if !s.track(l) {
@@ -349,7 +375,7 @@ func (s *Server) start(ctx context.Context) error {
 		s.log.Info("listening", "server", s.cfg.ID, "type", s.cfg.Type, "addr", l.Addr())
 	}
 	close(s.ready)
-	return nil
+	return true, nil
 }
 
 // newHost builds what sessions share. The set-up is over by then.
@@ -490,19 +516,26 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	switch state {
-	case serverClosing:
-		select {
-		case <-s.done:
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return s.err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	case serverRunning:
+		return s.finish(ctx)
 	case serverNew:
 		close(s.done)
 		return nil
 	}
+	// It is under way, or Run does it when the start has come to its end.
+	select {
+	case <-s.done:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// finish ends the server and tells everybody who waits for that. It is called
+// once.
+func (s *Server) finish(ctx context.Context) error {
 	err := s.shutdown(ctx)
 	s.mu.Lock()
 	s.err = err

@@ -138,12 +138,18 @@ func (c *conn) serve(ctx context.Context) {
 	}
 	c.cfg.Beats.add(c)
 	err := c.user.admit()
-	if err == nil {
+	switch {
+	case err != nil:
+	case ctx.Err() != nil:
+		// The server's end, which ends all that are admitted, may have come
+		// between the two.
+		err = context.Cause(ctx)
+	default:
 		err = c.readLoop()
 	}
 	switch {
 	case errors.Is(err, errConnEnded):
-	case errors.Is(err, io.EOF), errors.Is(err, ErrProtocol), errors.Is(err, errRefused):
+	case errors.Is(err, io.EOF), errors.Is(err, ErrProtocol), errors.Is(err, ErrServerClosed):
 		// What is queued may still be wanted: a client that closed its
 		// sending half, or one that sent garbage behind good requests.
 		c.end(err, endFlush, nil)
@@ -422,6 +428,13 @@ func (c *conn) linger() {
 	if c.in != nil {
 		c.in.free()
 		c.in = nil
+	}
+	c.mu.Lock()
+	drained := c.drained
+	c.mu.Unlock()
+	if drained {
+		// Again, because an ack at that moment took the deadline off.
+		c.rwc.SetReadDeadline(time.Now().Add(lingerTime))
 	}
 	r := c.newReader()
 	for {

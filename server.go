@@ -597,8 +597,8 @@ func (s *Server) awaitSessions(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		s.conns.Wait() // first: the accept loops still make sessions
 		s.host.Alive.Wait()
-		s.conns.Wait()
 		s.host.Conn.Writers.Wait()
 	}()
 	select {

@@ -127,15 +127,18 @@ func upgradeTo(c net.Conn) (*wsPeer, error) {
 	if _, err := io.WriteString(c, wsRequest); err != nil {
 		return nil, err
 	}
-	p := &wsPeer{Conn: c, br: bufio.NewReader(c), frame: pitaya.NewWSReader(true, 0)}
+	p := &wsPeer{Conn: c, frame: pitaya.NewWSReader(true, 0)}
+	return p, p.answered()
+}
+
+// answered reads the answer to the upgrade request.
+func (p *wsPeer) answered() error {
+	p.br = bufio.NewReader(p.Conn)
 	a, err := http.ReadResponse(p.br, nil)
-	if err != nil {
-		return nil, err
+	if err == nil && a.StatusCode != http.StatusSwitchingProtocols {
+		err = errors.New("no upgrade: " + a.Status)
 	}
-	if a.StatusCode != http.StatusSwitchingProtocols {
-		return nil, errors.New("no upgrade: " + a.Status)
-	}
-	return p, nil
+	return err
 }
 
 func (p *wsPeer) Write(b []byte) (int, error) {

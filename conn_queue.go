@@ -312,6 +312,14 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 		if c.bytes <= c.cfg.QueueBytes {
 			c.wakeLocked()
 		}
+		if len(items) > 0 && len(c.items) > 0 && !mayWait {
+			// One round is what the caller does in passing: the heartbeats of
+			// all connections must not stay with one that is pushed to without
+			// a pause.
+			c.mu.Unlock()
+			c.spawn(nil, 0, 0)
+			return
+		}
 		if len(c.items) == 0 {
 			c.writing = false
 			over := c.ended && !c.drained

@@ -303,6 +303,7 @@ func TestShutdownFinishes(t *testing.T) {
 					clients[i].SetDeadline(time.Time{})
 					clients[i].hello()
 					clients[i].request(1, "test.slow", "x")
+					synctest.Wait() // so that the others wait in the mailbox
 					clients[i].request(2, "test.slow", "x")
 					clients[i].request(3, "test.slow", "x")
 				}

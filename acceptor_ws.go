@@ -85,8 +85,9 @@ type WSListener struct {
 	queue chan wsAccepted
 	done  chan struct{} // closed by Close
 	close func() error
-	start func() // starts the loop that accepts from inner
+	start func() // starts the loop that accepts from inner, unless the listener is closed
 	loop  sync.WaitGroup
+	mu    sync.Mutex // held to start the loop and to close done, so that Close waits for a loop that was started
 }
 
 // wsAccepted is what Accept returns.
@@ -137,9 +138,19 @@ func NewWSListener(inner net.Listener, o *WSOptions) (*WSListener, error) {
 		config.NextProtos = append(config.NextProtos, "http/1.1")
 		l.tlsConfig = config
 	}
-	l.start = sync.OnceFunc(func() { l.loop.Go(l.acceptLoop) })
+	l.start = sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		select {
+		case <-l.done:
+		default:
+			l.loop.Go(l.acceptLoop)
+		}
+	})
 	l.close = sync.OnceValue(func() (err error) {
+		l.mu.Lock()
 		close(l.done)
+		l.mu.Unlock()
 		if l.inner != nil {
 			err = l.inner.Close()
 		}

@@ -3,10 +3,13 @@ package pitaya_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/pitaya-go/pitaya"
 )
@@ -56,4 +59,30 @@ func TestBurstOverBudget(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSlowAtBudget: a client that takes nothing for a second is slow at the
+// budget, not at the room that there is for bursts.
+func TestSlowAtBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const budget, size = 100 << 10, 10 << 10
+		s := startServer(t, pitaya.Config{QueueBytes: budget, WriteTimeout: time.Hour}, nil)
+		s.connect(t)
+		synctest.Wait()
+		for session := range s.Sessions() {
+			pushed := 0
+			for session.Push(t.Context(), "news", make([]byte, size)) == nil {
+				pushed += size
+				time.Sleep(100 * time.Millisecond)
+			}
+			if err := context.Cause(session.Context()); !errors.Is(err, pitaya.ErrSlowClient) {
+				t.Errorf("ended by %v", err)
+			}
+			// The connection itself holds up to 64 KiB, and a second has room
+			// for ten pushes.
+			if pushed < budget || pushed > budget+64<<10+11*size {
+				t.Errorf("closed after %d bytes", pushed)
+			}
+		}
+	})
 }

@@ -141,12 +141,18 @@ func (c *conn) serve(ctx context.Context) {
 	}
 	c.cfg.Beats.add(c)
 	err := c.user.admit()
-	if err == nil {
+	switch {
+	case err != nil:
+	case ctx.Err() != nil:
+		// The server's end, which ends all that are admitted, may have come
+		// between the two.
+		err = context.Cause(ctx)
+	default:
 		err = c.readLoop()
 	}
 	switch {
 	case errors.Is(err, errConnEnded):
-	case errors.Is(err, io.EOF), errors.Is(err, ErrProtocol), errors.Is(err, errRefused):
+	case errors.Is(err, io.EOF), errors.Is(err, ErrProtocol), errors.Is(err, ErrServerClosed):
 		// What is queued may still be wanted: a client that closed its
 		// sending half, or one that sent garbage behind good requests.
 		c.end(err, endFlush, nil)
@@ -159,7 +165,8 @@ func (c *conn) serve(ctx context.Context) {
 // transportHandshake does what must be read from the peer before the first
 // packet: PROXY header, TLS, WebSocket upgrade. They all have the method that
 // tls.Conn has.
-func (c *conn) transportHandshake(ctx context.Context) error {
+func (c *conn) transportHandshake(ctx context.Context) (err error) {
+	defer c.recovered(&err)
 	if h, ok := c.rwc.(interface {
 		HandshakeContext(ctx context.Context) error
 	}); ok {
@@ -213,17 +220,20 @@ func (c *conn) readCause(err error) error {
 	return err
 }
 
+// recovered, deferred, turns a panic into an error. The layers above recover
+// what their users' code does, but the transport's handshake calls some too,
+// and should the engine itself be wrong, this client pays and nobody else.
+func (c *conn) recovered(err *error) {
+	if v := recover(); v != nil {
+		c.cfg.Counters.Panics.Add(1)
+		c.cfg.Log.Error("connection failed", "addr", c.rwc.RemoteAddr(), "panic", v, "stack", string(debug.Stack()))
+		*err = errInternal
+	}
+}
+
 // readLoop reads and processes packets. It returns why it stopped.
 func (c *conn) readLoop() (err error) {
-	defer func() {
-		// The layers above recover what their users' code does. Should the
-		// engine itself be wrong, this client pays and nobody else.
-		if v := recover(); v != nil {
-			c.cfg.Counters.Panics.Add(1)
-			c.cfg.Log.Error("connection failed", "addr", c.rwc.RemoteAddr(), "panic", v, "stack", string(debug.Stack()))
-			err = errInternal
-		}
-	}()
+	defer c.recovered(&err)
 	r := c.newReader()
 	if c.in != nil { // bytes that came behind the WebSocket upgrade
 		n := len(c.in.B)
@@ -362,6 +372,9 @@ func (c *conn) packet(t PacketType, body []byte) error {
 		}
 		c.state = stateHandshake
 		c.sendControl(answer)
+		// A few bytes ask for an answer of many: who does not take them is
+		// not read from.
+		c.waitRoom()
 	case PacketHandshakeAck:
 		switch c.state {
 		case stateStart:
@@ -418,6 +431,13 @@ func (c *conn) linger() {
 	if c.in != nil {
 		c.in.free()
 		c.in = nil
+	}
+	c.mu.Lock()
+	drained := c.drained
+	c.mu.Unlock()
+	if drained {
+		// Again, because an ack at that moment took the deadline off.
+		c.rwc.SetReadDeadline(time.Now().Add(lingerTime))
 	}
 	r := c.newReader()
 	for {

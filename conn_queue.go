@@ -401,6 +401,14 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 		c.mu.Lock()
 		c.tookLocked(cost)
 		c.packets -= packets
+		if len(items) > 0 && len(c.items) > 0 && !mayWait {
+			// One round is what the caller does in passing: the heartbeats of
+			// all connections must not stay with one that is pushed to without
+			// a pause.
+			c.turn = writerNone
+			c.queuedLocked(true)
+			return
+		}
 		if len(c.items) == 0 {
 			c.turn = writerNone
 			over := c.ended && !c.drained
@@ -555,11 +563,12 @@ func (c *conn) lastWritten() {
 // end ends the connection with a cause. The first call counts; a later one can
 // only hasten the end with endNow. It may be called from any goroutine and does
 // not block. With endFlush, last is a packet to be sent behind what is queued.
-func (c *conn) end(cause error, mode endMode, last []byte) {
-	c.endWith(cause, mode, last, wsCloseCodeOf(cause))
+// It reports whether it was the first.
+func (c *conn) end(cause error, mode endMode, last []byte) bool {
+	return c.endWith(cause, mode, last, wsCloseCodeOf(cause))
 }
 
-func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) {
+func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bool {
 	c.mu.Lock()
 	if !c.established {
 		mode = endNow
@@ -594,6 +603,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) {
 	case start:
 		go c.answerCall()
 	}
+	return first
 }
 
 // wsCloseCodeOf chooses the status of the close frame (RFC 6455, section 7.4).

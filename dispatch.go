@@ -2,8 +2,10 @@ package pitaya
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,6 +39,13 @@ type request struct {
 	Notify  bool
 	Payload []byte
 	Arrived time.Time
+	Settled bool // it is counted how the request ended
+}
+
+// settle counts how a request ended. Each is counted once.
+func (q *request) settle(c *atomic.Int64) {
+	q.Settled = true
+	c.Add(1)
 }
 
 // message implements messageHandler: it decodes a message and handles it
@@ -90,8 +99,29 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 		d.runBeside(q)
 		return nil
 	}
-	d.run(&q)
+	d.runGuarded(&q)
 	return nil
+}
+
+// runGuarded is run, and ends the connection if that does not come to its end:
+// if the handler ended its goroutine, or code of the application panicked where
+// nothing is left that could be answered.
+func (d *dispatcher) runGuarded(q *request) {
+	done := false
+	defer func() {
+		if done {
+			return
+		}
+		if v := recover(); v != nil {
+			d.Host.panicked(q.Entry.Route, v)
+		}
+		if !q.Notify && !q.Settled {
+			q.settle(&d.Counters.Lost)
+		}
+		q.Session.fail(errInternal)
+	}()
+	d.run(q)
+	done = true
 }
 
 // errClientPush ends the connection of a client that sends a push.
@@ -120,12 +150,15 @@ func (d *dispatcher) runBeside(q request) {
 	select {
 	case slots <- struct{}{}:
 	case <-s.Context().Done():
+		if !q.Notify {
+			q.settle(&d.Counters.Lost)
+		}
 		return
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
 	d.Host.Alive.Go(func() {
 		defer func() { <-slots }()
-		d.run(&q)
+		d.runGuarded(&q)
 		s.flush()
 	})
 }
@@ -150,7 +183,7 @@ func (d *dispatcher) run(q *request) {
 	}
 	if q.Notify {
 		if err != nil {
-			d.Log.Debug("notify failed", "route", q.Entry.Route, "session", q.Session, "err", err)
+			d.Log.Debug("notify failed", "route", q.Entry.Route, "session", q.Session, "err", loggable(err))
 		}
 		d.report(q, err)
 		return
@@ -168,15 +201,15 @@ func (d *dispatcher) run(q *request) {
 		}
 	}
 	if q.ID == 0 {
-		d.Counters.Unanswerable.Add(1)
+		q.settle(&d.Counters.Unanswerable)
 		return
 	}
 	err = q.Session.answer(q.ID, payload, false)
 	switch {
 	case err == nil:
-		d.Counters.Answered.Add(1)
+		q.settle(&d.Counters.Answered)
 	case err == ErrSessionClosed:
-		d.Counters.Lost.Add(1)
+		q.settle(&d.Counters.Lost)
 	default: // too large for a packet
 		d.fail(q, q.Entry.Route, err)
 		return
@@ -199,19 +232,58 @@ func (d *dispatcher) fail(q *request, route string, err error) {
 
 func (d *dispatcher) answerError(q *request, err error) {
 	if q.ID == 0 {
-		d.Counters.Unanswerable.Add(1)
+		q.settle(&d.Counters.Unanswerable)
 		return
 	}
-	payload, perr := marshalErrorPayload(d.Host.Serializer, wireError(err))
-	if perr != nil {
-		d.Log.Error("error payload cannot be serialized", "err", perr)
+	switch err := q.Session.answer(q.ID, d.errorPayload(err), true); {
+	case err == nil:
+		q.settle(&d.Counters.Failed)
+	case err == ErrSessionClosed:
+		q.settle(&d.Counters.Lost)
+	default: // an error whose text does not fit into a packet
+		d.answerError(q, Errorf(CodeInternal, "the error is too large to be sent"))
 	}
-	if q.Session.answer(q.ID, payload, true) != nil {
-		d.Counters.Lost.Add(1)
-		return
-	}
-	d.Counters.Failed.Add(1)
 }
+
+// errorPayload makes the payload of an error answer. An error whose text cannot
+// be had becomes an internal error, and where the serializer fails JSON stands
+// in: some answer there must be.
+func (d *dispatcher) errorPayload(err error) []byte {
+	payload, failure := d.tryErrorPayload(d.Host.Serializer, err)
+	if failure == nil {
+		return payload
+	}
+	d.Log.Error("error payload cannot be serialized", "err", failure)
+	if payload, err = d.tryErrorPayload(d.Host.Serializer, failure); err != nil {
+		payload, _ = d.tryErrorPayload(JSON{}, failure)
+	}
+	return payload
+}
+
+func (d *dispatcher) tryErrorPayload(s Serializer, err error) (payload []byte, failure error) {
+	defer func() {
+		if v := recover(); v != nil {
+			failure = d.Host.panicked("error answer", v)
+		}
+	}()
+	return marshalErrorPayload(s, wireError(err))
+}
+
+// argumentError is an argument that cannot be decoded. The client gets to see
+// the decoder's text; logs do not, because it can quote what was sent.
+type argumentError struct{ error }
+
+func (e argumentError) Unwrap() error { return e.error }
+
+// loggable is what logs may hold of an error.
+func loggable(err error) error {
+	if _, ok := errors.AsType[argumentError](err); ok {
+		return errArgument
+	}
+	return err
+}
+
+var errArgument = errors.New("the argument cannot be decoded")
 
 // report tells the reporters how a message was handled.
 func (d *dispatcher) report(q *request, err error) {
@@ -255,7 +327,7 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 	case argTyped:
 		in = e.New()
 		if err := d.Host.Serializer.Unmarshal(q.Payload, in); err != nil {
-			return nil, NewError(err, CodeBadRequest)
+			return nil, NewError(argumentError{err}, CodeBadRequest)
 		}
 	}
 	parent := q.Session.Context()

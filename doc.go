@@ -146,7 +146,8 @@
 //
 //	doc.go                                            this manual
 //	metrics.go                                        Reporter, the seam for numbers; Stats
-//	buffer.go, sampler.go                             pooled bytes; log records that must stay rare
+//	buffer.go                                         pooled bytes
+//	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
 //	packet.go                                         type and length
 //	route.go                                          routes and the dictionary

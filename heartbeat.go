@@ -52,8 +52,8 @@ func (h *heartbeats) remove(c *conn) {
 	h.unlinkLocked(c)
 }
 
-// abort closes the sockets of all connections.
-func (h *heartbeats) abort() {
+// abort ends all connections at once.
+func (h *heartbeats) abort(cause error) {
 	h.mu.Lock()
 	var list []*conn
 	for c := h.head; c != nil; c = c.Beat.Next {
@@ -61,7 +61,7 @@ func (h *heartbeats) abort() {
 	}
 	h.mu.Unlock()
 	for _, c := range list {
-		c.closeSocket()
+		c.end(cause, endNow, nil)
 	}
 }
 

@@ -103,6 +103,15 @@ func (s *Session) data(packets []byte) {
 // closing of the session, and ends.
 func (s *Session) work() {
 	m := &s.box
+	done := false
+	defer func() {
+		if !done {
+			// A handler or callback ended its goroutine, as
+			// testing.T.FailNow does. The session has ended with it; its own
+			// end is still to be handled.
+			go s.work()
+		}
+	}()
 	for turns := 0; ; turns++ {
 		m.mu.Lock()
 		b := m.takeLocked()
@@ -119,6 +128,7 @@ func (s *Session) work() {
 			default:
 				m.running = false
 				m.mu.Unlock()
+				done = true
 				return
 			}
 			continue

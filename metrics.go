@@ -90,8 +90,7 @@ func (c *counters) snapshot() Stats {
 	}
 }
 
-// reporters fans a value out. A panic of a user's reporter is the caller's to
-// recover.
+// reporters fans a value out.
 type reporters []Reporter
 
 func (r reporters) gauge(name string, value float64, labels ...Label) {

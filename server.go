@@ -130,7 +130,7 @@ func (s *Server) configure(cfg Config) error {
 		s.groups = cfg.Groups
 	}
 	s.cfg = cfg
-	s.log = cmp.Or(cfg.Logger, slog.Default())
+	s.log = guardLogger(cmp.Or(cfg.Logger, slog.Default()))
 	s.modules.setLogger(s.log)
 	s.timers.setLogger(s.log)
 	return nil
@@ -417,6 +417,9 @@ func (s *Server) Run(ctx context.Context) error {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	if err := s.begin(quit); err != nil {
+		if !errors.Is(err, ErrServerRunning) && !errors.Is(err, ErrServerClosed) {
+			s.closeConfigured()
+		}
 		return err
 	}
 	switch err := s.start(ctx); err {
@@ -432,6 +435,23 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-s.closing:
 		<-s.done
 		return s.ended()
+	}
+}
+
+// closeConfigured closes the listeners of a server that will not serve them.
+func (s *Server) closeConfigured() {
+	for _, l := range s.cfg.Listeners {
+		l.Close()
+	}
+}
+
+// isClosing reports whether Shutdown was called.
+func (s *Server) isClosing() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -511,6 +531,9 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	if err := s.modules.start(ctx); err != nil {
+		if errors.Is(err, context.Canceled) && s.isClosing() {
+			return ErrServerClosed
+		}
 		return err
 	}
 	s.timers.start()
@@ -575,9 +598,12 @@ func (s *Server) newHost() (*sessionHost, error) {
 		Counters:        &s.counters,
 		Log:             s.log,
 	}
-	reporting := reporters(cfg.Reporters)
+	reporting := host.guardReporters(cfg.Reporters)
+	var counting sync.Mutex // makes the last value reported the last one counted
 	host.Count = func() {
 		if len(reporting) > 0 {
+			counting.Lock()
+			defer counting.Unlock()
 			reporting.gauge(metricConnectedClients, float64(s.table.len()))
 		}
 	}
@@ -764,8 +790,8 @@ func (s *Server) awaitSessions(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		s.conns.Wait() // first: the accept loops still make sessions
 		s.host.Alive.Wait()
-		s.conns.Wait()
 		s.host.Conn.Writers.Wait()
 	}()
 	select {
@@ -773,7 +799,7 @@ func (s *Server) awaitSessions(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	s.host.Conn.Beats.abort()
+	s.host.Conn.Beats.abort(ErrServerClosed)
 	select {
 	case <-ended:
 		return nil

@@ -15,7 +15,8 @@ func (s *Server) Push(ctx context.Context, frontendType string, uids []string, r
 	})
 }
 
-// Kick kicks the sessions of the given users, as [Session.Kick] does. Users
+// Kick kicks the sessions of the given users, as [Session.Kick] does. Users that
+// are connected to this server are kicked whatever the frontend type. Users
 // that were not reached are in the [*UndeliveredError] that is returned.
 func (s *Server) Kick(ctx context.Context, frontendType string, uids []string) error {
 	host, err := s.running()

@@ -252,20 +252,26 @@ func (s *Session) Push(ctx context.Context, route string, v any) error {
 }
 
 func (s *Session) push(route string, payload []byte) error {
-	s.mu.Lock()
-	inflates, codes := s.inflates, s.pushCodes
-	s.mu.Unlock()
-	m := Message{Type: MessagePush, Route: route, Payload: payload}
-	var dict *Dictionary
-	if codes {
-		dict = s.host.Dict
-	}
-	chunk := m.compress(inflates)
+	m, dict, chunk := s.pushMessage(route, payload)
 	err := s.conn.sendMessage(m, dict, sendPush, true)
 	if chunk != nil {
 		chunk.free()
 	}
 	return s.pushed(err)
+}
+
+// pushMessage makes a push as this client can take it. The caller frees chunk,
+// which may be nil, when it is done with the message.
+func (s *Session) pushMessage(route string, payload []byte) (m Message, dict *Dictionary, chunk *buffer) {
+	s.mu.Lock()
+	inflates, codes := s.inflates, s.pushCodes
+	s.mu.Unlock()
+	m = Message{Type: MessagePush, Route: route, Payload: payload}
+	if codes {
+		dict = s.host.Dict
+	}
+	chunk = m.compress(inflates)
+	return m, dict, chunk
 }
 
 // pushed counts a push.
@@ -324,10 +330,9 @@ func (s *Session) Kick(ctx context.Context) error { return s.KickReason(ctx, "ki
 // KickReason is Kick with a reason, which the client gets as the packet's body
 // {"reason":"…"}.
 func (s *Session) KickReason(ctx context.Context, reason string) error {
-	if s.conn.hasEnded() {
+	if s.conn.hasEnded() || !s.conn.end(fmt.Errorf("%w: %s", ErrKicked, reason), endFlush, kickPacket(reason)) {
 		return ErrSessionClosed
 	}
-	s.conn.end(fmt.Errorf("%w: %s", ErrKicked, reason), endFlush, kickPacket(reason))
 	return nil
 }
 
@@ -348,10 +353,26 @@ func kickPacket(reason string) []byte {
 // PushAndClose sends one last push, behind everything that is queued, and ends
 // the session. Nothing can come between the two.
 func (s *Session) PushAndClose(ctx context.Context, route string, v any) error {
-	if err := s.Push(ctx, route, v); err != nil {
+	payload, err := s.host.encode(v)
+	if err != nil {
+		return fmt.Errorf("pitaya: push on %q: %w", route, err)
+	}
+	m, dict, chunk := s.pushMessage(route, payload)
+	body, err := AppendMessage(nil, m, dict)
+	if chunk != nil {
+		chunk.free()
+	}
+	if err != nil {
 		return err
 	}
-	return s.Close()
+	packet, err := AppendPacket(nil, PacketData, body)
+	if err != nil {
+		return err
+	}
+	if !s.conn.end(ErrSessionClosed, endFlush, packet) {
+		return ErrSessionClosed
+	}
+	return s.pushed(nil)
 }
 
 // Close ends the session: what is queued is sent, then the connection is
@@ -407,6 +428,9 @@ func (s *Session) slots() chan struct{} {
 	}
 	return s.concurrency
 }
+
+// fail ends the session for a reason that is not the client's.
+func (s *Session) fail(cause error) { s.conn.end(cause, endFlush, nil) }
 
 // flush writes the answers that are queued.
 func (s *Session) flush() { s.conn.flush() }

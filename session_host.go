@@ -94,3 +94,38 @@ func (h *sessionHost) marshal(v any) (b []byte, err error) {
 	}()
 	return h.Serializer.Marshal(v)
 }
+
+// guardedReporter is a reporter of the application, whose panics are recovered.
+type guardedReporter struct {
+	inner Reporter
+	host  *sessionHost
+}
+
+func (h *sessionHost) guardReporters(list []Reporter) (r reporters) {
+	for _, p := range list {
+		r = append(r, guardedReporter{p, h})
+	}
+	return r
+}
+
+func (g guardedReporter) Count(name string, delta float64, labels ...Label) {
+	defer g.recovered()
+	g.inner.Count(name, delta, labels...)
+}
+
+func (g guardedReporter) Gauge(name string, value float64, labels ...Label) {
+	defer g.recovered()
+	g.inner.Gauge(name, value, labels...)
+}
+
+func (g guardedReporter) Observe(name string, value float64, labels ...Label) {
+	defer g.recovered()
+	g.inner.Observe(name, value, labels...)
+}
+
+// recovered is deferred.
+func (g guardedReporter) recovered() {
+	if v := recover(); v != nil {
+		g.host.panicked("reporter", v)
+	}
+}

@@ -1,0 +1,130 @@
+package pitaya
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// kickReplaced implements uniqueServer. It is called before the first client is
+// served.
+func (s *Server) kickReplaced() { s.host.Unique = true }
+
+// newHost builds what sessions share. The set-up is over by then.
+func (s *Server) newHost() (*sessionHost, error) {
+	cfg := &s.cfg
+	serializer := cfg.Serializer
+	if serializer == nil {
+		serializer = JSON{}
+		if cfg.SerializerType == SerializerProtobuf {
+			serializer = Protobuf{}
+		}
+	}
+	host := &sessionHost{
+		Conn: &connConfig{
+			Beats:            newHeartbeats(cfg.Heartbeat),
+			Counters:         &s.counters,
+			Log:              s.log,
+			MaxPacket:        cfg.MaxPacketSize,
+			MaxHandshake:     cfg.MaxHandshakeSize,
+			HandshakeTimeout: cfg.HandshakeTimeout,
+			WriteTimeout:     cfg.WriteTimeout,
+			QueueBytes:       cfg.QueueBytes,
+			QueueMessages:    cfg.QueueMessages,
+			DropWhenSlow:     cfg.SlowClient == SlowClientDrop,
+		},
+		Table:           s.table,
+		Serializer:      serializer,
+		Dict:            s.dict,
+		Compress:        !cfg.NoCompression,
+		PushCodes:       pushCodesRule(cfg.PushCodes),
+		Validators:      s.validators,
+		OnBind:          s.onBind,
+		OnAfterBind:     s.onAfter,
+		OnClose:         s.onClose,
+		MaxUID:          cfg.MaxUIDLength,
+		MailboxMessages: cfg.MailboxMessages,
+		Counters:        &s.counters,
+		Log:             s.log,
+	}
+	reporting := host.guardReporters(cfg.Reporters)
+	var counting sync.Mutex // makes the last value reported the last one counted
+	host.Count = func() {
+		if len(reporting) > 0 {
+			counting.Lock()
+			defer counting.Unlock()
+			reporting.gauge(metricConnectedClients, float64(s.table.len()))
+		}
+	}
+	host.Admit, host.Release = s.admitAddr, s.release
+	if err := host.buildHandshake(cfg.Heartbeat); err != nil {
+		return nil, err
+	}
+	d := &dispatcher{
+		Registry:    s.registry,
+		Pipeline:    s.pipeline,
+		Host:        host,
+		Reporters:   reporting,
+		Counters:    &s.counters,
+		Log:         s.log,
+		MaxInflated: cfg.MaxInflatedSize,
+		Unordered:   cfg.Unordered,
+		Validate:    cfg.ValidateRequests,
+		Timeout:     max(cfg.HandlerTimeout, 0),
+		Slow:        max(cfg.SlowHandler, 0),
+	}
+	if cfg.Dispatch > 0 {
+		d.Slots = make(chan struct{}, cfg.Dispatch)
+	}
+	host.Messages = d
+	return host, nil
+}
+
+// pushCodesRule decides about route codes in pushes to a client, given what its
+// handshake tells.
+func pushCodesRule(setting PushCodes) func(known bool) bool {
+	switch setting {
+	case PushCodesAlways:
+		return func(bool) bool { return true }
+	case PushCodesNever:
+		return func(bool) bool { return false }
+	}
+	return func(known bool) bool { return known }
+}
+
+// buildHandshake prepares the packets that answer handshakes, once for the
+// server (client protocol, section 5.3).
+func (h *sessionHost) buildHandshake(heartbeat time.Duration) error {
+	answer := HandshakeResponse{Code: 200, Sys: HandshakeResponseSys{
+		Dict:       h.Dict.Routes(),
+		Heartbeat:  max(heartbeat, 0).Seconds(),
+		Serializer: h.Serializer.Name(),
+	}}
+	body, err := appendHandshakeResponse(nil, &answer)
+	if err != nil {
+		return err
+	}
+	if h.Accept, err = AppendPacket(nil, PacketHandshake, body); err != nil {
+		return fmt.Errorf("pitaya: handshake answer: %w", err)
+	}
+	h.AcceptDeflated = h.Accept
+	if small, ok := deflate(nil, body); ok {
+		if h.AcceptDeflated, err = AppendPacket(nil, PacketHandshake, small); err != nil {
+			return err
+		}
+	}
+	h.Refuse = func(msg string) []byte {
+		refusal := answer
+		refusal.Code, refusal.Msg = 400, msg
+		body, err := appendHandshakeResponse(nil, &refusal)
+		if err != nil {
+			return nil
+		}
+		packet, err := AppendPacket(nil, PacketHandshake, body)
+		if err != nil {
+			return nil
+		}
+		return packet
+	}
+	return nil
+}

@@ -158,7 +158,7 @@
 //	acceptor_ws.go, acceptor_ws_conn.go               WebSocket listeners; their connections
 //	acceptor_mem.go                                   connections in memory
 //	conn.go, conn_*.go, heartbeat.go                  one connection: reading, queue, writing, life signs
-//	client.go                                         the other end
+//	client.go, client_*.go                            the other end: requests; connecting; what it receives
 //	session.go, session_*.go                          one session; its data; all of them by id and uid
 //	mailbox.go, multicast.go                          messages that wait for a session; pushes to many
 //	context.go, pipeline.go                           values of a call; functions before and after it

@@ -32,7 +32,7 @@ var layers = [][]string{
 	{"wire: the frames of RFC 6455", "ws: ws_frame"},
 	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws acceptor_ws_conn", "acceptor_mem"},
 	{"connection: one client's bytes in both directions; knows no session", "conn conn_*", "heartbeat"},
-	{"the other end of a connection", "client"},
+	{"the other end of a connection", "client client_*"},
 	{"sessions: one, its data, all of them", "session session_data session_host session_table mailbox multicast"},
 	{"what travels with a call, and what runs around it", "context", "pipeline"},
 	{"dispatch: finding the handler, decode, order, call, recover", "handler remote component dispatch"},

@@ -158,13 +158,11 @@ func (d *dispatcher) runBeside(q request) {
 		return
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
-	s.host.Alive.Add(1)
-	go func() {
-		defer s.host.Alive.Done()
+	s.host.Alive.Go(func() {
 		defer func() { <-slots }()
 		d.runGuarded(&q)
 		s.conn.flush()
-	}()
+	})
 }
 
 // slots bounds the calls that run beside the session's mailbox.

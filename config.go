@@ -115,8 +115,9 @@ type Config struct {
 
 	// MaxUIDLength bounds user ids, in bytes (session.maxuidlength). Zero means 256.
 	MaxUIDLength int
-	// NoUniqueSession lets a user be connected more than once. Otherwise a frontend in a cluster closes the older
-	// session when the user is bound to a new one (session.unique, which is the opposite).
+	// NoUniqueSession leaves away the kick packet for a session whose user was bound to a newer one: its connection
+	// is just closed, and its client may come back by itself. In a cluster it also lets a user be connected to
+	// several frontends (session.unique, which is the opposite).
 	NoUniqueSession bool
 	// DrainEnabled makes the end of the server wait until clients have left by themselves (session.drain.enabled).
 	DrainEnabled bool

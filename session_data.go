@@ -145,7 +145,10 @@ func convertText(out reflect.Value, n json.Number) bool {
 		return setUint(out, u)
 	}
 	f, err := n.Float64()
-	return err == nil && setFloat(out, f)
+	if err != nil || !out.CanFloat() && math.Abs(f) >= 1<<53 {
+		return false // 9007199254740993.0 is a number that f is not
+	}
+	return setFloat(out, f)
 }
 
 func setInt(out reflect.Value, i int64) bool {

@@ -116,8 +116,8 @@ func NewEtcdDiscovery(cfg EtcdConfig, log *slog.Logger) (*EtcdDiscovery, error) 
 }
 
 // Join implements [Discovery]. It fails when etcd is not reached, or does not answer, within EtcdConfig.DialTimeout for
-// each of its three steps: a lease, the own key, the list of servers. Only outages that come later are waited out, so
-// that a wrong address shows at once. A Discovery is joined once.
+// each of its steps: logging in where there is a user, the own entry, the list of servers. Only outages that come later are
+// waited out, so that a wrong address shows at once. After an error it may be called again, but not after success.
 func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(DiscoveryEvent)) (err error) {
 	if d.watch != nil {
 		return errors.New("pitaya: etcd discovery: joined already")
@@ -145,7 +145,7 @@ func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(D
 	d.mu.Unlock()
 	d.lease = etcdLease{
 		client: d.etcd, ttl: d.ttl,
-		timeout: 2 * d.client.DialTimeout, longest: d.cfg.GrantLeaseInterval, retries: d.cfg.GrantLeaseRetries,
+		timeout: d.client.DialTimeout, longest: d.cfg.GrantLeaseInterval, retries: d.cfg.GrantLeaseRetries,
 		publish: d.publish, beat: d.beat, log: d.log,
 	}
 	d.lease.init()

@@ -321,7 +321,7 @@ func testDiscovery(t *testing.T, open func(*testing.T) func() pitaya.Discovery) 
 // etcdConfig is a configuration with short times.
 func etcdConfig(url string) pitaya.EtcdConfig {
 	return pitaya.EtcdConfig{
-		Endpoints: []string{url}, HeartbeatTTL: time.Second, DialTimeout: 5 * time.Second,
+		Endpoints: []string{url}, HeartbeatTTL: time.Second, DialTimeout: 2 * time.Second,
 		GrantLeaseInterval: 500 * time.Millisecond,
 	}
 }
@@ -963,7 +963,7 @@ func TestEtcdDiscoveryTLS(t *testing.T) {
 	files := newTLSFiles(t)
 	s := startEtcd(t, "-tls-cert", files.Cert, "-tls-key", files.Key, "-tls-ca", files.CA)
 	cfg := etcdConfig(s.URL())
-	cfg.DialTimeout = time.Second
+	cfg.DialTimeout = 200 * time.Millisecond
 	for _, wrong := range []pitaya.TLSFiles{{}, {CA: files.CA}, newTLSFiles(t)} {
 		cfg.TLS = wrong
 		if err := newEtcdDiscovery(t, cfg).Join(t.Context(), room("a"), nil); err == nil {

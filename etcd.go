@@ -36,7 +36,7 @@ const (
 	etcdPong = 5 * time.Second
 	// etcdReconnect is the longest pause between two attempts to connect. The client's own grows to two minutes,
 	// which would prolong each outage by up to as much.
-	etcdReconnect = 2 * time.Second
+	etcdReconnect = time.Second
 	// etcdFirstRetry is the first pause between attempts of other kinds; it doubles up to a limit.
 	etcdFirstRetry = 200 * time.Millisecond
 )

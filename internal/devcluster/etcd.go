@@ -108,4 +108,6 @@ func (s *etcdServer) command(string) bool { return false }
 
 func (s *etcdServer) done() <-chan struct{} { return s.etcd.Server.StopNotify() }
 
-func (s *etcdServer) stop() { s.etcd.Close() }
+// stop writes and closes the data, and leaves the connections to the end of the process: to close them in an orderly way
+// means to wait for seconds until clients end their watches.
+func (s *etcdServer) stop() { s.etcd.Server.Stop() }

@@ -37,7 +37,7 @@ type EtcdBindings struct {
 	bindings string // prefix of the keys
 	typ, id  string // of this server
 	timeout  time.Duration
-	lease    etcdLease
+	lease    *etcdLease
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
 	log      *slog.Logger
@@ -79,11 +79,9 @@ func NewEtcdBindings(cfg BindingEtcdConfig, serverType, serverID string, log *sl
 		log:      cmp.Or(log, slog.New(slog.DiscardHandler)),
 		own:      make(map[string]*etcdBinding),
 	}
-	b.lease = etcdLease{
-		client: etcd, ttl: ttl, timeout: etcdBindingTimeout, longest: etcdGrantInterval,
-		publish: b.publish, beat: func() {}, log: b.log,
-	}
-	b.lease.init()
+	b.lease = newEtcdLease(etcdLeaseConfig{
+		Client: etcd, TTL: ttl, Timeout: etcdBindingTimeout, Longest: etcdGrantInterval, Publish: b.publish, Log: b.log,
+	})
 	b.wg.Go(func() { b.lease.run(life) })
 	b.wg.Go(func() {
 		superviseEtcd(life, etcd, func(ready bool) {

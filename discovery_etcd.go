@@ -52,7 +52,7 @@ type EtcdDiscovery struct {
 	watch func(DiscoveryEvent)
 	key   string // of the own server
 	id    string // of the own server
-	lease etcdLease
+	lease *etcdLease
 	stop  context.CancelFunc
 	wg    sync.WaitGroup // the goroutines of Join
 
@@ -143,24 +143,20 @@ func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(D
 	d.mu.Lock()
 	d.self = self
 	d.mu.Unlock()
-	d.lease = etcdLease{
-		client: d.etcd, ttl: d.ttl,
-		timeout: d.client.DialTimeout, longest: d.cfg.GrantLeaseInterval, retries: d.cfg.GrantLeaseRetries,
-		publish: d.publish, beat: d.beat, log: d.log,
-	}
-	d.lease.init()
+	d.lease = newEtcdLease(etcdLeaseConfig{
+		Client: d.etcd, TTL: d.ttl, Timeout: d.cfg.GrantLeaseTimeout, Longest: d.cfg.GrantLeaseInterval,
+		Retries: d.cfg.GrantLeaseRetries, Publish: d.publish, Beat: d.beat, Log: d.log,
+	})
 
 	// The call is bounded by ctx, what it starts is not.
-	asked, cancel := context.WithCancel(life)
+	asked, cancel := context.WithTimeout(ctx, d.client.DialTimeout)
 	defer cancel()
-	defer context.AfterFunc(ctx, cancel)()
 	if err := d.lease.try(life, asked); err != nil {
-		return errors.Join(err, ctx.Err())
+		return err
 	}
-	d.lease.timeout = d.cfg.GrantLeaseTimeout
-	events, _, err := d.list(asked)
+	events, _, err := d.list(ctx)
 	if err != nil {
-		return errors.Join(err, ctx.Err())
+		return err
 	}
 	d.mu.Lock()
 	d.joined = true
@@ -202,7 +198,7 @@ func (d *EtcdDiscovery) Update(ctx context.Context, self *ServerInfo) error {
 	d.mu.Unlock()
 	select {
 	case <-d.lease.Wake():
-	case <-d.lease.gaveUp:
+	case <-d.lease.GaveUp():
 	case <-ctx.Done():
 	}
 	return nil
@@ -241,7 +237,7 @@ func (d *EtcdDiscovery) Healthy() error {
 
 // GaveUp returns a channel that is closed when EtcdConfig.GrantLeaseRetries attempts to register again have failed, which
 // by default never happens. It belongs after Join.
-func (d *EtcdDiscovery) GaveUp() <-chan struct{} { return d.lease.gaveUp }
+func (d *EtcdDiscovery) GaveUp() <-chan struct{} { return d.lease.GaveUp() }
 
 // publish puts the own server under a lease.
 func (d *EtcdDiscovery) publish(ctx context.Context, id clientv3.LeaseID) error {

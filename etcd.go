@@ -150,12 +150,13 @@ func openEtcd(ctx context.Context, cfg clientv3.Config) (*clientv3.Client, error
 	stop := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
 	cfg.Context = life
 	c, err := clientv3.New(cfg)
-	if err == nil && !stop() {
-		c.Close()
+	if !stop() {
+		if err == nil {
+			c.Close()
+		}
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		stop()
 		end(nil)
 		return nil, fmt.Errorf("pitaya: connecting to etcd at %s: %w", strings.Join(cfg.Endpoints, ", "), err)
 	}
@@ -205,22 +206,28 @@ func retryPause(n int, longest time.Duration) time.Duration {
 // errLeaseGivenUp says that a lease was not granted in as many attempts as were allowed.
 var errLeaseGivenUp = errors.New("pitaya: etcd: gave up registering")
 
-// An etcdLease is a lease that is held, and granted anew when it was lost, with everything that belongs under it published
-// again. It is for one goroutine in run; Wake, Published and Err are for all.
-type etcdLease struct {
-	// Immutable.
-	client  *clientv3.Client
-	ttl     int64         // seconds
-	timeout time.Duration // of one attempt
-	longest time.Duration // pause between attempts
-	retries int           // attempts to get a lost lease back; 0: for ever
-	publish func(ctx context.Context, id clientv3.LeaseID) error
-	beat    func() // after each renewal
-	log     *slog.Logger
-	wake    chan struct{} // holds a value when publish is to be called; room for one
-	gaveUp  chan struct{} // closed when retries are used up
+// etcdLeaseConfig says how a lease is held.
+type etcdLeaseConfig struct {
+	Client  *clientv3.Client
+	TTL     int64         // seconds
+	Timeout time.Duration // of one attempt
+	Longest time.Duration // pause between attempts
+	Retries int           // attempts to get a lost lease back; 0: for ever
+	// Publish writes what belongs under the lease. It is called again when it has failed, when the lease is another
+	// one, and when Wake asks for it.
+	Publish func(ctx context.Context, id clientv3.LeaseID) error
+	Beat    func() // after each renewal; may be nil
+	Log     *slog.Logger
+}
 
-	// Owned by attempt, that is by run once it has been called.
+// An etcdLease is a lease that is held, and granted anew when it was lost, with everything that belongs under it published
+// again. The exported methods are for all goroutines, the others for the one that calls run.
+type etcdLease struct {
+	cfg    etcdLeaseConfig // immutable
+	wake   chan struct{}   // holds a value when Publish is to be called; room for one
+	gaveUp chan struct{}   // closed when the retries are used up
+
+	// Owned by try, that is by run once it has been called.
 	beats     <-chan *clientv3.LeaseKeepAliveResponse // nil without a lease
 	stopBeats context.CancelFunc
 
@@ -230,9 +237,11 @@ type etcdLease struct {
 	attempt chan struct{} // closed after the next attempt to begin
 }
 
-func (l *etcdLease) init() {
-	l.wake, l.gaveUp, l.attempt = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
-	l.stopBeats = func() {}
+func newEtcdLease(cfg etcdLeaseConfig) *etcdLease {
+	return &etcdLease{
+		cfg: cfg, wake: make(chan struct{}, 1), gaveUp: make(chan struct{}), attempt: make(chan struct{}),
+		stopBeats: func() {},
+	}
 }
 
 // Wake asks for another call of publish. The channel it returns is closed when an attempt that began after this call has
@@ -246,6 +255,9 @@ func (l *etcdLease) Wake() <-chan struct{} {
 	}
 	return l.attempt
 }
+
+// GaveUp returns a channel that is closed when the retries are used up.
+func (l *etcdLease) GaveUp() <-chan struct{} { return l.gaveUp }
 
 // Err returns nil while everything is published under a lease.
 func (l *etcdLease) Err() error {
@@ -270,7 +282,7 @@ func (l *etcdLease) setID(id clientv3.LeaseID) {
 // try makes one attempt, which ends with asked at the latest: a lease if there is none, and then publish. What it starts
 // lives until ctx ends.
 func (l *etcdLease) try(ctx, asked context.Context) error {
-	bounded, cancel := context.WithTimeout(asked, l.timeout)
+	bounded, cancel := context.WithTimeout(asked, l.cfg.Timeout)
 	defer cancel()
 	l.mu.Lock()
 	over := l.attempt
@@ -287,30 +299,30 @@ func (l *etcdLease) try(ctx, asked context.Context) error {
 // tryOnce works under bounded; what it starts lives until ctx ends.
 func (l *etcdLease) tryOnce(ctx, bounded context.Context) error {
 	if id := l.ID(); id != 0 {
-		err := l.publish(bounded, id)
+		err := l.cfg.Publish(bounded, id)
 		if err == nil {
 			return nil
 		}
 		// Perhaps the lease is gone and nobody has told us yet.
-		rest, askErr := l.client.TimeToLive(bounded, id)
+		rest, askErr := l.cfg.Client.TimeToLive(bounded, id)
 		if askErr != nil || rest.TTL > 0 {
 			return err
 		}
 		l.lost()
 	}
-	granted, err := l.client.Grant(bounded, l.ttl)
+	granted, err := l.cfg.Client.Grant(bounded, l.cfg.TTL)
 	if err != nil {
 		return fmt.Errorf("pitaya: etcd: granting a lease: %w", err)
 	}
 	alive, stop := context.WithCancel(ctx)
-	beats, err := l.client.KeepAlive(alive, granted.ID)
+	beats, err := l.cfg.Client.KeepAlive(alive, granted.ID)
 	if err != nil {
 		stop()
 		return fmt.Errorf("pitaya: etcd: keeping a lease alive: %w", err)
 	}
 	l.beats, l.stopBeats = beats, stop
 	l.setID(granted.ID)
-	return l.publish(bounded, granted.ID)
+	return l.cfg.Publish(bounded, granted.ID)
 }
 
 // lost forgets the lease.
@@ -333,13 +345,15 @@ func (l *etcdLease) run(ctx context.Context) {
 			return
 		case _, ok := <-l.beats:
 			if ok {
-				l.beat()
+				if l.cfg.Beat != nil {
+					l.cfg.Beat()
+				}
 				continue
 			}
 			if ctx.Err() != nil {
 				return
 			}
-			l.log.Warn("lease lost, registering again", "lease", l.ID())
+			l.cfg.Log.Warn("lease lost, registering again", "lease", l.ID())
 			l.lost()
 		case <-l.wake:
 		case <-retry.C:
@@ -347,7 +361,7 @@ func (l *etcdLease) run(ctx context.Context) {
 		err := l.try(ctx, ctx)
 		if err == nil {
 			if failures > 0 {
-				l.log.Info("registered again", "attempts", failures+1)
+				l.cfg.Log.Info("registered again", "attempts", failures+1)
 			}
 			failures = 0
 			retry.Stop()
@@ -357,18 +371,18 @@ func (l *etcdLease) run(ctx context.Context) {
 			return
 		}
 		if failures == 0 {
-			l.log.Warn("registering failed, trying again", "err", err)
+			l.cfg.Log.Warn("registering failed, trying again", "err", err)
 		}
 		failures++
-		if l.retries > 0 && failures >= l.retries && l.ID() == 0 {
-			l.log.Error("registering failed too often", "attempts", failures, "err", err)
+		if l.cfg.Retries > 0 && failures >= l.cfg.Retries && l.ID() == 0 {
+			l.cfg.Log.Error("registering failed too often", "attempts", failures, "err", err)
 			l.mu.Lock()
 			l.err = fmt.Errorf("%w: %w", errLeaseGivenUp, err)
 			l.mu.Unlock()
 			close(l.gaveUp)
 			return
 		}
-		retry.Reset(retryPause(failures-1, l.longest))
+		retry.Reset(retryPause(failures-1, l.cfg.Longest))
 	}
 }
 
@@ -382,7 +396,7 @@ func (l *etcdLease) revoke(ctx context.Context, timeout time.Duration) error {
 	l.setID(0)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if _, err := l.client.Revoke(ctx, id); err != nil {
+	if _, err := l.cfg.Client.Revoke(ctx, id); err != nil {
 		return fmt.Errorf("pitaya: etcd: revoking the lease: %w", err)
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,8 +12,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -244,7 +241,7 @@ func (d *EtcdDiscovery) publish(ctx context.Context, id clientv3.LeaseID) error 
 	d.mu.Lock()
 	self := d.self
 	d.mu.Unlock()
-	value, err := json.Marshal(newServerEntry(self))
+	value, err := encodeServer(self)
 	if err != nil {
 		return err
 	}
@@ -506,15 +503,8 @@ func (d *EtcdDiscovery) parse(key string, value []byte) (*ServerInfo, error) {
 	if !ok || typ == "" || id == "" || strings.Contains(id, "/") {
 		return nil, errors.New("the key is not of the form servers/<type>/<id>")
 	}
-	var e *serverEntry
-	if err := json.Unmarshal(value, &e); err != nil {
-		return nil, err
-	}
-	if e == nil {
-		return nil, errors.New("the value is null")
-	}
-	info := e.info()
-	if err := checkServerInfo(info); err != nil {
+	info, err := decodeServer(value)
+	if err != nil {
 		return nil, err
 	}
 	if info.ID == d.id {
@@ -524,43 +514,4 @@ func (d *EtcdDiscovery) parse(key string, value []byte) (*ServerInfo, error) {
 		return nil, fmt.Errorf("the id is that of %s", other)
 	}
 	return info, nil
-}
-
-// A serverEntry is a server as JSON in etcd. The order of the keys is fixed, and each is always present.
-type serverEntry struct {
-	ID       string            `json:"id"`
-	Type     string            `json:"type"`
-	Metadata map[string]string `json:"metadata"`
-	Frontend bool              `json:"frontend"`
-	Hostname string            `json:"hostname"`
-}
-
-func newServerEntry(s *ServerInfo) *serverEntry {
-	return &serverEntry{ID: s.ID, Type: s.Type, Metadata: s.Metadata, Frontend: s.Frontend, Hostname: s.Hostname}
-}
-
-func (e *serverEntry) info() *ServerInfo {
-	return &ServerInfo{ID: e.ID, Type: e.Type, Metadata: e.Metadata, Frontend: e.Frontend, Hostname: e.Hostname}
-}
-
-func sameServer(a, b *ServerInfo) bool {
-	return a.ID == b.ID && a.Type == b.Type && a.Frontend == b.Frontend && a.Hostname == b.Hostname &&
-		maps.Equal(a.Metadata, b.Metadata)
-}
-
-// checkServerInfo refuses what cannot stand in a key of etcd or in a subject of NATS.
-func checkServerInfo(s *ServerInfo) error {
-	for _, f := range []struct{ name, text, forbidden string }{{"id", s.ID, "/"}, {"type", s.Type, "/."}} {
-		switch {
-		case f.text == "":
-			return fmt.Errorf("no %s", f.name)
-		case !utf8.ValidString(f.text):
-			return fmt.Errorf("%s %q is not UTF-8", f.name, f.text)
-		case strings.ContainsAny(f.text, f.forbidden):
-			return fmt.Errorf("%s %q contains one of %q", f.name, f.text, f.forbidden)
-		case strings.ContainsFunc(f.text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-			return fmt.Errorf("%s %q contains white space or a control character", f.name, f.text)
-		}
-	}
-	return nil
 }

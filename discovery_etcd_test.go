@@ -757,6 +757,31 @@ func TestEtcdDiscoveryCompaction(t *testing.T) {
 	}
 }
 
+// TestEtcdDiscoveryExpiry cuts a server off until its lease has ended: the others miss it, it misses nobody, and it comes back
+// under the same id.
+func TestEtcdDiscoveryExpiry(t *testing.T) {
+	t.Parallel()
+	s := startEtcd(t)
+	p := newCutter(t, strings.TrimPrefix(s.URL(), "http://"))
+	cfg := etcdConfig(s.URL())
+	w := join(t, newEtcdDiscovery(t, cfg), room("here"))
+	cfg.Endpoints = []string{p.URL()}
+	d := newEtcdDiscovery(t, cfg)
+	far := join(t, d, room("far"))
+	w.waitIDs("here", "far")
+	p.Cut()
+	w.waitIDs("here")
+	if d.Healthy() == nil {
+		t.Error("healthy while it is cut off")
+	}
+	p.Mend()
+	w.waitIDs("here", "far")
+	poll(t, "health", func() bool { return d.Healthy() == nil })
+	if far.saw("left here")+far.saw("left far") > 0 {
+		t.Errorf("cut off, it got the events %q", far.events)
+	}
+}
+
 // TestEtcdDiscoverySync lets the periodic list find what the watch has not told, by putting it where nothing is watched: a
 // second key of an id that is taken.
 func TestEtcdDiscoverySync(t *testing.T) {

@@ -162,6 +162,7 @@
 //	mailbox.go, multicast.go                          messages that wait for a session; pushes to many
 //	context.go, pipeline.go                           values of a call; functions before and after it
 //	discovery.go, transport.go, binding.go            the seams of a cluster
+//	discovery_entry.go                                servers as JSON
 //	handler.go, component.go, dispatch.go             registration; lifecycle; calls and answers
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library

@@ -35,7 +35,7 @@ var layers = [][]string{
 	{"the other end of a connection", "client"},
 	{"sessions: one, its data, all of them", "session session_data session_host session_table mailbox multicast"},
 	{"what travels with a call, and what runs around it", "context", "pipeline"},
-	{"cluster: its seams", "discovery", "transport", "binding"},
+	{"cluster: its seams, and servers as JSON", "discovery discovery_entry", "transport", "binding"},
 	{"dispatch: finding the handler, decode, order, call, recover", "handler component dispatch"},
 	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},
 	{"settings and where they come from", "config config_*"},

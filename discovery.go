@@ -21,3 +21,48 @@ type ServerInfo struct {
 // It is called by many goroutines at once, and must not block: the client's
 // next messages wait for it.
 type RoutingFunc func(ctx context.Context, route Route, payload []byte, servers map[string]*ServerInfo) (*ServerInfo, error)
+
+// DiscoveryChange says what happened to a server.
+type DiscoveryChange uint8
+
+const (
+	ServerJoined  DiscoveryChange = iota // the server was not known before
+	ServerUpdated                        // its metadata or another of its fields changed
+	ServerLeft                           // it is gone
+)
+
+// A DiscoveryEvent is one change in the set of servers.
+type DiscoveryEvent struct {
+	Change DiscoveryChange
+	Server *ServerInfo // as it is now; for ServerLeft, as it was last
+}
+
+// Discovery is how the servers of a cluster find each other. Each server has a
+// Discovery of its own. The implementations that come with the library pass
+// pitayatest.TestDiscovery, and so should others.
+//
+// A Discovery outlives outages of what it is made on: it goes on trying until
+// Leave, reports no server as gone because of its own blindness, and publishes
+// its own server again, under the same id, when it can.
+type Discovery interface {
+	// Join publishes self, and calls watch with ServerJoined for each server
+	// that is present, self included, before it returns; from then on with each
+	// change, in order, one call at a time, in a goroutine of the Discovery's.
+	// watch does not block. An error means that nothing was published and that
+	// watch is not called any more. ctx bounds the call of Join only.
+	Join(ctx context.Context, self *ServerInfo, watch func(DiscoveryEvent)) error
+
+	// Update publishes self anew, with other metadata. It may be called by any
+	// goroutine between Join and Leave. An outage is no error: what was
+	// given last is published when it is over.
+	Update(ctx context.Context, self *ServerInfo) error
+
+	// Leave takes self out and ends the watch: no call of watch is running or
+	// will be made once it returns. It is called once, also when ctx has ended;
+	// ctx bounds the politeness.
+	Leave(ctx context.Context) error
+
+	// Healthy returns nil while the Discovery sees what happens, and else why
+	// not.
+	Healthy() error
+}

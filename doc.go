@@ -162,13 +162,17 @@
 //	session.go, session_*.go                          one session; its data; all of them by id and uid
 //	mailbox.go, multicast.go                          messages that wait for a session; pushes to many
 //	context.go, pipeline.go                           values of a call; functions before and after it
+//	discovery.go, transport.go, binding.go            the seams of a cluster
+//	discovery_entry.go                                servers as JSON
 //	handler.go, remote.go                             registration
 //	component.go, dispatch.go                         lifecycle; calls and answers
-//	discovery.go                                      the other servers of a cluster
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library
 //	timer.go                                          timers
 //	config.go, config_*.go                            settings, from code, file, environment and flags
+//	cluster_mem.go                                    a cluster in one process
+//	etcd.go, discovery_etcd.go                        etcd: client and lease; who is in the cluster
+//	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
 //	server.go, server_*.go                            wiring, start, stop
 //	default.go                                        the calls on the package, over one server
 //

@@ -166,6 +166,7 @@
 //	module.go, module_*.go                            modules and those that come with the library
 //	timer.go                                          timers
 //	config.go, config_*.go                            settings, from code, file, environment and flags
+//	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
 //	server.go, server_*.go                            wiring, start, stop
 //
 // # Names from Pitaya

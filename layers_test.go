@@ -38,6 +38,7 @@ var layers = [][]string{
 	{"dispatch: finding the handler, decode, order, call, recover", "handler component dispatch"},
 	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},
 	{"settings and where they come from", "config config_*"},
+	{"cluster: what carries calls between servers", "rpc_nats rpc_nats_*"},
 	{"server: wiring, start, drain, stop", "server server_*"},
 }
 

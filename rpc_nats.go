@@ -232,14 +232,12 @@ func (t *NATSTransport) Bind(ctx context.Context, uid string) error {
 	if err != nil {
 		return fmt.Errorf("pitaya: subscribing for a user: %w", err)
 	}
-	// What this server sends from now on, and makes others push to the user,
-	// must not overtake the subscription. On one connection it cannot.
-	if t.calling != t.serving {
-		if l := t.serving.link.Load(); l != nil {
-			ctx, cancel := context.WithTimeout(ctx, t.serving.cfg.ConnectTimeout)
-			defer cancel()
-			l.nc.FlushWithContext(ctx) // an outage is no error
-		}
+	// NATS knows of the subscription when it has answered what is sent behind
+	// it: whoever learns of the bind, by whatever way, can push.
+	if l := t.serving.link.Load(); l != nil {
+		ctx, cancel := context.WithTimeout(ctx, t.serving.cfg.ConnectTimeout)
+		defer cancel()
+		l.nc.FlushWithContext(ctx) // an outage is no error
 	}
 	return nil
 }

@@ -55,7 +55,8 @@ type NATSTransport struct {
 	serving *natsSide // may be the same
 	sides   []*natsSide
 	pending *natsCalls
-	inbox   string // subject of answers, up to the token
+	inbox   string         // subject of answers, up to the token
+	gaveUp  chan *natsSide // sides that do not try to connect any more; has room for all
 
 	// Immutable after Listen.
 	self     *ServerInfo
@@ -99,6 +100,7 @@ func NewNATSTransport(client, server NATSConfig, log *slog.Logger) (*NATSTranspo
 		log:     cmp.Or(log, slog.Default()),
 		pending: newNATSCalls(),
 		inbox:   nats.NewInbox() + ".",
+		gaveUp:  make(chan *natsSide, 2),
 		uids:    make(map[string]struct{}),
 	}
 	one := sameNATS(client, server)
@@ -149,7 +151,7 @@ func (t *NATSTransport) Listen(ctx context.Context, self *ServerInfo, h Transpor
 		select {
 		case <-s.ready:
 			continue
-		case <-s.ended:
+		case s := <-t.gaveUp:
 			err = s.unreachable()
 		case <-ctx.Done():
 			err = fmt.Errorf("%w (%w)", s.unreachable(), context.Cause(ctx))

@@ -249,6 +249,7 @@ func (s *natsSide) run(ctx context.Context) {
 			if m := s.cfg.MaxReconnects; m > 0 && failures >= m {
 				s.lost(fmt.Errorf("given up after %d attempts: %w", failures, err))
 				s.t.log.Error("NATS is not reached and will not be tried again", "attempts", failures, "err", err)
+				s.t.gaveUp <- s
 				return
 			}
 			s.lost(err)

@@ -485,11 +485,20 @@ func TestNATSUsers(t *testing.T) {
 		p.OnNotice = func(n *pitaya.Notice, _ func([]byte, error)) { got <- n.UID }
 	})
 	before := runtime.NumGoroutine()
-	for i := range users {
-		if err := a.Bind(t.Context(), fmt.Sprint("user-", i)); err != nil {
-			t.Fatal(err)
+	each := func(do func(ctx context.Context, uid string) error) {
+		var wg sync.WaitGroup
+		for k := range 10 {
+			wg.Go(func() {
+				for i := k; i < users; i += 10 {
+					if err := do(t.Context(), fmt.Sprint("user-", i)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
 		}
+		wg.Wait()
 	}
+	each(a.Bind)
 	if n := runtime.NumGoroutine(); n > before+5 {
 		t.Errorf("%d goroutines before, %d with %d users", before, n, users)
 	}
@@ -501,11 +510,7 @@ func TestNATSUsers(t *testing.T) {
 			t.Errorf("no notice for %s", uid)
 		}
 	}
-	for i := range users {
-		if err := a.Unbind(t.Context(), fmt.Sprint("user-", i)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	each(a.Unbind)
 }
 
 // TestNATSLateStart: servers may be started before NATS.

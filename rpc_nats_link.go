@@ -3,15 +3,11 @@ package pitaya
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -43,18 +39,19 @@ const (
 // connection is gone.
 type natsSide struct {
 	// Immutable.
-	t      *NATSTransport
-	cfg    NATSConfig
-	calls  bool // answers come in here
-	serves bool // calls and notices come in here
-	room   int  // how many messages may wait
+	t       *NATSTransport
+	cfg     NATSConfig
+	servers []*url.URL // from the settings
+	calls   bool       // answers come in here
+	serves  bool       // calls and notices come in here
+	room    int        // how many messages may wait
 
 	link  atomic.Pointer[natsLink] // what is published on; nil while there is none
 	ready chan struct{}            // closed by run at the first connection
 	ended chan struct{}            // closed by run at its end
 
 	// Owned by run.
-	servers []string // URLs, those that NATS told us included
+	told []*url.URL // further servers, as the last connection knew them
 
 	mu  sync.Mutex // guards the field below
 	err error      // why there is no link
@@ -108,10 +105,11 @@ func newNATSSide(t *NATSTransport, cfg NATSConfig, calls, serves bool) (*natsSid
 			address = "nats://" + address
 		}
 		// The error of url.Parse would show a password.
-		if u, err := url.Parse(address); err != nil || u.Hostname() == "" {
+		u, err := url.Parse(address)
+		if err != nil || u.Hostname() == "" {
 			return nil, fmt.Errorf("pitaya: address %d of NATS is not a URL", i+1)
 		}
-		s.servers = append(s.servers, address)
+		s.servers = append(s.servers, u)
 	}
 	if _, err := s.options(); err != nil {
 		return nil, fmt.Errorf("pitaya: settings of NATS: %w", err)
@@ -119,128 +117,12 @@ func newNATSSide(t *NATSTransport, cfg NATSConfig, calls, serves bool) (*natsSid
 	return s, nil
 }
 
-// natsDefaults fills in what the settings leave open.
-func natsDefaults(c NATSConfig) NATSConfig {
-	c.URL = cmp.Or(c.URL, "nats://localhost:4222")
-	c.ConnectTimeout = cmp.Or(max(c.ConnectTimeout, 0), 2*time.Second)
-	c.ReconnectWait = cmp.Or(max(c.ReconnectWait, 0), time.Second)
-	c.ReconnectJitter = max(cmp.Or(c.ReconnectJitter, 100*time.Millisecond), 0)
-	c.ReconnectJitterTLS = max(cmp.Or(c.ReconnectJitterTLS, time.Second), 0)
-	c.PingInterval = cmp.Or(max(c.PingInterval, 0), 2*time.Minute)
-	c.MaxPings = cmp.Or(max(c.MaxPings, 0), 3)
-	c.MaxReconnects = max(c.MaxReconnects, 0)
-	c.RequestTimeout = cmp.Or(max(c.RequestTimeout, 0), 5*time.Second)
-	c.BufferMessages = cmp.Or(max(c.BufferMessages, 0), natsMessages)
-	c.BufferPush = cmp.Or(max(c.BufferPush, 0), natsMessages)
-	return c
-}
-
-// sameNATS reports whether two sides can share a connection.
-func sameNATS(a, b NATSConfig) bool {
-	for _, c := range []*NATSConfig{&a, &b} {
-		// What has nothing to do with the connection.
-		c.RequestTimeout, c.BufferMessages, c.BufferPush, c.Services = 0, 0, 0, 0
-	}
-	return a == b
-}
-
-// options reads the files anew, so that renewed certificates and credentials
-// are used from the next connection on.
-func (s *natsSide) options() ([]nats.Option, error) {
-	c := &s.cfg
-	opts := []nats.Option{
-		nats.NoReconnect(),
-		nats.DontRandomize(), // run has the order
-		nats.Timeout(c.ConnectTimeout),
-		// A NATS server that reads nothing for so long counts as lost; whoever
-		// publishes meanwhile may have to wait.
-		nats.FlusherTimeout(c.ConnectTimeout),
-		nats.ReconnectOnFlusherError(),
-		nats.PingInterval(c.PingInterval),
-		nats.MaxPingsOutstanding(c.MaxPings),
-		nats.Compression(!c.NoWebSocketCompression),
-	}
-	if c.CredentialsFile != "" {
-		if err := readable(c.CredentialsFile); err != nil {
-			return nil, err
-		}
-		opts = append(opts, nats.UserCredentials(c.CredentialsFile))
-	}
-	if c.NKeyFile != "" {
-		nkey, err := nats.NkeyOptionFromSeed(c.NKeyFile)
-		if err != nil {
-			return nil, err
-		}
-		opts = append(opts, nkey)
-	}
-	if c.Token != "" {
-		opts = append(opts, nats.Token(c.Token))
-	}
-	config, err := natsTLS(c)
-	if err != nil {
-		return nil, err
-	}
-	if config != nil {
-		opts = append(opts, nats.Secure(config))
-	}
-	// Combinations that exclude each other are refused by this.
-	var o nats.Options
-	for _, opt := range opts {
-		if err := opt(&o); err != nil {
-			return nil, err
-		}
-	}
-	if c.CredentialsFile != "" && c.NKeyFile != "" {
-		return nil, nats.ErrNkeyAndUser
-	}
-	return opts, nil
-}
-
-func readable(file string) error {
-	f, err := os.Open(file)
-	if err == nil {
-		f.Close()
-	}
-	return err
-}
-
-// natsTLS returns what the connection is to be encrypted with, nil if only the
-// address decides.
-func natsTLS(c *NATSConfig) (*tls.Config, error) {
-	switch {
-	case c.TLSConfig != nil:
-		return c.TLSConfig.Clone(), nil
-	case c.TLS == TLSFiles{}:
-		return nil, nil
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.TLS.CA != "" {
-		pem, err := os.ReadFile(c.TLS.CA)
-		if err != nil {
-			return nil, err
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s has no certificates", c.TLS.CA)
-		}
-	}
-	if c.TLS.Cert != "" || c.TLS.Key != "" {
-		cert, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key)
-		if err != nil {
-			return nil, err
-		}
-		config.Certificates = []tls.Certificate{cert}
-	}
-	return config, nil
-}
-
 // run keeps the side connected until ctx ends, or MaxReconnects are used up.
 func (s *natsSide) run(ctx context.Context) {
 	defer close(s.ended)
 	first := true
 	for failures := 0; ; {
-		rand.Shuffle(len(s.servers), func(i, j int) { s.servers[i], s.servers[j] = s.servers[j], s.servers[i] })
-		l, err := s.open(ctx, nil, s.servers)
+		l, err := s.open(ctx, nil, s.choice(""))
 		if err != nil {
 			if ctx.Err() != nil {
 				return
@@ -261,7 +143,7 @@ func (s *natsSide) run(ctx context.Context) {
 			}
 			continue
 		}
-		failures = 0
+		since := time.Now()
 		s.link.Store(l)
 		s.t.log.Info("connected to NATS", "nats", l.nc.ConnectedUrlRedacted())
 		if first {
@@ -269,19 +151,24 @@ func (s *natsSide) run(ctx context.Context) {
 			close(s.ready)
 		}
 		l = s.use(ctx, l)
-		s.link.Store(nil)
 		if ctx.Err() != nil {
-			s.shut(l)
+			s.shut(l) // what it still hands on can be answered
+			s.lost(errors.New("transport closed"))
 			return
 		}
 		err = cmp.Or(l.nc.LastError(), nats.ErrConnectionClosed)
 		s.lost(err)
 		s.t.log.Warn("connection to NATS lost", "err", err)
+		s.learn(l)
 		s.t.forget(l)
 		l.in <- nil
 		<-l.handled
-		// Many servers lose their connections at the same moment.
-		if !s.pause(ctx, 0) {
+		// At once, but for the jitter: many servers lose their connections at
+		// the same moment. One that never lasts counts as a failure.
+		if failures++; time.Since(since) >= s.cfg.ReconnectWait {
+			failures = 0
+		}
+		if !s.pause(ctx, failures) {
 			return
 		}
 	}
@@ -298,9 +185,7 @@ func (s *natsSide) use(ctx context.Context, l *natsLink) *natsLink {
 			return l
 		case <-l.lame:
 			s.learn(l)
-			others := slices.DeleteFunc(slices.Clone(s.servers), func(u string) bool {
-				return sameHost(u, l.nc.ConnectedUrl())
-			})
+			others := s.choice(l.nc.ConnectedUrl())
 			if len(others) == 0 {
 				s.t.log.Warn("the NATS server is about to end, and no other is known", "nats", l.nc.ConnectedUrlRedacted())
 				continue
@@ -318,26 +203,50 @@ func (s *natsSide) use(ctx context.Context, l *natsLink) *natsLink {
 	}
 }
 
-// learn adds the servers that NATS told of to those that are tried.
+// learn notes which servers NATS has told of. They are let in as those of the
+// settings are.
 func (s *natsSide) learn(l *natsLink) {
-	for _, u := range l.nc.DiscoveredServers() {
-		if !slices.ContainsFunc(s.servers, func(known string) bool { return sameHost(known, u) }) {
-			s.servers = append(s.servers, u)
+	s.told = nil
+	for _, address := range l.nc.DiscoveredServers() {
+		if u, err := url.Parse(address); err == nil {
+			u.User = s.servers[0].User
+			s.told = append(s.told, u)
 		}
 	}
 }
 
-func sameHost(a, b string) bool {
-	ua, errA := url.Parse(a)
-	ub, errB := url.Parse(b)
-	return errA == nil && errB == nil && ua.Host == ub.Host
+// choice returns the servers to try, in a random order, those of the settings
+// first, without the one given.
+func (s *natsSide) choice(without string) []string {
+	var choice, known []string
+	for _, servers := range [][]*url.URL{s.servers, s.told} {
+		for _, i := range rand.Perm(len(servers)) {
+			u := servers[i]
+			host := natsHost(u)
+			if slices.Contains(known, host) {
+				continue
+			}
+			known = append(known, host)
+			if out, err := url.Parse(without); err != nil || natsHost(out) != host {
+				choice = append(choice, u.String())
+			}
+		}
+	}
+	return choice
 }
 
-// lost fails what waits for answers: none will come.
+// natsHost is what tells servers apart.
+func natsHost(u *url.URL) string {
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "4222"))
+}
+
+// lost says that there is no connection, and why. What waits for answers fails:
+// none will come.
 func (s *natsSide) lost(err error) {
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
+	s.link.Store(nil)
 	if s.calls {
 		s.t.pending.failAll(s.unreachable())
 	}
@@ -467,140 +376,11 @@ func (s *natsSide) publish(subject, reply string, body []byte) error {
 		case errors.Is(err, nats.ErrMaxPayload):
 			return fmt.Errorf("pitaya: message of %d bytes: NATS takes at most %d: %w", len(body), l.nc.MaxPayload(), err)
 		case errors.Is(err, nats.ErrBadSubject):
-			return fmt.Errorf("pitaya: %q cannot be a subject of NATS: %w", clipText(subject, natsMaxSubject), err)
+			return fmt.Errorf("pitaya: %.200q cannot be a subject of NATS: %w", subject, err)
 		default:
 			// Writing failed, perhaps in the midst of a message.
 			l.nc.Close()
 		}
 		return fmt.Errorf("%w: NATS: %w", ErrUnreachable, err)
-	}
-}
-
-// natsDialer makes connections that end with a context, until released: a NATS
-// server that accepts and says nothing must not hold up Close.
-type natsDialer struct {
-	ctx     context.Context
-	timeout time.Duration
-	stops   []func() bool // nats.go dials one address after the other
-}
-
-// Dial implements [nats.CustomDialer].
-func (d *natsDialer) Dial(network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(d.ctx, d.timeout)
-	defer cancel()
-	var nd net.Dialer
-	c, err := nd.DialContext(ctx, network, address)
-	if err == nil {
-		d.stops = append(d.stops, context.AfterFunc(d.ctx, func() { c.Close() }))
-	}
-	return c, err
-}
-
-// release makes the connections independent of the context. It returns false if
-// that had ended already.
-func (d *natsDialer) release() bool {
-	ok := true
-	for _, stop := range d.stops {
-		ok = stop() && ok
-	}
-	return ok
-}
-
-// mark waits until what is in the channel now has been handled.
-func (l *natsLink) mark(ctx context.Context) error {
-	m, done := new(nats.Msg), make(chan struct{})
-	l.marks.Store(m, done)
-	defer l.marks.Delete(m)
-	select {
-	case l.in <- m:
-	case <-l.handled:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case <-done:
-		return nil
-	case <-l.handled:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// dispatch hands the messages of the link on, one after the other.
-func (l *natsLink) dispatch() {
-	defer close(l.handled)
-	var handled map[natsKey]int // by the link before
-	var until time.Time
-	if prev := l.prev; prev != nil {
-		<-prev.handled
-		handled, l.prev, prev.seen = prev.seen, nil, nil
-		until = time.Now().Add(natsOverlap)
-	}
-	t := l.side.t
-	for m := range l.in {
-		if m == nil {
-			return
-		}
-		if m.Sub == nil {
-			if done, ok := l.marks.Load(m); ok {
-				close(done.(chan struct{}))
-			}
-			continue
-		}
-		if handled != nil {
-			if time.Now().After(until) {
-				handled = nil
-			} else if k := keyOf(m); handled[k] > 0 {
-				handled[k]--
-				continue
-			}
-		}
-		if l.record.Load() {
-			if l.seen == nil {
-				l.seen = make(map[natsKey]int)
-			}
-			l.seen[keyOf(m)]++
-		} else if l.seen != nil {
-			l.seen = nil // the move did not come about
-		}
-		t.deliver(m)
-	}
-}
-
-func keyOf(m *nats.Msg) natsKey {
-	if m.Reply != "" {
-		return natsKey{reply: m.Reply}
-	}
-	return natsKey{subject: m.Subject, data: string(m.Data)}
-}
-
-// asyncError takes what nats.go reports beside its calls.
-func (t *NATSTransport) asyncError(l *natsLink, sub *nats.Subscription, err error) {
-	if errors.Is(err, nats.ErrSlowConsumer) && sub != nil {
-		t.mu.Lock()
-		l.slow[sub] = l.slow[sub] // 0 if it is new
-		t.countLocked(l)
-		t.mu.Unlock()
-		if skipped, ok := t.drops.pass(); ok {
-			t.log.Error("messages from NATS are dropped, because those before are not handled in time",
-				"dropped", t.Dropped(), "skipped", skipped)
-		}
-		return
-	}
-	if skipped, ok := t.faults.pass(); ok {
-		t.log.LogAttrs(context.Background(), slog.LevelWarn, "NATS reports an error",
-			slog.Any("err", err), slog.Int("skipped", skipped))
-	}
-}
-
-// countLocked adds what subscriptions of a link have lost since the last time.
-func (t *NATSTransport) countLocked(l *natsLink) {
-	for sub, counted := range l.slow {
-		if n, err := sub.Dropped(); err == nil {
-			t.dropped += int64(n - counted)
-			l.slow[sub] = n
-		}
 	}
 }

@@ -16,3 +16,12 @@ func TestMemDiscovery(t *testing.T) {
 		}
 	})
 }
+
+func TestMemTransport(t *testing.T) {
+	t.Parallel()
+	cluster := pitaya.NewMemCluster()
+	testTransport(t, func(*testing.T, *pitaya.ServerInfo) pitaya.Transport {
+		_, transport := cluster.Node()
+		return transport
+	})
+}

@@ -312,9 +312,10 @@ type NATSConfig struct {
 	// means 5 s.
 	RequestTimeout time.Duration
 
-	// BufferMessages is how many incoming calls may wait (buffer.messages). Serving side only. Zero means 75.
+	// BufferMessages is how many incoming calls may wait to be handed on (buffer.messages); see
+	// [NATSTransport.Dropped]. Serving side only. Zero means 8192: Pitaya's 75 lose calls in a short burst.
 	BufferMessages int
-	// BufferPush is how many incoming pushes may wait (buffer.push). Serving side only. Zero means 100.
+	// BufferPush is the same for pushes and kicks (buffer.push). Serving side only. Zero means 8192.
 	BufferPush int
 	// Services is how many incoming calls are served at once (services). Serving side only. Zero means 30.
 	Services int

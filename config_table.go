@@ -179,8 +179,8 @@ func (c *Config) table() []configSection {
 			configKey{name: "requesttimeout", value: duration(&c.NATSClient.RequestTimeout, 5*time.Second, zeroRefused), help: "longest time for a call without an earlier deadline"},
 		)},
 		{"RPC over NATS, serving side", nats("cluster.rpc.server.nats", "serving calls", &c.NATSServer,
-			configKey{name: "buffer.messages", value: number(&c.NATSServer.BufferMessages, 75, zeroRefused), help: "incoming calls that may wait", aliases: []string{"buffer.cluster.rpc.server.nats.messages"}},
-			configKey{name: "buffer.push", value: number(&c.NATSServer.BufferPush, 100, zeroRefused), help: "incoming pushes that may wait", aliases: []string{"buffer.cluster.rpc.server.nats.push"}},
+			configKey{name: "buffer.messages", value: number(&c.NATSServer.BufferMessages, 8192, zeroRefused), help: "incoming calls that may wait", pitaya: "75", aliases: []string{"buffer.cluster.rpc.server.nats.messages"}},
+			configKey{name: "buffer.push", value: number(&c.NATSServer.BufferPush, 8192, zeroRefused), help: "incoming pushes that may wait", pitaya: "100", aliases: []string{"buffer.cluster.rpc.server.nats.push"}},
 			configKey{name: "services", value: number(&c.NATSServer.Services, 30, zeroRefused), help: "incoming calls that are served at once", aliases: []string{"concurrency.remote.service"}},
 		)},
 		{"RPC over gRPC, and RPC to the own server", unusedKeys([]configKey{

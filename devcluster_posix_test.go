@@ -3,8 +3,12 @@
 package pitaya_test
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"syscall"
 )
 
@@ -12,6 +16,32 @@ import (
 // wakes and ends what is paused in it, which would not notice the end of its standard input.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-func pauseProcess(p *os.Process) error { return p.Signal(syscall.SIGSTOP) }
+// pauseProcess returns when the process has stopped, as far as the system tells.
+func pauseProcess(p *os.Process) error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for !stopped(p.Pid) {
+		runtime.Gosched()
+	}
+	return nil
+}
+
+// stopped reports whether no thread of the process runs. Sending the signal does not wait for that. Where there is no
+// /proc nothing is known.
+func stopped(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, name := range threads {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		// The state stands behind the name of the program, which is in parentheses.
+		if i := bytes.LastIndexByte(b, ')'); i < 0 || i+2 >= len(b) || !bytes.ContainsAny(b[i+2:i+3], "TtZX") {
+			return false
+		}
+	}
+	return true
+}
 
 func resumeProcess(p *os.Process) error { return p.Signal(syscall.SIGCONT) }

@@ -34,6 +34,8 @@ var wireOtherwise = map[string]string{
 	"error_payload/protobuf: coded, empty code":       "the code is never empty: Unity's libpitaya throws without it",
 	"error_payload/protobuf: invalid UTF-8 text":      "the text is made valid, so that the client gets its answer",
 
+	"nats_publish/push with an empty server type (PITFALL: goes nowhere)": "an error: nobody would get it",
+
 	"flows/other server type on a standalone server": "every request is answered: PIT-500",
 	"flows/panic with a string":                      "PIT-500 with a generic text and an id: what went wrong is not the client's business",
 	"flows/result that cannot be serialized":         "the answer is flagged as an error",

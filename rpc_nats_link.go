@@ -1,0 +1,386 @@
+package pitaya
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+const (
+	// natsAnswers is how many answers may wait to be handed on, besides the
+	// calls and notices of NATSConfig. They all wait in one channel, which is
+	// what keeps an answer behind the pushes that its sender made before it.
+	natsAnswers = 1 << 15
+	// natsOverlap is how long after a planned move to another NATS server its
+	// messages are compared with those of the old one.
+	natsOverlap = 5 * time.Second
+	// natsBackoff is how often the pause between attempts to connect doubles.
+	natsBackoff = 2
+)
+
+// natsSide is one connection to NATS that is kept up. A transport has one, or
+// two when the calling and the serving side are configured differently.
+//
+// The connections below it, links, are used until they break and are then
+// replaced: nats.go's own reconnecting is off. So there is one way to come
+// back, after an outage, after an error that nats.go takes for final, and when
+// a NATS server announces its end; and calls can be told at once that their
+// connection is gone.
+type natsSide struct {
+	// Immutable.
+	t       *NATSTransport
+	cfg     NATSConfig
+	servers []*url.URL // from the settings
+	calls   bool       // answers come in here
+	serves  bool       // calls and notices come in here
+	room    int        // how many messages may wait
+
+	link  atomic.Pointer[natsLink] // what is published on; nil while there is none
+	ready chan struct{}            // closed by run at the first connection
+	ended chan struct{}            // closed by run at its end
+
+	// Owned by run.
+	told []*url.URL // further servers, as the last connection knew them
+
+	mu  sync.Mutex // guards the field below
+	err error      // why there is no link
+}
+
+// natsLink is one connection of a natsSide.
+type natsLink struct {
+	side *natsSide
+	nc   *nats.Conn
+	prev *natsLink // what this one takes over from, in a planned move; dispatch forgets it
+
+	in      chan *nats.Msg // all messages; one without Sub is a mark, nil the end
+	marks   sync.Map       // *nats.Msg to chan struct{}, which is closed when dispatch gets there
+	lame    chan struct{}  // gets a value when NATS announces the end of the server
+	closed  chan struct{}  // closed when the connection is
+	handled chan struct{}  // closed when dispatch has ended
+	record  atomic.Bool    // dispatch notes in seen what it handles
+
+	// seen counts what was handled, by what makes a message the same. Owned by
+	// dispatch, and once that has ended by the dispatch of the next link.
+	seen map[natsKey]int
+
+	// Guarded by NATSTransport.mu.
+	own   []*nats.Subscription             // of the server
+	users map[string][2]*nats.Subscription // by uid: pushes and kicks
+	slow  map[*nats.Subscription]int       // those that lost messages, and how many were counted
+}
+
+// natsKey tells messages apart that come over two connections. With a reply
+// subject, which is used once, that is enough; notices have none, and two that
+// are equal may be swapped.
+type natsKey struct{ reply, subject, data string }
+
+// newNATSSide checks the settings, so that what is wrong with them comes back
+// at once and not as an outage.
+func newNATSSide(t *NATSTransport, cfg NATSConfig, calls, serves bool) (*natsSide, error) {
+	s := &natsSide{
+		t: t, cfg: cfg, calls: calls, serves: serves,
+		ready: make(chan struct{}), ended: make(chan struct{}),
+		err: errors.New("not connected yet"),
+	}
+	if calls {
+		s.room += natsAnswers
+	}
+	if serves {
+		s.room += cfg.BufferMessages + cfg.BufferPush
+	}
+	for i, address := range strings.Split(cfg.URL, ",") {
+		address = strings.TrimSpace(address)
+		if !strings.Contains(address, "://") {
+			address = "nats://" + address
+		}
+		// The error of url.Parse would show a password.
+		u, err := url.Parse(address)
+		if err != nil || u.Hostname() == "" {
+			return nil, fmt.Errorf("pitaya: address %d of NATS is not a URL", i+1)
+		}
+		s.servers = append(s.servers, u)
+	}
+	if _, err := s.options(); err != nil {
+		return nil, fmt.Errorf("pitaya: settings of NATS: %w", err)
+	}
+	return s, nil
+}
+
+// run keeps the side connected until ctx ends, or MaxReconnects are used up.
+func (s *natsSide) run(ctx context.Context) {
+	defer close(s.ended)
+	first := true
+	for failures := 0; ; {
+		l, err := s.open(ctx, nil, s.choice(""))
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			failures++
+			if m := s.cfg.MaxReconnects; m > 0 && failures >= m {
+				s.lost(fmt.Errorf("given up after %d attempts: %w", failures, err))
+				s.t.log.Error("NATS is not reached and will not be tried again", "attempts", failures, "err", err)
+				s.t.gaveUp <- s
+				return
+			}
+			s.lost(err)
+			if skipped, ok := s.t.outages.pass(); ok {
+				s.t.log.Warn("NATS is not reached", "attempts", failures, "err", err, "skipped", skipped)
+			}
+			if !s.pause(ctx, failures) {
+				return
+			}
+			continue
+		}
+		since := time.Now()
+		s.link.Store(l)
+		s.t.log.Info("connected to NATS", "nats", l.nc.ConnectedUrlRedacted())
+		if first {
+			first = false
+			close(s.ready)
+		}
+		l = s.use(ctx, l)
+		if ctx.Err() != nil {
+			s.shut(l) // what it still hands on can be answered
+			s.lost(errors.New("transport closed"))
+			return
+		}
+		err = cmp.Or(l.nc.LastError(), nats.ErrConnectionClosed)
+		s.lost(err)
+		s.t.log.Warn("connection to NATS lost", "err", err)
+		s.learn(l)
+		s.t.forget(l)
+		l.in <- nil
+		<-l.handled
+		// At once, but for the jitter: many servers lose their connections at
+		// the same moment. One that never lasts counts as a failure.
+		if failures++; time.Since(since) >= s.cfg.ReconnectWait {
+			failures = 0
+		}
+		if !s.pause(ctx, failures) {
+			return
+		}
+	}
+}
+
+// use waits for the end of a connection, moving on to another if NATS asks for
+// it, and returns the one that was used last.
+func (s *natsSide) use(ctx context.Context, l *natsLink) *natsLink {
+	for {
+		select {
+		case <-ctx.Done():
+			return l
+		case <-l.closed:
+			return l
+		case <-l.lame:
+			s.learn(l)
+			others := s.choice(l.nc.ConnectedUrl())
+			if len(others) == 0 {
+				s.t.log.Warn("the NATS server is about to end, and no other is known", "nats", l.nc.ConnectedUrlRedacted())
+				continue
+			}
+			next, err := s.open(ctx, l, others)
+			if err != nil {
+				s.t.log.Warn("the NATS server is about to end, and no other is reached", "err", err)
+				continue
+			}
+			s.link.Store(next)
+			s.t.log.Info("moved to another NATS server", "nats", next.nc.ConnectedUrlRedacted())
+			s.shut(l)
+			l = next
+		}
+	}
+}
+
+// learn notes which servers NATS has told of. They are let in as those of the
+// settings are.
+func (s *natsSide) learn(l *natsLink) {
+	s.told = nil
+	for _, address := range l.nc.DiscoveredServers() {
+		if u, err := url.Parse(address); err == nil {
+			u.User = s.servers[0].User
+			s.told = append(s.told, u)
+		}
+	}
+}
+
+// choice returns the servers to try, in a random order, those of the settings
+// first, without the one given.
+func (s *natsSide) choice(without string) []string {
+	var choice, known []string
+	for _, servers := range [][]*url.URL{s.servers, s.told} {
+		for _, i := range rand.Perm(len(servers)) {
+			u := servers[i]
+			host := natsHost(u)
+			if slices.Contains(known, host) {
+				continue
+			}
+			known = append(known, host)
+			if out, err := url.Parse(without); err != nil || natsHost(out) != host {
+				choice = append(choice, u.String())
+			}
+		}
+	}
+	return choice
+}
+
+// natsHost is what tells servers apart.
+func natsHost(u *url.URL) string {
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "4222"))
+}
+
+// lost says that there is no connection, and why. What waits for answers fails:
+// none will come.
+func (s *natsSide) lost(err error) {
+	s.mu.Lock()
+	s.err = err
+	s.mu.Unlock()
+	s.link.Store(nil)
+	if s.calls {
+		s.t.pending.failAll(s.unreachable())
+	}
+}
+
+// unreachable is the error while there is no connection.
+func (s *natsSide) unreachable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Errorf("%w: NATS: %w", ErrUnreachable, s.err)
+}
+
+// pause waits before the next attempt to connect, longer after more failures.
+// It returns false if ctx ends.
+func (s *natsSide) pause(ctx context.Context, failures int) bool {
+	jitter := s.cfg.ReconnectJitter
+	if s.cfg.TLSConfig != nil || s.cfg.TLS != (TLSFiles{}) {
+		jitter = s.cfg.ReconnectJitterTLS
+	}
+	var wait time.Duration
+	if failures > 0 {
+		shift := min(failures-1, natsBackoff)
+		wait, jitter = s.cfg.ReconnectWait<<shift, jitter<<shift
+	}
+	if jitter > 0 {
+		wait += rand.N(jitter)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// open connects to one of the servers and subscribes to all that the side
+// listens to. With prev it takes over: what comes in on both is handled once,
+// and what comes in on the new one waits until the old one's is handled.
+func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (*natsLink, error) {
+	opts, err := s.options()
+	if err != nil {
+		return nil, err
+	}
+	l := &natsLink{
+		side: s, prev: prev,
+		in:      make(chan *nats.Msg, s.room),
+		lame:    make(chan struct{}, 1),
+		closed:  make(chan struct{}),
+		handled: make(chan struct{}),
+		users:   make(map[string][2]*nats.Subscription),
+		slow:    make(map[*nats.Subscription]int),
+	}
+	dialer := &natsDialer{ctx: ctx, timeout: s.cfg.ConnectTimeout}
+	opts = append(opts,
+		nats.Name("pitaya "+s.t.self.Type+" "+s.t.self.ID),
+		nats.SetCustomDialer(dialer),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { s.t.asyncError(l, sub, err) }),
+		nats.ClosedHandler(func(*nats.Conn) { close(l.closed) }),
+		nats.LameDuckModeHandler(func(*nats.Conn) {
+			select {
+			case l.lame <- struct{}{}:
+			default:
+			}
+		}))
+	l.nc, err = nats.Connect(strings.Join(servers, ","), opts...)
+	if stopped := dialer.release(); err == nil && !stopped {
+		err = ctx.Err()
+		l.nc.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if prev != nil {
+		prev.record.Store(true)
+	}
+	if err := s.t.subscribe(l); err != nil {
+		s.t.forget(l)
+		l.nc.Close()
+		if prev != nil {
+			prev.record.Store(false)
+		}
+		return nil, err
+	}
+	go l.dispatch()
+	return l, nil
+}
+
+// shut ends a connection in good order: what was published leaves, and what
+// has arrived is handled.
+func (s *natsSide) shut(l *natsLink) {
+	if !l.nc.IsClosed() {
+		// The answer to this comes behind everything that NATS had for us.
+		if err := l.nc.FlushTimeout(s.cfg.ConnectTimeout); err != nil {
+			s.t.log.Warn("NATS did not take the last messages", "err", err)
+		}
+	}
+	l.in <- nil
+	<-l.handled
+	s.t.forget(l)
+	l.nc.Close()
+	<-l.closed
+}
+
+// publish sends a message. It returns ErrUnreachable while there is no
+// connection, and buffers nothing for later.
+func (s *natsSide) publish(subject, reply string, body []byte) error {
+	for {
+		l := s.link.Load()
+		if l == nil {
+			return s.unreachable()
+		}
+		var err error
+		if reply == "" {
+			err = l.nc.Publish(subject, body)
+		} else {
+			err = l.nc.PublishRequest(subject, reply, body)
+		}
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, nats.ErrConnectionClosed):
+			if next := s.link.Load(); next != nil && next != l {
+				continue // moved meanwhile
+			}
+		case errors.Is(err, nats.ErrMaxPayload):
+			return fmt.Errorf("pitaya: message of %d bytes: NATS takes at most %d: %w", len(body), l.nc.MaxPayload(), err)
+		case errors.Is(err, nats.ErrBadSubject):
+			return fmt.Errorf("pitaya: %.200q cannot be a subject of NATS: %w", subject, err)
+		default:
+			// Writing failed, perhaps in the midst of a message.
+			l.nc.Close()
+		}
+		return fmt.Errorf("%w: NATS: %w", ErrUnreachable, err)
+	}
+}

@@ -1,0 +1,172 @@
+package pitaya
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// natsDefaults fills in what the settings leave open.
+func natsDefaults(c NATSConfig) NATSConfig {
+	c.URL = cmp.Or(c.URL, "nats://localhost:4222")
+	c.ConnectTimeout = cmp.Or(max(c.ConnectTimeout, 0), 2*time.Second)
+	c.ReconnectWait = cmp.Or(max(c.ReconnectWait, 0), time.Second)
+	c.ReconnectJitter = max(cmp.Or(c.ReconnectJitter, 100*time.Millisecond), 0)
+	c.ReconnectJitterTLS = max(cmp.Or(c.ReconnectJitterTLS, time.Second), 0)
+	c.PingInterval = cmp.Or(max(c.PingInterval, 0), 2*time.Minute)
+	c.MaxPings = cmp.Or(max(c.MaxPings, 0), 3)
+	c.MaxReconnects = max(c.MaxReconnects, 0)
+	c.RequestTimeout = cmp.Or(max(c.RequestTimeout, 0), 5*time.Second)
+	c.BufferMessages = cmp.Or(max(c.BufferMessages, 0), natsMessages)
+	c.BufferPush = cmp.Or(max(c.BufferPush, 0), natsMessages)
+	return c
+}
+
+// sameNATS reports whether two sides can share a connection.
+func sameNATS(a, b NATSConfig) bool {
+	for _, c := range []*NATSConfig{&a, &b} {
+		// What has nothing to do with the connection.
+		c.RequestTimeout, c.BufferMessages, c.BufferPush, c.Services = 0, 0, 0, 0
+	}
+	return a == b
+}
+
+// options reads the files anew, so that renewed certificates and credentials
+// are used from the next connection on.
+func (s *natsSide) options() ([]nats.Option, error) {
+	c := &s.cfg
+	opts := []nats.Option{
+		nats.NoReconnect(),
+		nats.DontRandomize(), // run has the order
+		nats.Timeout(c.ConnectTimeout),
+		// A NATS server that reads nothing for so long counts as lost; whoever
+		// publishes meanwhile may have to wait.
+		nats.FlusherTimeout(c.ConnectTimeout),
+		nats.ReconnectOnFlusherError(),
+		nats.PingInterval(c.PingInterval),
+		nats.MaxPingsOutstanding(c.MaxPings),
+		nats.Compression(!c.NoWebSocketCompression),
+	}
+	if c.CredentialsFile != "" {
+		if err := readable(c.CredentialsFile); err != nil {
+			return nil, err
+		}
+		opts = append(opts, nats.UserCredentials(c.CredentialsFile))
+	}
+	if c.NKeyFile != "" {
+		nkey, err := nats.NkeyOptionFromSeed(c.NKeyFile)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, nkey)
+	}
+	if c.Token != "" {
+		opts = append(opts, nats.Token(c.Token))
+	}
+	config, err := natsTLS(c)
+	if err != nil {
+		return nil, err
+	}
+	if config != nil {
+		config.ServerName = cmp.Or(config.ServerName, s.serverName())
+		opts = append(opts, nats.Secure(config))
+	}
+	// Combinations that exclude each other are refused by this.
+	var o nats.Options
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	if c.CredentialsFile != "" && c.NKeyFile != "" {
+		return nil, nats.ErrNkeyAndUser
+	}
+	return opts, nil
+}
+
+// serverName is the name in the certificates of all servers, where the settings
+// know only one: servers that NATS tells of come as IP addresses.
+func (s *natsSide) serverName() string {
+	name := s.servers[0].Hostname()
+	for _, u := range s.servers {
+		if u.Hostname() != name {
+			return ""
+		}
+	}
+	return name
+}
+
+func readable(file string) error {
+	f, err := os.Open(file)
+	if err == nil {
+		f.Close()
+	}
+	return err
+}
+
+// natsTLS returns what the connection is to be encrypted with, nil if only the
+// address decides.
+func natsTLS(c *NATSConfig) (*tls.Config, error) {
+	switch {
+	case c.TLSConfig != nil:
+		return c.TLSConfig.Clone(), nil
+	case c.TLS == TLSFiles{}:
+		return nil, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.TLS.CA != "" {
+		pem, err := os.ReadFile(c.TLS.CA)
+		if err != nil {
+			return nil, err
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s has no certificates", c.TLS.CA)
+		}
+	}
+	if c.TLS.Cert != "" || c.TLS.Key != "" {
+		cert, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{cert}
+	}
+	return config, nil
+}
+
+// natsDialer makes connections that end with a context, until released: a NATS
+// server that accepts and says nothing must not hold up Close.
+type natsDialer struct {
+	ctx     context.Context
+	timeout time.Duration
+	stops   []func() bool // nats.go dials one address after the other
+}
+
+// Dial implements [nats.CustomDialer].
+func (d *natsDialer) Dial(network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(d.ctx, d.timeout)
+	defer cancel()
+	var nd net.Dialer
+	c, err := nd.DialContext(ctx, network, address)
+	if err == nil {
+		d.stops = append(d.stops, context.AfterFunc(d.ctx, func() { c.Close() }))
+	}
+	return c, err
+}
+
+// release makes the connections independent of the context. It returns false if
+// that had ended already.
+func (d *natsDialer) release() bool {
+	ok := true
+	for _, stop := range d.stops {
+		ok = stop() && ok
+	}
+	return ok
+}

@@ -166,6 +166,8 @@
 //	module.go, module_*.go                            modules and those that come with the library
 //	timer.go                                          timers
 //	config.go, config_*.go                            settings, from code, file, environment and flags
+//	discovery.go, transport.go                        the seams of a cluster
+//	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC
 //	server.go, server_*.go                            wiring, start, stop
 //
 // # Names from Pitaya

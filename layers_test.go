@@ -38,6 +38,8 @@ var layers = [][]string{
 	{"dispatch: finding the handler, decode, order, call, recover", "handler component dispatch"},
 	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},
 	{"settings and where they come from", "config config_*"},
+	{"cluster: what a server is to others, and the seams", "discovery", "transport"},
+	{"cluster: transports", "grpc: rpc_grpc rpc_grpc_*"},
 	{"server: wiring, start, drain, stop", "server server_*"},
 }
 

@@ -24,11 +24,12 @@ var errGRPCClosed = fmt.Errorf("%w: the transport is closed", ErrUnreachable)
 
 // A grpcClient is the calling half of a GRPCTransport: what it knows of the other servers.
 type grpcClient struct {
-	cfg       GRPCConfig
-	region    string
-	log       *slog.Logger
-	http      *http.Transport // makes connections; they are kept in the peers
-	keepAlive time.Duration   // how often a quiet connection is tried
+	cfg         GRPCConfig
+	region      string
+	log         *slog.Logger
+	http        *http.Transport // makes connections; they are kept in the peers
+	keepAlive   time.Duration   // how often a quiet connection is tried
+	pingTimeout time.Duration   // how long that may take
 
 	ctx        context.Context // ends with stop: when the transport is closed
 	stop       context.CancelFunc
@@ -53,15 +54,16 @@ func newGRPCClient(cfg GRPCConfig, region string, log *slog.Logger) *grpcClient 
 			DialContext:        dialer.DialContext,
 			DisableCompression: true, // gRPC has its own
 			HTTP2: &http.HTTP2Config{
-				// A connection at its limit takes further requests in turn; see grpcPeer.conn for when that happens.
+				// A connection at its limit takes further requests in turn; see grpcPeer.choose for when that happens.
 				StrictMaxConcurrentRequests: true,
 				WriteByteTimeout:            grpcWriteTimeout,
 				// SendPingTimeout stays off: grpc-go closes a connection, calls and all, that sends more than two
 				// pings in two hours without traffic. See grpcPeer.probe for what is done instead.
 			},
 		},
-		keepAlive: grpcPingInterval,
-		peers:     make(map[string]*grpcPeer),
+		keepAlive:   grpcPingInterval,
+		pingTimeout: grpcPingTimeout,
+		peers:       make(map[string]*grpcPeer),
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c

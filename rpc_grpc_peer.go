@@ -256,7 +256,7 @@ func (p *grpcPeer) watch(c *grpcConn) {
 // peers of this library only, since grpc-go takes offence at more than a few. quiet says that nothing was heard for the
 // time between two probes.
 func (p *grpcPeer) probe(c *grpcConn, quiet bool) error {
-	ctx, cancel := context.WithTimeout(p.c.ctx, grpcPingTimeout)
+	ctx, cancel := context.WithTimeout(p.c.ctx, p.c.pingTimeout)
 	defer cancel()
 	heard := c.heard.Load()
 	c.Reserve() // if it cannot, because the connection is full, the request waits for its turn

@@ -278,9 +278,13 @@ type grpcStreamError struct {
 
 func (e grpcStreamError) Error() string { return fmt.Sprintf("stream reset with code %d", e.Code) }
 
-// grpcRefused reports whether the peer did not begin to handle a request: REFUSED_STREAM, or a stream behind the last
-// one that GOAWAY names (RFC 9113, sections 8.7 and 6.8). For the latter net/http has nothing but a text.
+// grpcRefused reports whether the peer did not begin to handle a request: it could not be written to its end, or was
+// answered with REFUSED_STREAM, or its stream is behind the last one that GOAWAY names (RFC 9113, sections 8.7 and 6.8).
+// For the last case net/http has nothing but a text.
 func grpcRefused(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Op == "write"
+	}
 	if reset, ok := errors.AsType[grpcStreamError](err); ok {
 		const refusedStream = 7
 		return reset.Code == refusedStream

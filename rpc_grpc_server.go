@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -37,8 +39,9 @@ const (
 	grpcPingInterval = 30 * time.Second
 	grpcPingTimeout  = 10 * time.Second
 
-	// grpcFlushTimeout bounds the time for the last answers when the transport is closed.
+	// grpcFlushTimeout bounds the time for the last answers when the transport is closed; for grpcFlushPause see flush.
 	grpcFlushTimeout = time.Second
+	grpcFlushPause   = 20 * time.Millisecond
 )
 
 // A grpcServer is the serving half of a GRPCTransport: an http.Handler for the four methods.
@@ -59,16 +62,16 @@ type grpcServer struct {
 
 	mu        sync.Mutex
 	listener  net.Listener
-	err       error                 // why the listener is no longer served
-	draining  bool                  // no request is accepted any more
-	receiving int                   // requests accepted whose message the handler does not have yet
-	serving   int                   // requests accepted and not ended
-	active    map[net.Conn]struct{} // connections with a stream that has not ended
-	waiters   []chan struct{}       // closed at the next change of the numbers above
+	err       error             // why the listener is no longer served
+	draining  bool              // no request is accepted any more
+	receiving int               // requests accepted whose message the handler does not have yet
+	serving   int               // requests accepted and not ended
+	conns     map[net.Conn]bool // connections that speak HTTP/2; true: with a stream that has not ended
+	waiters   []chan struct{}   // closed at the next change of the numbers above
 }
 
 func newGRPCServer(port int, log *slog.Logger) *grpcServer {
-	s := &grpcServer{port: port, log: log, closing: make(chan struct{}), active: make(map[net.Conn]struct{})}
+	s := &grpcServer{port: port, log: log, closing: make(chan struct{}), conns: make(map[net.Conn]bool)}
 	s.shutdown, s.cancel = context.WithCancel(context.Background())
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -211,14 +214,17 @@ func (s *grpcServer) end() {
 	s.changedLocked()
 }
 
-// connState keeps account of the connections that have something to send.
+// connState keeps account of the connections.
 func (s *grpcServer) connState(c net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state == http.StateActive {
-		s.active[c] = struct{}{}
-	} else {
-		delete(s.active, c)
+	switch state {
+	case http.StateActive:
+		s.conns[c] = true
+	case http.StateIdle:
+		s.conns[c] = false
+	case http.StateClosed, http.StateHijacked:
+		delete(s.conns, c)
 	}
 	s.changedLocked()
 }
@@ -424,12 +430,39 @@ func (s *grpcServer) close(ctx context.Context) error {
 	s.mu.Unlock()
 	s.closeOnce.Do(func() { close(s.closing) })
 	s.cancel()
-	flush, cancel := context.WithTimeout(ctx, grpcFlushTimeout)
-	defer cancel()
-	s.wait(flush, func() bool { return s.serving == 0 && len(s.active) == 0 })
-	s.http.Close() // and of what has not been sent by now the peers hear nothing
+	s.http.Shutdown(s.shutdown) // returns at once, with the listener closed and GOAWAY on its way
+	s.flush(ctx)
+	s.http.Close()
 	// Requests end with their connections; until then one may still be calling the handler.
 	err := s.wait(ctx, func() bool { return s.serving == 0 })
 	s.goroutines.Wait()
 	return err
+}
+
+// flush sees to it that what was written arrives. A connection that is closed with something unread throws away what
+// its peer has not received (RFC 2525, section 2.17), so it is closed for writing only, and then by the peer.
+func (s *grpcServer) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, grpcFlushTimeout)
+	defer cancel()
+	s.wait(ctx, func() bool { return s.serving == 0 && !slices.Contains(slices.Collect(maps.Values(s.conns)), true) })
+	s.mu.Lock()
+	conns := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	if len(conns) == 0 {
+		return
+	}
+	// For net/http a stream has ended when its last frame is in the buffer of the connection. Nothing tells when that
+	// has been written, but it follows at once.
+	pause := time.NewTimer(grpcFlushPause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-ctx.Done():
+	}
+	for _, c := range conns {
+		if half, ok := c.(interface{ CloseWrite() error }); ok {
+			half.CloseWrite() // an error means that it has ended
+		}
+	}
+	s.wait(ctx, func() bool { return len(s.conns) == 0 })
 }

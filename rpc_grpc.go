@@ -79,8 +79,8 @@ func grpcAddress(own string, metadata map[string]string) string {
 // belong into a private network. Each call under way costs a few goroutines on either side, where NATS needs none;
 // HTTP/2 in net/http works that way.
 //
-// There are no subscriptions, so Bind and Unbind do nothing, and Notify needs to be told the server of the user: that
-// is what a binding storage is for.
+// Nothing is published, so Notify needs to be told the server of the user: that is what a binding storage is for. A
+// server refuses pushes and kicks for users that are not bound to it.
 type GRPCTransport struct {
 	server *grpcServer
 	client *grpcClient
@@ -120,9 +120,9 @@ func (t *GRPCTransport) Addr() net.Addr { return t.server.addr() }
 
 // Call sends a request. done is always called in a goroutine of its own, which lives as long as the call.
 //
-// An error wraps [ErrUnreachable] if the request was certainly not handled: there is no connection, or the other server
-// refused the request because it is shutting down. It wraps [ErrNoAnswer] if nobody can know: the deadline passed, or
-// the connection was lost. The deadline is that of ctx or GRPCConfig.RequestTimeout from now, whichever is earlier, and
+// An error wraps [ErrUnreachable] if there is no connection, or the other server refuses requests because it is shutting
+// down: the request was not handled. It wraps [ErrNoAnswer] if nobody can know: the deadline passed, or the connection
+// was lost. The deadline is that of ctx or GRPCConfig.RequestTimeout from now, whichever is earlier, and
 // the other server is told. When ctx is cancelled so is the call, there as well, as far as it has not begun.
 func (t *GRPCTransport) Call(ctx context.Context, to *ServerInfo, body []byte, done func(response []byte, err error)) {
 	frame, err := appendGRPCFrame(make([]byte, 0, grpcFrameHeader+len(body)), body)
@@ -142,8 +142,11 @@ func (t *GRPCTransport) Call(ctx context.Context, to *ServerInfo, body []byte, d
 // other server may take up in any order (net/http and grpc-go start a goroutine for each).
 func (t *GRPCTransport) Ordered() bool { return false }
 
-// Notify calls the server that the notice names, and waits for its answer.
+// Notify calls the server that the notice names, and waits for its answer: what it refuses is an error.
 func (t *GRPCTransport) Notify(ctx context.Context, n *Notice) error {
+	if t.client.ctx.Err() != nil {
+		return errGRPCClosed
+	}
 	if n.Server == nil {
 		return fmt.Errorf("pitaya: over gRPC a notice needs the server of the user, and that of %q is not known", n.UID)
 	}
@@ -195,11 +198,14 @@ func grpcNoticeAnswer(kind NoticeKind, answer []byte) error {
 	return nil
 }
 
-// Bind does nothing: servers that look for the user find it in the binding storage.
-func (t *GRPCTransport) Bind(context.Context, string) error { return nil }
+// Bind accepts pushes and kicks for the user from now on.
+func (t *GRPCTransport) Bind(_ context.Context, uid string) error { return t.server.bind(uid) }
 
-// Unbind does nothing.
-func (t *GRPCTransport) Unbind(context.Context, string) error { return nil }
+// Unbind refuses them again.
+func (t *GRPCTransport) Unbind(_ context.Context, uid string) error {
+	t.server.unbind(uid)
+	return nil
+}
 
 // ServerSeen connects to the server, unless GRPCConfig.LazyConnection is set, and keeps the connection. A server that
 // is known already may have another address now. One without address is logged once and cannot be called.
@@ -215,8 +221,8 @@ func (t *GRPCTransport) Healthy() error { return t.server.healthy() }
 // that was accepted. Connections stay until the answers are sent.
 func (t *GRPCTransport) Drain(ctx context.Context) error { return t.server.drain(ctx) }
 
-// Close closes all connections. Answers that the handler has given are still sent, for a second at most. Of the calls
-// that others wait for, those without an answer end with the status Unavailable.
+// Close closes all connections. Answers that the handler has given are still sent, for a second at most. Other calls end
+// without an answer, on either side.
 func (t *GRPCTransport) Close(ctx context.Context) error {
 	err := t.server.close(ctx)
 	return errors.Join(err, t.client.close(ctx))

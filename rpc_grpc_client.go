@@ -58,7 +58,7 @@ func newGRPCClient(cfg GRPCConfig, region string, log *slog.Logger) *grpcClient 
 				StrictMaxConcurrentRequests: true,
 				WriteByteTimeout:            grpcWriteTimeout,
 				// SendPingTimeout stays off: grpc-go closes a connection, calls and all, that sends more than two
-				// pings in two hours without traffic. See grpcPeer.probe for what is done instead.
+				// pings in two hours without traffic. See grpcConn.ask for what is done instead.
 			},
 		},
 		keepAlive:   grpcPingInterval,
@@ -187,7 +187,7 @@ func (c *grpcClient) invoke(ctx context.Context, to *ServerInfo, method string, 
 	for try := 1; ; try++ {
 		conn, err := p.conn(ctx)
 		if err != nil {
-			return nil, grpcCallError(to.ID, err)
+			return nil, grpcCallError(to.ID, c.explain(ctx, false, err))
 		}
 		answer, sent, err := conn.invoke(ctx, p.addr, method, frame)
 		if err == nil {
@@ -205,12 +205,16 @@ func (c *grpcClient) explain(ctx context.Context, sent bool, err error) error {
 	status, answered := errors.AsType[*grpcStatus](err)
 	ended := ctx.Err()
 	switch {
-	case answered && status.Code == grpcDeadlineExceeded, ended == context.DeadlineExceeded && !answered:
+	case answered && status.Code == grpcDeadlineExceeded:
 		return fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	case answered && status.Code == grpcUnavailable:
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
-	case answered:
+	case answered, errors.Is(err, ErrUnreachable):
 		return err
+	case c.ctx.Err() != nil:
+		return errGRPCClosed
+	case ended == context.DeadlineExceeded:
+		return fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	case ended != nil:
 		return context.Cause(ctx)
 	case !sent:
@@ -314,6 +318,9 @@ func (c *grpcConn) invoke(ctx context.Context, addr, method string, frame []byte
 	}).WithContext(ctx)
 	res, err := c.RoundTrip(req)
 	if err != nil {
+		if _, ok := errors.AsType[grpcStreamError](err); ok {
+			c.heard.Add(1)
+		}
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) && c.heard.Load() == heard {
 			signal(c.doubt)
 		}
@@ -323,6 +330,17 @@ func (c *grpcConn) invoke(ctx context.Context, addr, method string, frame []byte
 	c.heard.Add(1)
 	answer, err = readGRPCResponse(res)
 	return answer, true, err
+}
+
+// ask asks for a sign of life: the health check of gRPC, whose answer does not matter. A PING of HTTP/2 would do with
+// peers of this library only, since grpc-go takes offence at more than a few. Any answer that comes meanwhile is as good.
+func (c *grpcConn) ask(ctx context.Context, addr string) (sent bool, err error) {
+	heard := c.heard.Load()
+	_, sent, err = c.invoke(ctx, addr, grpcMethodHealth, appendGRPCFrameHeader(nil, 0))
+	if c.heard.Load() != heard {
+		err = nil
+	}
+	return sent, err
 }
 
 // readGRPCResponse returns the message of an answer. A *grpcStatus is what the peer says, or what it does wrong; other

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,7 +25,6 @@ const (
 var (
 	errGRPCNoAddress = fmt.Errorf("%w: it does not tell its address", ErrUnreachable)
 	errGRPCGone      = fmt.Errorf("%w: it has left the cluster", ErrUnreachable)
-	errGRPCMute      = fmt.Errorf("%w: the connection ended before any answer", ErrUnreachable)
 )
 
 // A grpcPeer is one server at one address, and the connections to it.
@@ -82,8 +80,7 @@ func (p *grpcPeer) conn(ctx context.Context) (*grpcConn, error) {
 		select {
 		case <-attempt:
 		case <-ctx.Done():
-			// Certainly nothing was sent.
-			return nil, fmt.Errorf("%w: %w", ErrUnreachable, context.Cause(ctx))
+			return nil, ctx.Err()
 		}
 	}
 }
@@ -143,16 +140,16 @@ func (p *grpcPeer) connectLocked() bool {
 // reconnect tries until there is a connection, or nobody wants one.
 func (p *grpcPeer) reconnect() {
 	for p.rest() {
-		cc, err := p.dial()
+		conn, err := p.dial()
 		p.mu.Lock()
 		close(p.attempt)
 		p.attempt = nil
 		if err == nil {
-			p.addLocked(cc)
+			p.addLocked(conn)
 			p.mu.Unlock()
 			return
 		}
-		if p.err == nil {
+		if p.err == nil && p.c.ctx.Err() == nil {
 			p.c.log.Info("gRPC server unreachable", "server", p.id, "address", p.addr, "err", err)
 		}
 		p.err = fmt.Errorf("%w: %w", ErrUnreachable, err)
@@ -197,24 +194,34 @@ func (p *grpcPeer) wantedLocked() bool {
 	return p.kept.Load() && !p.c.cfg.LazyConnection && !p.retired && p.c.ctx.Err() == nil
 }
 
-func (p *grpcPeer) dial() (*http.ClientConn, error) {
+// dial makes a connection and sees a gRPC server answer on it: the kernel also connects to processes that hang, to ports
+// about to be closed, and to servers of another kind. The settings of HTTP/2 are known from then on.
+func (p *grpcPeer) dial() (*grpcConn, error) {
 	ctx, cancel := context.WithTimeout(p.c.ctx, p.c.cfg.DialTimeout)
 	defer cancel()
-	return p.c.http.NewClientConn(ctx, "http", p.addr)
+	cc, err := p.c.http.NewClientConn(ctx, "http", p.addr)
+	if err != nil {
+		return nil, err
+	}
+	conn := newGRPCConn(cc)
+	if _, err = conn.ask(ctx, p.addr); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // addLocked takes a new connection in.
-func (p *grpcPeer) addLocked(cc *http.ClientConn) {
+func (p *grpcPeer) addLocked(c *grpcConn) {
 	if p.err != nil {
 		p.c.log.Info("gRPC server reachable again", "server", p.id, "address", p.addr)
 	}
-	p.connecting, p.err = false, nil
-	conn := newGRPCConn(cc)
-	if p.retired || !p.c.start(func() { p.watch(conn) }) {
-		cc.Close()
+	p.connecting, p.err, p.pause = false, nil, grpcFirstPause
+	if p.retired || !p.c.start(func() { p.watch(c) }) {
+		c.Close()
 		return
 	}
-	p.conns = append(p.conns, conn)
+	p.conns = append(p.conns, c)
 }
 
 // watch follows a connection to its end, and tries it when it is quiet.
@@ -252,17 +259,14 @@ func (p *grpcPeer) watch(c *grpcConn) {
 	}
 }
 
-// probe asks for a sign of life: the health check of gRPC, whose answer does not matter. A PING of HTTP/2 would do with
-// peers of this library only, since grpc-go takes offence at more than a few. quiet says that nothing was heard for the
-// time between two probes.
+// probe asks for a sign of life. quiet says that nothing was heard for the time between two probes.
 func (p *grpcPeer) probe(c *grpcConn, quiet bool) error {
 	ctx, cancel := context.WithTimeout(p.c.ctx, p.c.pingTimeout)
 	defer cancel()
-	heard := c.heard.Load()
 	c.Reserve() // if it cannot, because the connection is full, the request waits for its turn
-	_, sent, err := c.invoke(ctx, p.addr, grpcMethodHealth, appendGRPCFrameHeader(nil, 0))
+	sent, err := c.ask(ctx, p.addr)
 	switch {
-	case c.heard.Load() != heard:
+	case err == nil:
 		return nil
 	case ctx.Err() == nil:
 		return nil // the connection has come to its end by itself, or is about to
@@ -279,13 +283,6 @@ func (p *grpcPeer) ended(c *grpcConn) {
 		p.conns = slices.Delete(p.conns, i, i+1)
 	}
 	last := len(p.conns) == 0 && !p.connecting
-	if last && !p.retired {
-		if c.heard.Load() > 0 {
-			p.pause = grpcFirstPause
-		} else {
-			p.err = errGRPCMute // it may do so for ever
-		}
-	}
 	if last && p.wantedLocked() {
 		p.connectLocked()
 		last = false

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -91,9 +92,7 @@ func rawGRPCRequest(t testing.TB, to *pitaya.ServerInfo, path string, header htt
 		t.Fatal(err)
 	}
 	req.Header = http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}}
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	res, err := http2Client(t).RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
@@ -311,7 +310,7 @@ func TestGRPCClientAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			to := rawGRPCServer(t, func(w http.ResponseWriter, r *http.Request) {
 				io.Copy(io.Discard, r.Body)
-				tt.serve(w)
+				tt.serve(w) // also to the health check at the beginning of the connection: any answer will do
 			})
 			to.ID = fmt.Sprint("raw-", i)
 			got, err := doCall(t.Context(), tr, to, "abc")
@@ -328,7 +327,8 @@ func TestGRPCClientAnswers(t *testing.T) {
 // A framePeer is a server that speaks in frames.
 type framePeer struct {
 	*http2.Framer
-	conn net.Conn
+	conn   net.Conn
+	health map[uint32]bool // streams of health checks
 }
 
 // frameServer accepts connections and lets serve have each, with its number, in a goroutine of its own, after the
@@ -340,7 +340,7 @@ func frameServer(t testing.TB, serve func(n int, p *framePeer)) *pitaya.ServerIn
 		if _, err := io.ReadFull(c, preface); err != nil || string(preface) != http2.ClientPreface {
 			return
 		}
-		p := &framePeer{Framer: http2.NewFramer(c, c), conn: c}
+		p := &framePeer{Framer: http2.NewFramer(c, c), conn: c, health: make(map[uint32]bool)}
 		p.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 		if p.WriteSettings() == nil {
 			serve(n, p)
@@ -380,7 +380,8 @@ func rawListener(t testing.TB, serve func(n int, c net.Conn)) *pitaya.ServerInfo
 	return grpcServerAt("raw-1", "127.0.0.1", port)
 }
 
-// request reads frames until a request is complete and returns its stream, 0 at the end of the connection.
+// request reads frames until a request is complete and returns its stream, 0 at the end of the connection. It answers
+// health checks by itself.
 func (p *framePeer) request() uint32 {
 	for {
 		f, err := p.ReadFrame()
@@ -396,10 +397,29 @@ func (p *framePeer) request() uint32 {
 			if !f.IsAck() {
 				p.WritePing(true, f.Data)
 			}
+		case *http2.MetaHeadersFrame:
+			if f.PseudoValue("path") == "/grpc.health.v1.Health/Check" {
+				p.health[f.StreamID] = true
+			}
 		case *http2.DataFrame:
-			if f.StreamEnded() {
+			if f.StreamEnded() && p.health[f.StreamID] {
+				p.answer(f.StreamID, "")
+			} else if f.StreamEnded() {
 				return f.StreamID
 			}
+		}
+	}
+}
+
+// mute answers the health check at the beginning of the connection, and nothing from then on.
+func (p *framePeer) mute() {
+	for {
+		f, err := p.ReadFrame()
+		if err != nil {
+			return
+		}
+		if d, ok := f.(*http2.DataFrame); ok && d.StreamID == 1 && d.StreamEnded() {
+			p.answer(1, "")
 		}
 	}
 }
@@ -487,25 +507,29 @@ func TestGRPCLost(t *testing.T) {
 	}
 }
 
-// TestGRPCNotHTTP2 calls servers of another kind. The connection comes about, and that is all.
+// TestGRPCNotHTTP2 calls servers of another kind, and one that takes connections only.
 func TestGRPCNotHTTP2(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, says string }{
 		{"nothing", ""},
 		{"HTTP/1", "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"},
 		{"garbage", strings.Repeat("\xff", 100)},
+		{"hangs", "\x00"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var conns atomic.Int64
 			to := rawListener(t, func(_ int, c net.Conn) {
 				conns.Add(1)
 				io.WriteString(c, tt.says)
+				if tt.name == "hangs" {
+					io.Copy(io.Discard, c)
+				}
 			})
-			tr := grpcCaller(t, pitaya.GRPCConfig{})
+			tr := grpcCaller(t, pitaya.GRPCConfig{DialTimeout: 50 * time.Millisecond})
 			tr.ServerSeen(to)
 			for range 3 {
-				if got, err := doCall(t.Context(), tr, to, "abc"); err == nil {
-					t.Errorf("%q", got)
+				if got, err := doCall(t.Context(), tr, to, "abc"); !errors.Is(err, pitaya.ErrUnreachable) {
+					t.Errorf("%q, %v", got, err)
 				}
 			}
 			// It is tried again, and less and less often.
@@ -533,7 +557,7 @@ func TestGRPCProbe(t *testing.T) {
 			ended := make(chan struct{})
 			to := frameServer(t, func(n int, p *framePeer) {
 				if n == 0 {
-					io.Copy(io.Discard, p.conn)
+					p.mute()
 					close(ended)
 					return
 				}

@@ -27,6 +27,9 @@ const (
 	// grpcMaxHeader bounds the headers of a request, in bytes. The protocol needs a few hundred.
 	grpcMaxHeader = 16 << 10
 
+	// grpcMaxUID bounds the ids of users, in bytes, far above what a server is configured for.
+	grpcMaxUID = 2 << 10
+
 	// grpcReadTimeout bounds the wait for the preface of a connection and for the message of a request, once its
 	// headers are there, so that trickling bytes hold nothing for long.
 	grpcReadTimeout = 10 * time.Second
@@ -51,7 +54,7 @@ type grpcServer struct {
 	http *http.Server
 
 	closing    chan struct{} // closed by close: ends requests that wait for their answer
-	closeOnce  sync.Once
+	closeOnce  func()
 	shutdown   context.Context // ends with cancel; bounds the graceful shutdown that drain starts
 	cancel     context.CancelFunc
 	goroutines sync.WaitGroup // serving the listener, and the graceful shutdown
@@ -61,6 +64,7 @@ type grpcServer struct {
 	frontendType string
 
 	mu        sync.Mutex
+	users     map[string]struct{} // that are bound here
 	listener  net.Listener
 	err       error             // why the listener is no longer served
 	draining  bool              // no request is accepted any more
@@ -71,7 +75,14 @@ type grpcServer struct {
 }
 
 func newGRPCServer(port int, log *slog.Logger) *grpcServer {
-	s := &grpcServer{port: port, log: log, closing: make(chan struct{}), conns: make(map[net.Conn]bool)}
+	s := &grpcServer{
+		port:    port,
+		log:     log,
+		closing: make(chan struct{}),
+		users:   make(map[string]struct{}),
+		conns:   make(map[net.Conn]bool),
+	}
+	s.closeOnce = sync.OnceFunc(func() { close(s.closing) })
 	s.shutdown, s.cancel = context.WithCancel(context.Background())
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
@@ -290,16 +301,17 @@ func (s *grpcServer) serve(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	case <-s.closing:
 		select {
 		case a = <-answered: // it was there first
-		default:
-			return nil, grpcErrorf(grpcUnavailable, "the server was closed")
+		default: // no status: the caller must not take it for a refusal
 		}
 	}
 	switch {
 	case a.err != nil:
 		return nil, a.err
 	case a.body == nil:
-		// A passed deadline resets the stream, which is how HTTP/2 ends one without an answer.
-		return nil, http.NewResponseController(w).SetWriteDeadline(time.Unix(0, 0))
+		// A passed deadline resets the stream, which is how HTTP/2 ends one without an answer. An error means that it
+		// has ended.
+		http.NewResponseController(w).SetWriteDeadline(time.Unix(0, 0))
+		return nil, nil
 	case len(a.body) > grpcMaxMessage:
 		return nil, grpcErrorf(grpcResourceExhausted, "answer of %d bytes, over the limit of %d", len(a.body), grpcMaxMessage)
 	}
@@ -337,6 +349,7 @@ func (s *grpcServer) accept(r *http.Request, reply func([]byte, error)) (timeout
 func (s *grpcServer) deliver(method string, body []byte, reply func([]byte, error)) error {
 	n := &Notice{FrontendType: s.frontendType, Body: body}
 	var field protowire.Number // of the user
+	yes := "\x0a\x03ack"       // Response with the data "ack"
 	switch method {
 	case grpcMethodCall:
 		s.handler.HandleCall(body, func(response []byte) { reply(response, nil) })
@@ -345,6 +358,7 @@ func (s *grpcServer) deliver(method string, body []byte, reply func([]byte, erro
 		n.Kind, field = NoticePush, 2
 	case grpcMethodKick:
 		n.Kind, field = NoticeKick, 1
+		yes = "\x08\x01" // KickAnswer with kicked
 	case grpcMethodBind:
 		n.Kind, field = NoticeBind, 1
 	}
@@ -352,13 +366,45 @@ func (s *grpcServer) deliver(method string, body []byte, reply func([]byte, erro
 	if n.UID, err = protoString(body, field); err != nil {
 		return grpcErrorf(grpcInternal, "undecodable message: %s", err)
 	}
+	if n.Kind != NoticeBind && !s.bound(n.UID) {
+		return grpcErrorf(grpcUnknown, "user %.100q is not bound here", n.UID)
+	}
 	s.handler.HandleNotice(n, func(response []byte, err error) {
 		if response == nil && err == nil {
-			response = []byte{}
+			response = []byte(yes)
 		}
 		reply(response, err)
 	})
 	return nil
+}
+
+// bind notes that a user is here, and unbind that he is not any more.
+func (s *grpcServer) bind(uid string) error {
+	if err := checkUID(uid, grpcMaxUID); err != nil {
+		return fmt.Errorf("pitaya: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.closing:
+		return errGRPCClosed
+	default:
+	}
+	s.users[uid] = struct{}{}
+	return nil
+}
+
+func (s *grpcServer) unbind(uid string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.users, uid)
+}
+
+func (s *grpcServer) bound(uid string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.users[uid]
+	return ok
 }
 
 // protoString returns a string field of an encoded protobuf message, "" if there is none, without decoding the rest.
@@ -383,16 +429,13 @@ func protoString(b []byte, field protowire.Number) (string, error) {
 	return string(value), nil
 }
 
-// writeGRPCAnswer ends a request with a message. An error means that the peer is gone or does not read.
+// writeGRPCAnswer ends a request with a message within the limit. An error means that the peer is gone or does not read.
 func writeGRPCAnswer(w http.ResponseWriter, message []byte) {
-	var head [grpcFrameHeader]byte
+	frame := append(appendGRPCFrameHeader(make([]byte, 0, grpcFrameHeader+len(message)), len(message)), message...)
 	if http.NewResponseController(w).SetWriteDeadline(time.Now().Add(grpcWriteTimeout)) != nil {
 		return
 	}
-	if _, err := w.Write(appendGRPCFrameHeader(head[:0], len(message))); err != nil {
-		return
-	}
-	if _, err := w.Write(message); err != nil {
+	if _, err := w.Write(frame); err != nil { // one write, for one frame of HTTP/2 where that suffices
 		return
 	}
 	w.Header()[http.TrailerPrefix+"Grpc-Status"] = []string{"0"}
@@ -428,7 +471,7 @@ func (s *grpcServer) close(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining = true
 	s.mu.Unlock()
-	s.closeOnce.Do(func() { close(s.closing) })
+	s.closeOnce()
 	s.cancel()
 	s.http.Shutdown(s.shutdown) // returns at once, with the listener closed and GOAWAY on its way
 	s.flush(ctx)

@@ -159,7 +159,11 @@ func TestNewGRPCTransport(t *testing.T) {
 func TestGRPCNames(t *testing.T) {
 	t.Parallel()
 	paths := make(chan string, 1)
-	to := rawGRPCServer(t, func(w http.ResponseWriter, r *http.Request) { paths <- r.URL.Path })
+	to := rawGRPCServer(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/protos.") { // and not a health check
+			paths <- r.URL.Path
+		}
+	})
 	tr := grpcCaller(t, pitaya.GRPCConfig{})
 	send := map[string]func(){
 		"Call":              func() { doCall(t.Context(), tr, to, "") },
@@ -633,9 +637,9 @@ func TestGRPCClose(t *testing.T) {
 		arrived := make(chan func([]byte), 2)
 		srv, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{call: func(_ []byte, reply func([]byte)) { arrived <- reply }}, nil)
 		tr := grpcCaller(t, pitaya.GRPCConfig{RequestTimeout: time.Hour})
-		answered, open := goCall(t.Context(), tr, to, ""), make(<-chan grpcResult)
+		answered := goCall(t.Context(), tr, to, "")
 		reply := <-arrived
-		open = goCall(t.Context(), tr, to, "")
+		open := goCall(t.Context(), tr, to, "")
 		late := <-arrived
 		reply(bytes.Repeat([]byte("x"), 1<<20))
 		if err := srv.Close(t.Context()); err != nil {
@@ -644,7 +648,7 @@ func TestGRPCClose(t *testing.T) {
 		if r := <-answered; len(r.body) != 1<<20 || r.err != nil {
 			t.Errorf("call that was answered: %d bytes, %v", len(r.body), r.err)
 		}
-		if r := <-open; !errors.Is(r.err, pitaya.ErrUnreachable) && !errors.Is(r.err, pitaya.ErrNoAnswer) {
+		if r := <-open; !errors.Is(r.err, pitaya.ErrNoAnswer) {
 			t.Errorf("call that was not answered: %v", r.err)
 		}
 		late([]byte("to nobody"))
@@ -664,8 +668,14 @@ func TestGRPCClose(t *testing.T) {
 		if err := tr.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if r := <-c; r.err == nil {
-			t.Error("the call under way succeeded")
+		if r := <-c; !errors.Is(r.err, pitaya.ErrUnreachable) {
+			t.Errorf("call under way: %v", r.err)
+		}
+		if err := tr.Notify(t.Context(), &pitaya.Notice{}); !errors.Is(err, pitaya.ErrUnreachable) {
+			t.Errorf("Notify: %v", err)
+		}
+		if err := tr.Bind(t.Context(), "u-1"); !errors.Is(err, pitaya.ErrUnreachable) {
+			t.Errorf("Bind: %v", err)
 		}
 	})
 	t.Run("while calls come in", func(t *testing.T) {
@@ -729,7 +739,8 @@ func TestGRPCNotices(t *testing.T) {
 		{name: "push refused in the answer", kind: pitaya.NoticePush, body: &pb.Push{Uid: "u-1"}, resp: encode(&pb.Response{Error: &pb.Error{Code: "PIT-404", Msg: "who?"}}), want: "who?", code: "PIT-404"},
 		{name: "push, garbage", kind: pitaya.NoticePush, body: &pb.Push{Uid: "u-1"}, resp: []byte{0xff}, want: "proto"},
 		{name: "kick", kind: pitaya.NoticeKick, body: &pb.KickMsg{UserId: "u-1"}, resp: encode(&pb.KickAnswer{Kicked: true})},
-		{name: "not kicked", kind: pitaya.NoticeKick, body: &pb.KickMsg{UserId: "u-1"}, want: "not kicked"},
+		{name: "kick, no answer", kind: pitaya.NoticeKick, body: &pb.KickMsg{UserId: "u-1"}},
+		{name: "not kicked", kind: pitaya.NoticeKick, body: &pb.KickMsg{UserId: "u-1"}, resp: encode(&pb.KickAnswer{}), want: "not kicked"},
 		{name: "kick, garbage", kind: pitaya.NoticeKick, body: &pb.KickMsg{UserId: "u-1"}, resp: []byte{0xff}, want: "proto"},
 		{name: "bind", kind: pitaya.NoticeBind, body: &pb.BindMsg{Uid: "u-1", Fid: "f-1"}, resp: encode(&pb.Response{Data: []byte("ack")})},
 	}
@@ -737,10 +748,15 @@ func TestGRPCNotices(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := make(chan *pitaya.Notice, 1)
-			_, to := openGRPC(t, tt.name, pitaya.GRPCConfig{}, grpcHandler{notice: func(n *pitaya.Notice, reply func([]byte, error)) {
+			srv, to := openGRPC(t, tt.name, pitaya.GRPCConfig{}, grpcHandler{notice: func(n *pitaya.Notice, reply func([]byte, error)) {
 				got <- n
 				reply(tt.resp, tt.err)
 			}}, nil)
+			if tt.kind != pitaya.NoticeBind {
+				if err := srv.Bind(t.Context(), "u-1"); err != nil {
+					t.Fatal(err)
+				}
+			}
 			body := encode(tt.body)
 			err := tr.Notify(t.Context(), &pitaya.Notice{Kind: tt.kind, FrontendType: "room", UID: "u-1", Server: to, Body: body})
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
@@ -771,9 +787,20 @@ func TestGRPCNotices(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("bind and unbind", func(t *testing.T) {
-		if err := errors.Join(tr.Bind(t.Context(), "u-1"), tr.Unbind(t.Context(), "u-1")); err != nil || tr.Ordered() {
-			t.Error(err, tr.Ordered())
+	t.Run("unbound", func(t *testing.T) {
+		srv, to := openGRPC(t, "unbound", pitaya.GRPCConfig{}, grpcHandler{}, nil)
+		kick := &pitaya.Notice{Kind: pitaya.NoticeKick, UID: "u-1", Server: to, Body: encode(&pb.KickMsg{UserId: "u-1"})}
+		if err := tr.Notify(t.Context(), kick); err == nil || !strings.Contains(err.Error(), `"u-1" is not bound here`) {
+			t.Error(err)
+		}
+		if err := errors.Join(srv.Bind(t.Context(), "u-1"), tr.Notify(t.Context(), kick)); err != nil {
+			t.Error(err)
+		}
+		if err := srv.Unbind(t.Context(), "u-1"); err != nil || tr.Notify(t.Context(), kick) == nil {
+			t.Errorf("Unbind: %v", err)
+		}
+		if err := srv.Bind(t.Context(), "a b"); !errors.Is(err, pitaya.ErrIllegalUID) {
+			t.Error(err)
 		}
 	})
 }

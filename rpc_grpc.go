@@ -12,10 +12,6 @@ import (
 	"maps"
 	"net"
 	"time"
-
-	"google.golang.org/protobuf/proto"
-
-	"github.com/pitaya-go/pitaya/internal/pb"
 )
 
 // Names of the methods.
@@ -141,62 +137,6 @@ func (t *GRPCTransport) Call(ctx context.Context, to *ServerInfo, body []byte, d
 // Ordered returns false. The requests of one connection leave in order, but each is a stream of its own, which the
 // other server may take up in any order (net/http and grpc-go start a goroutine for each).
 func (t *GRPCTransport) Ordered() bool { return false }
-
-// Notify calls the server that the notice names, and waits for its answer: what it refuses is an error.
-func (t *GRPCTransport) Notify(ctx context.Context, n *Notice) error {
-	if t.client.ctx.Err() != nil {
-		return errGRPCClosed
-	}
-	if n.Server == nil {
-		return fmt.Errorf("pitaya: over gRPC a notice needs the server of the user, and that of %q is not known", n.UID)
-	}
-	var method string
-	switch n.Kind {
-	case NoticePush:
-		method = grpcMethodPush
-	case NoticeKick:
-		method = grpcMethodKick
-	case NoticeBind:
-		method = grpcMethodBind
-	default:
-		return fmt.Errorf("pitaya: notice of kind %d", n.Kind)
-	}
-	frame, err := appendGRPCFrame(make([]byte, 0, grpcFrameHeader+len(n.Body)), n.Body)
-	if err != nil {
-		return grpcCallError(n.Server.ID, err)
-	}
-	answer, err := t.client.invoke(ctx, n.Server, method, frame)
-	if err != nil {
-		return err
-	}
-	if err := grpcNoticeAnswer(n.Kind, answer); err != nil {
-		return grpcCallError(n.Server.ID, err)
-	}
-	return nil
-}
-
-// grpcNoticeAnswer looks for a refusal in the answer to a notice. Pitaya refuses with a status; others may answer as
-// they do to calls.
-func grpcNoticeAnswer(kind NoticeKind, answer []byte) error {
-	if kind == NoticeKick {
-		var a pb.KickAnswer
-		if err := proto.Unmarshal(answer, &a); err != nil {
-			return err
-		}
-		if !a.GetKicked() {
-			return errors.New("the user was not kicked")
-		}
-		return nil
-	}
-	var r pb.Response
-	if err := proto.Unmarshal(answer, &r); err != nil {
-		return err
-	}
-	if e := r.GetError(); e != nil {
-		return &Error{Code: cmp.Or(e.GetCode(), CodeUnknown), Message: e.GetMsg(), Metadata: e.GetMetadata()}
-	}
-	return nil
-}
 
 // Bind accepts pushes and kicks for the user from now on.
 func (t *GRPCTransport) Bind(_ context.Context, uid string) error { return t.server.bind(uid) }

@@ -14,8 +14,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Limits of the serving side. Peers are servers of the same cluster, but the port is open to whoever reaches it.
@@ -343,90 +341,6 @@ func (s *grpcServer) accept(r *http.Request, reply func([]byte, error)) (timeout
 		return 0, grpcErrorf(grpcDeadlineExceeded, "the request took longer than %v", grpcReadTimeout)
 	}
 	return 0, err
-}
-
-// deliver calls the handler.
-func (s *grpcServer) deliver(method string, body []byte, reply func([]byte, error)) error {
-	n := &Notice{FrontendType: s.frontendType, Body: body}
-	var field protowire.Number // of the user
-	yes := "\x0a\x03ack"       // Response with the data "ack"
-	switch method {
-	case grpcMethodCall:
-		s.handler.HandleCall(body, func(response []byte) { reply(response, nil) })
-		return nil
-	case grpcMethodPush:
-		n.Kind, field = NoticePush, 2
-	case grpcMethodKick:
-		n.Kind, field = NoticeKick, 1
-		yes = "\x08\x01" // KickAnswer with kicked
-	case grpcMethodBind:
-		n.Kind, field = NoticeBind, 1
-	}
-	var err error
-	if n.UID, err = protoString(body, field); err != nil {
-		return grpcErrorf(grpcInternal, "undecodable message: %s", err)
-	}
-	if n.Kind != NoticeBind && !s.bound(n.UID) {
-		return grpcErrorf(grpcUnknown, "user %.100q is not bound here", n.UID)
-	}
-	s.handler.HandleNotice(n, func(response []byte, err error) {
-		if response == nil && err == nil {
-			response = []byte(yes)
-		}
-		reply(response, err)
-	})
-	return nil
-}
-
-// bind notes that a user is here, and unbind that he is not any more.
-func (s *grpcServer) bind(uid string) error {
-	if err := checkUID(uid, grpcMaxUID); err != nil {
-		return fmt.Errorf("pitaya: %w", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	select {
-	case <-s.closing:
-		return errGRPCClosed
-	default:
-	}
-	s.users[uid] = struct{}{}
-	return nil
-}
-
-func (s *grpcServer) unbind(uid string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.users, uid)
-}
-
-func (s *grpcServer) bound(uid string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.users[uid]
-	return ok
-}
-
-// protoString returns a string field of an encoded protobuf message, "" if there is none, without decoding the rest.
-func protoString(b []byte, field protowire.Number) (string, error) {
-	var value []byte
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return "", protowire.ParseError(n)
-		}
-		b = b[n:]
-		if num == field && typ == protowire.BytesType {
-			value, n = protowire.ConsumeBytes(b)
-		} else {
-			n = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if n < 0 {
-			return "", protowire.ParseError(n)
-		}
-		b = b[n:]
-	}
-	return string(value), nil
 }
 
 // writeGRPCAnswer ends a request with a message within the limit. An error means that the peer is gone or does not read.

@@ -174,6 +174,7 @@
 //	etcd.go, discovery_etcd.go                        etcd: client and lease; who is in the cluster
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
 //	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
+//	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC
 //	server.go, server_*.go                            wiring, start, stop
 //	default.go                                        the calls on the package, over one server
 //

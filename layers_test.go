@@ -42,7 +42,7 @@ var layers = [][]string{
 	{"a cluster in one process", "cluster_mem"},
 	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd", "group_etcd",
 		"binding_etcd"},
-	{"cluster: what carries calls between servers", "rpc_nats rpc_nats_*"},
+	{"cluster: what carries calls between servers", "nats: rpc_nats rpc_nats_*", "grpc: rpc_grpc rpc_grpc_*"},
 	{"server: wiring, start, drain, stop", "server server_*"},
 	{"the calls on the package, over one server", "default"},
 }

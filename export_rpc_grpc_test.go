@@ -1,0 +1,54 @@
+package pitaya
+
+import (
+	"io"
+	"net/http"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+const (
+	GRPCMaxMessage  = grpcMaxMessage
+	GRPCMaxStreams  = grpcMaxStreams
+	GRPCFrameHeader = grpcFrameHeader
+)
+
+func GRPCAddress(own string, metadata map[string]string) string { return grpcAddress(own, metadata) }
+
+func AppendGRPCFrame(dst, message []byte) ([]byte, error) { return appendGRPCFrame(dst, message) }
+
+// ReadGRPCMessage also returns the status code of an error, 0 for errors that are none.
+func ReadGRPCMessage(r io.Reader, encoding string) ([]byte, uint32, error) {
+	b, err := readGRPCMessage(r, encoding)
+	if s, ok := err.(*grpcStatus); ok {
+		return b, uint32(s.Code), err
+	}
+	return b, 0, err
+}
+
+func GRPCTimeout(d time.Duration) string               { return grpcTimeout(d) }
+func ParseGRPCTimeout(s string) (time.Duration, error) { return parseGRPCTimeout(s) }
+func EncodeGRPCMessage(s string) string                { return encodeGRPCMessage(s) }
+func DecodeGRPCMessage(s string) string                { return decodeGRPCMessage(s) }
+func ProtoString(b []byte, field int32) (string, error) {
+	return protoString(b, protowire.Number(field))
+}
+func GRPCServer(t *GRPCTransport) *http.Server { return t.server.http }
+func SetGRPCProbe(t *GRPCTransport, every, d time.Duration) {
+	t.client.keepAlive, t.client.pingTimeout = every, d
+}
+
+// GRPCConns returns the number of connections that may take calls to a server, and the number of servers known.
+func GRPCConns(t *GRPCTransport, id string) (conns, peers int) {
+	t.client.mu.Lock()
+	p := t.client.peers[id]
+	peers = len(t.client.peers)
+	t.client.mu.Unlock()
+	if p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		conns = len(p.conns)
+	}
+	return conns, peers
+}

@@ -1,0 +1,30 @@
+package pitaya_test
+
+import (
+	"context"
+	"net"
+	"testing"
+
+	"github.com/pitaya-go/pitaya"
+)
+
+type grpcUnderTest struct{ *pitaya.GRPCTransport }
+
+func (g grpcUnderTest) Listen(ctx context.Context, self *pitaya.ServerInfo, h pitaya.TransportHandler) error {
+	err := g.GRPCTransport.Listen(ctx, self, h)
+	if err == nil {
+		_, port, _ := net.SplitHostPort(g.Addr().String())
+		self.Metadata = pitaya.GRPCMetadata(nil, "", "127.0.0.1", port, "", "")
+	}
+	return err
+}
+
+func TestGRPCSuite(t *testing.T) {
+	testTransport(t, func(t *testing.T, self *pitaya.ServerInfo) pitaya.Transport {
+		tr, err := pitaya.NewGRPCTransport(pitaya.GRPCConfig{Port: -1}, "", testLogger(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return grpcUnderTest{tr}
+	})
+}

@@ -456,7 +456,9 @@ func (c *Config) Validate() error {
 			report(t.name, errors.New("certificate and key must be set together"))
 		}
 	}
-	if d := (*c).withDefaults(); d.Worker.RetryMinDelay > d.Worker.RetryMaxDelay {
+	// Only where both were set: a file that sets one of them to what is beyond the default of the other is a good one in
+	// Pitaya, and must load here.
+	if w := c.Worker; w.RetryMinDelay > 0 && w.RetryMaxDelay != 0 && w.RetryMinDelay > w.RetryMaxDelay {
 		report("worker.retry.mindelay", errors.New("must not be above pitaya.worker.retry.maxdelay"))
 	}
 	if c.Metrics.Prometheus.Enabled {

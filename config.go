@@ -70,8 +70,9 @@ type Config struct {
 	// MaxConnsPerIP bounds them for each address of a client (conn.maxperaddress). Zero means no bound, since many
 	// players may share one address.
 	MaxConnsPerIP int
-	// ProxyProtocol is whether connections begin with a PROXY protocol header, version 1 or 2
-	// (acceptor.proxyprotocol).
+	// ProxyProtocol is whether connections to the TCP listeners, with TLS or without, begin with a PROXY protocol
+	// header, version 1 or 2 (acceptor.proxyprotocol). WebSocket listeners and those of other kinds are left as they
+	// are: put a [ProxyListener] below them.
 	ProxyProtocol bool
 	// TrustedProxies are the networks whose PROXY headers are believed (acceptor.trustedproxies). Empty means every
 	// peer, which is safe only where clients cannot connect around the proxy.

@@ -77,7 +77,7 @@ type Config struct {
 	// TrustedProxies are the networks whose PROXY headers are believed (acceptor.trustedproxies). Empty means every
 	// peer, which is safe only where clients cannot connect around the proxy.
 	TrustedProxies []netip.Prefix
-	// RateLimit bounds what one client may send.
+	// RateLimit bounds what one client may send. It has no effect in this version.
 	RateLimit RateLimitConfig
 
 	// Messages and handlers.
@@ -151,9 +151,10 @@ type Config struct {
 	// (cluster.rpc.server.loopbackenabled, which is the opposite).
 	NoLoopback bool
 
-	// Metrics configures what is reported, and where.
+	// Metrics configures what is reported, and where. It has no effect in this version: Reporters get the metrics, and
+	// nothing is served or sent.
 	Metrics MetricsConfig
-	// Worker configures reliable RPC.
+	// Worker configures reliable RPC. It has no effect in this version.
 	Worker WorkerConfig
 
 	// The seams.

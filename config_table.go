@@ -589,6 +589,9 @@ func printUsage(fs *flag.FlagSet) {
 			if f.DefValue != "" {
 				fmt.Fprintf(w, " (default %s)", f.DefValue)
 			}
+			if v.k.unused {
+				fmt.Fprint(w, ", no effect in this version")
+			}
 			fmt.Fprintln(w)
 		}
 	})

@@ -776,7 +776,7 @@ func TestConfigLoad(t *testing.T) {
 		if own, all := strings.Index(text, "-port int\n"), strings.Index(text, "-pitaya.config"); own < 0 || all < own {
 			t.Errorf("the program's flags do not come first:\n%s", text)
 		}
-		for _, want := range []string{"  -pitaya.heartbeat.interval duration\n    \thow often heartbeats are sent, in whole seconds; 0: no heartbeats (default 7s)\n", "(default 64KiB)", "(default true)"} {
+		for _, want := range []string{"  -pitaya.heartbeat.interval duration\n    \thow often heartbeats are sent, in whole seconds; 0: no heartbeats (default 7s)\n", "(default 64KiB)", "(default true)", "(default 0), no effect in this version\n"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("no %q in\n%s", want, text)
 			}

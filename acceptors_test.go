@@ -289,3 +289,49 @@ func (w lockedWriter) Write(b []byte) (int, error) {
 	defer w.mu.Unlock()
 	return w.w.Write(b)
 }
+
+// A client that leaves between two packets has broken no rule, whatever it is
+// connected over; one that leaves within a packet has.
+func TestLeaving(t *testing.T) {
+	for _, kind := range []string{"mem", "memws", "tcp", "ws", "tls"} {
+		for _, tt := range []struct {
+			name, last string
+			want       error
+			violations int64
+		}{
+			{"at rest", "", io.EOF, 0},
+			{"behind a packet", "\x03\x00\x00\x00", io.EOF, 0},
+			{"within a header", "\x04\x00", pitaya.ErrTruncated, 1},
+			{"within a body", "\x04\x00\x00\x05\x00", pitaya.ErrTruncated, 1},
+		} {
+			t.Run(kind+"/"+tt.name, func(t *testing.T) {
+				s, dial := startOn(t, kind, pitaya.Config{}, nil)
+				c := dial().hello()
+				c.request(1, "no.such", "")
+				c.message()
+				session := s.onlySession(t)
+				if tt.last != "" {
+					c.write([]byte(tt.last))
+				}
+				var nc net.Conn = c
+				for { // below the framing: nobody says goodbye
+					if raw, ok := nc.(*rawClient); ok {
+						nc = raw.Conn
+					} else if peer, ok := nc.(*wsPeer); ok {
+						nc = peer.Conn
+					} else {
+						break
+					}
+				}
+				nc.Close()
+				<-session.Context().Done()
+				if cause := context.Cause(session.Context()); !errors.Is(cause, tt.want) {
+					t.Errorf("the cause is %v, want %v", cause, tt.want)
+				}
+				if n := s.Stats().Violations; n != tt.violations {
+					t.Errorf("%d violations, want %d", n, tt.violations)
+				}
+			})
+		}
+	}
+}

@@ -70,13 +70,14 @@ type Config struct {
 	// MaxConnsPerIP bounds them for each address of a client (conn.maxperaddress). Zero means no bound, since many
 	// players may share one address.
 	MaxConnsPerIP int
-	// ProxyProtocol is whether connections begin with a PROXY protocol header, version 1 or 2
-	// (acceptor.proxyprotocol).
+	// ProxyProtocol is whether connections to the TCP listeners, with TLS or without, begin with a PROXY protocol
+	// header, version 1 or 2 (acceptor.proxyprotocol). WebSocket listeners and those of other kinds are left as they
+	// are: put a [ProxyListener] below them.
 	ProxyProtocol bool
 	// TrustedProxies are the networks whose PROXY headers are believed (acceptor.trustedproxies). Empty means every
 	// peer, which is safe only where clients cannot connect around the proxy.
 	TrustedProxies []netip.Prefix
-	// RateLimit bounds what one client may send.
+	// RateLimit bounds what one client may send. It has no effect in this version.
 	RateLimit RateLimitConfig
 
 	// Messages and handlers.
@@ -150,9 +151,10 @@ type Config struct {
 	// (cluster.rpc.server.loopbackenabled, which is the opposite).
 	NoLoopback bool
 
-	// Metrics configures what is reported, and where.
+	// Metrics configures what is reported, and where. It has no effect in this version: Reporters get the metrics, and
+	// nothing is served or sent.
 	Metrics MetricsConfig
-	// Worker configures reliable RPC.
+	// Worker configures reliable RPC. It has no effect in this version.
 	Worker WorkerConfig
 
 	// The seams.

@@ -120,7 +120,7 @@ func (c *Config) table() []configSection {
 			{name: "conn.maxhandshakesize", value: size(&c.MaxHandshakeSize, 64<<10, 1<<24-1), help: "largest handshake from a client"},
 			{name: "conn.max", value: number(&c.MaxConns, 0, zeroAsIs), help: "open client connections; 0: no bound"},
 			{name: "conn.maxperaddress", value: number(&c.MaxConnsPerIP, 0, zeroAsIs), help: "open client connections from one address; 0: no bound"},
-			{name: "acceptor.proxyprotocol", value: on(&c.ProxyProtocol), help: "connections begin with a PROXY protocol header"},
+			{name: "acceptor.proxyprotocol", value: on(&c.ProxyProtocol), help: "connections to TCP listeners, not to WebSocket ones, begin with a PROXY protocol header"},
 			{name: "acceptor.trustedproxies", value: configPrefixes{&c.TrustedProxies}, help: "networks whose PROXY headers are believed; empty: all"},
 			{name: "conn.ratelimiting.limit", value: number(&c.RateLimit.Limit, 0, zeroAsIs), help: "messages that a client may send in the interval; 0: no limit", pitaya: "20", unused: true},
 			{name: "conn.ratelimiting.interval", value: duration(&c.RateLimit.Interval, time.Second, zeroRefused), help: "the interval", unused: true},
@@ -456,7 +456,9 @@ func (c *Config) Validate() error {
 			report(t.name, errors.New("certificate and key must be set together"))
 		}
 	}
-	if d := (*c).withDefaults(); d.Worker.RetryMinDelay > d.Worker.RetryMaxDelay {
+	// Only where both were set: a file that sets one of them to what is beyond the default of the other is a good one in
+	// Pitaya, and must load here.
+	if w := c.Worker; w.RetryMinDelay > 0 && w.RetryMaxDelay != 0 && w.RetryMinDelay > w.RetryMaxDelay {
 		report("worker.retry.mindelay", errors.New("must not be above pitaya.worker.retry.maxdelay"))
 	}
 	if c.Metrics.Prometheus.Enabled {
@@ -586,6 +588,9 @@ func printUsage(fs *flag.FlagSet) {
 			fmt.Fprintf(w, "  -%s %s\n    \t%s", f.Name, v.k.value.kind(), f.Usage)
 			if f.DefValue != "" {
 				fmt.Fprintf(w, " (default %s)", f.DefValue)
+			}
+			if v.k.unused {
+				fmt.Fprint(w, ", no effect in this version")
 			}
 			fmt.Fprintln(w)
 		}

@@ -724,7 +724,7 @@ func TestConfigLoad(t *testing.T) {
 		}
 	})
 	t.Run("all mistakes at once", func(t *testing.T) {
-		cfg := pitaya.Config{File: "none.json", Worker: pitaya.WorkerConfig{RetryMinDelay: time.Minute}}
+		cfg := pitaya.Config{File: "none.json", Worker: pitaya.WorkerConfig{RetryMinDelay: time.Minute, RetryMaxDelay: time.Second}}
 		out, err := load(&cfg, []string{"-pitaya.conn.max=x", "-pitaya.heartbeat.interval=30", "-pitaya.worker.redis.url=a", "-pitaya.worker.redis.serverurl=b"}, "PITAYA_CON_MAX=1")
 		checkErrorLines(t, err, []string{
 			`pitaya: -pitaya.conn.max = "x": not a whole number`,
@@ -736,6 +736,14 @@ func TestConfigLoad(t *testing.T) {
 		})
 		if out != "" {
 			t.Errorf("printed %s", out)
+		}
+	})
+	t.Run("one of a pair", func(t *testing.T) {
+		// Each is beyond the default of the other, which nobody set.
+		for _, arg := range []string{"-pitaya.worker.retry.mindelay=20", "-pitaya.worker.retry.maxdelay=5"} {
+			if _, err := load(new(pitaya.Config), []string{arg}); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	t.Run("unknown flag", func(t *testing.T) {
@@ -768,7 +776,7 @@ func TestConfigLoad(t *testing.T) {
 		if own, all := strings.Index(text, "-port int\n"), strings.Index(text, "-pitaya.config"); own < 0 || all < own {
 			t.Errorf("the program's flags do not come first:\n%s", text)
 		}
-		for _, want := range []string{"  -pitaya.heartbeat.interval duration\n    \thow often heartbeats are sent, in whole seconds; 0: no heartbeats (default 7s)\n", "(default 64KiB)", "(default true)"} {
+		for _, want := range []string{"  -pitaya.heartbeat.interval duration\n    \thow often heartbeats are sent, in whole seconds; 0: no heartbeats (default 7s)\n", "(default 64KiB)", "(default true)", "(default 0), no effect in this version\n"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("no %q in\n%s", want, text)
 			}

@@ -250,7 +250,9 @@ func (c *conn) readLoop() (err error) {
 			}
 		}
 		if err != nil {
-			if err == io.EOF && c.in != nil {
+			// The buffer alone says nothing: the raw reader has borrowed one
+			// when it finds the end of the stream.
+			if err == io.EOF && c.in != nil && len(c.in.B) > 0 {
 				return ErrTruncated
 			}
 			return err

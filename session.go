@@ -15,7 +15,7 @@ import (
 
 // A Session is what the server knows of one client connection: who is behind
 // it, data that the application keeps with it, and the way to send to it. It
-// lives from the connection's handshake until the connection ends.
+// lives from the moment at which the connection is accepted until it ends.
 //
 // All methods may be called from any goroutine, during and after the session's
 // life; once it has ended those that send return [ErrSessionClosed].

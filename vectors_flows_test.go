@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -257,6 +258,48 @@ func TestHeartbeatVectors(t *testing.T) {
 				if err != nil {
 					return
 				}
+			}
+		})
+		return err
+	})
+}
+
+// What TestHandshakeRequestVectors asks of the decoder, asked of a server: its answer, what it keeps of the handshake, and
+// that a refusal is the end.
+func TestHandshakeRequestFlows(t *testing.T) {
+	testVectors(t, "handshake_request", func(v struct {
+		Packet hexBytes `json:"packet_hex"`
+		Code   int
+		Stored any
+		Then   string
+	}) (err error) {
+		synctest.Test(t, func(t *testing.T) {
+			s := startServer(t, pitaya.Config{NoCompression: true}, func(s *pitaya.Server) {
+				must(t, s.AddHandshakeValidator("platform", func(h *pitaya.HandshakeData) error {
+					if h.Sys.Platform == "forbidden" {
+						return errors.New("not this platform")
+					}
+					return nil
+				}))
+			})
+			c := s.dial(t)
+			must(t, flow(c, flowStep{ClientSends: &v.Packet}))
+			var answer pitaya.HandshakeResponse
+			must(t, json.Unmarshal(c.expect(pitaya.PacketHandshake), &answer))
+			if answer.Code != v.Code {
+				err = fmt.Errorf("got code %d (%q), want %d", answer.Code, answer.Msg, v.Code)
+				return
+			}
+			if v.Then == "closed" {
+				err = flow(c, flowStep{ServerCloses: true})
+				return
+			}
+			b, merr := json.Marshal(s.onlySession(t).HandshakeData())
+			must(t, merr)
+			var got any
+			must(t, json.Unmarshal(b, &got))
+			if !reflect.DeepEqual(got, v.Stored) {
+				err = fmt.Errorf("got %v, want %v", got, v.Stored)
 			}
 		})
 		return err

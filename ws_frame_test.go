@@ -230,25 +230,58 @@ func TestWSReaderControlError(t *testing.T) {
 // The protocol document maps one message to one packet; here messages carry a byte stream, so that packets may be split
 // or joined over them, and the packet layer finds the ends. The words for wrong lengths are therefore its business:
 // "two packets in one frame" are two packets, what is missing in a frame may come in the next, an empty one is nothing.
+var wsReadOtherwise = map[string]string{
+	"two packets in one frame": "packets may be joined: these are two",
+	"short body":               "packets may be split: the rest may come in the next message",
+	"three bytes":              "packets may be split: the rest may come in the next message",
+	"empty":                    "packets may be split, also into nothing and the rest",
+	"long body":                "packets may be joined: behind a whole packet the next one begins, here with a type that does not exist",
+}
+
 func TestWSReaderVectors(t *testing.T) {
 	type vector struct {
 		Name    string
 		Opcode  string
 		Payload string `json:"frame_payload_hex"`
+		Message string `json:"message_hex"`
+		Error   string
 	}
 	ops := map[string]byte{"binary": pitaya.WSBinary, "text": pitaya.WSText}
+	seen := map[string]bool{}
 	for _, v := range readVectors[vector](t, "ws_read.json") {
+		seen[v.Name] = true
 		t.Run(v.Name, func(t *testing.T) {
-			payload := unhex(t, v.Payload)
 			op := ops[v.Opcode]
 			if op == 0 {
 				t.Fatalf("opcode %q", v.Opcode)
 			}
-			got := decodeWS(pitaya.NewWSReader(false, 0), pitaya.AppendWSFrame(nil, op, true, payload), nil)
-			if got.err != nil || !bytes.Equal(got.data, payload) {
+			got := decodeWS(pitaya.NewWSReader(false, 0), pitaya.AppendWSFrame(nil, op, true, unhex(t, v.Payload)), nil)
+			err := got.err
+			if err == nil {
+				var rest []byte
+				_, rest, err = pitaya.DecodePacket(got.data, 0)
+				if err == nil && len(rest) > 0 {
+					err = errors.New("more than one packet")
+				}
+			}
+			if err == nil && v.Error == "" && !bytes.Equal(got.data, unhex(t, v.Message)) {
+				err = fmt.Errorf("got %x", got.data)
+			}
+			matches := wantError(err, v.Error) == nil
+			switch reason, otherwise := wsReadOtherwise[v.Name]; {
+			case otherwise && matches:
+				t.Errorf("matches, but is listed as answered otherwise (%s)", reason)
+			case otherwise && !bytes.Equal(got.data, unhex(t, v.Payload)):
 				t.Errorf("got %x, %v", got.data, got.err)
+			case !otherwise && !matches:
+				t.Errorf("got %x, %v, want %s, error %q", got.data, err, v.Message, v.Error)
 			}
 		})
+	}
+	for name := range wsReadOtherwise {
+		if !seen[name] {
+			t.Errorf("there is no vector %q", name)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"sync"
 )
 
 // callContext is the context of one handler call: that of the session, or one
@@ -13,8 +14,17 @@ type callContext struct {
 	context.Context
 	Session *Session
 	Route   string // full
-	ID      uint64 // of the request; 0 for a notify
 	Log     *slog.Logger
+
+	naming sync.Once
+	name   string // made by RequestID
+}
+
+// RequestID returns the text by which the call can be found in the logs of all
+// servers that it leads to. It is made when it is first asked for.
+func (c *callContext) RequestID() string {
+	c.naming.Do(func() { c.name = newRequestID() })
+	return c.name
 }
 
 // callKey is the key under which a callContext gives itself.
@@ -51,14 +61,14 @@ func RouteFromContext(ctx context.Context) string {
 }
 
 // LoggerFromContext returns a logger whose records carry the session, the route
-// and the request id of the message that is being handled; outside of a
+// and the request id (see [GetFromPropagateCtx]) of the message that is being handled; outside of a
 // handler, [slog.Default].
 func LoggerFromContext(ctx context.Context) *slog.Logger {
 	c := callFromContext(ctx)
 	if c == nil {
 		return slog.Default()
 	}
-	return c.Log.With("session", c.Session, "route", c.Route, "request", c.ID)
+	return c.Log.With("session", c.Session, "route", c.Route, "request", c.RequestID())
 }
 
 // propagateKey is the key of the values that travel with RPCs.
@@ -76,9 +86,29 @@ func AddToPropagateCtx(ctx context.Context, key string, value any) context.Conte
 	return context.WithValue(ctx, propagateKey{}, values)
 }
 
+// Keys of the values that the library itself propagates (cluster protocol,
+// section 4).
+const (
+	propagatedID    = "request.id"
+	propagatedRoute = "req-route"
+)
+
 // GetFromPropagateCtx returns the value that [AddToPropagateCtx] stored under
-// key, here or on a server that called this one; nil if there is none.
+// key, here or on a server that called this one; nil if there is none. In a
+// handler "request.id" is a text that tells the request from all others, and
+// "req-route" its route.
 func GetFromPropagateCtx(ctx context.Context, key string) any {
 	values, _ := ctx.Value(propagateKey{}).(map[string]any)
-	return values[key]
+	if v, ok := values[key]; ok {
+		return v
+	}
+	if c := callFromContext(ctx); c != nil {
+		switch key {
+		case propagatedID:
+			return c.RequestID()
+		case propagatedRoute:
+			return c.Route
+		}
+	}
+	return nil
 }

@@ -196,7 +196,7 @@ func TestDefaultChat(t *testing.T) {
 		if pitaya.IsRunning() {
 			t.Error("the server says that it is running still")
 		}
-		if !strings.Contains(log.String(), "msg=joined session.id=1 session.uid=\"\" route=chat.room.join request=1") {
+		if !strings.Contains(log.String(), "msg=joined session.id=1 session.uid=\"\" route=chat.room.join request=") {
 			t.Errorf("log\n%s", log.String())
 		}
 	})

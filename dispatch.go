@@ -113,7 +113,7 @@ func (d *dispatcher) runGuarded(q *request) {
 			return
 		}
 		if v := recover(); v != nil {
-			d.Host.panicked(q.Entry.Route, v)
+			d.Host.panicked(q.Entry.Route, newRequestID(), v)
 		}
 		if !q.Notify && !q.Settled {
 			q.settle(&d.Counters.Lost)
@@ -263,7 +263,7 @@ func (d *dispatcher) errorPayload(err error) []byte {
 func (d *dispatcher) tryErrorPayload(s Serializer, err error) (payload []byte, failure error) {
 	defer func() {
 		if v := recover(); v != nil {
-			failure = d.Host.panicked("error answer", v)
+			failure = d.Host.panicked("error answer", newRequestID(), v)
 		}
 	}()
 	return marshalErrorPayload(s, wireError(err))
@@ -307,9 +307,10 @@ const (
 // call decodes the argument and runs pipelines and handler. A panic anywhere in
 // it is an error.
 func (d *dispatcher) call(q *request) (out any, err error) {
+	call := &callContext{Session: q.Session, Route: q.Entry.Route, Log: d.Log}
 	defer func() {
 		if v := recover(); v != nil {
-			out, err = nil, d.Host.panicked(q.Entry.Route, v)
+			out, err = nil, d.Host.panicked(q.Entry.Route, call.RequestID(), v)
 		}
 	}()
 	e := q.Entry
@@ -340,9 +341,8 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 		parent, cancel = context.WithTimeout(parent, limit)
 		defer cancel()
 	}
-	var ctx context.Context = &callContext{
-		Context: parent, Session: q.Session, Route: e.Route, ID: q.ID, Log: d.Log,
-	}
+	call.Context = parent
+	var ctx context.Context = call
 	if d.Validate {
 		if v, ok := in.(validator); ok {
 			if err := v.Validate(); err != nil {

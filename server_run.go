@@ -60,6 +60,20 @@ func (s *Server) closeConfigured() {
 	}
 }
 
+// warnUnused tells of settings that somebody made and nothing reads: who relies
+// on a limit should know that it is none yet.
+func (s *Server) warnUnused() {
+	var keys []string
+	for _, setting := range s.cfg.Settings() {
+		if setting.Unused && setting.Origin != OriginDefault {
+			keys = append(keys, setting.Key)
+		}
+	}
+	if len(keys) > 0 {
+		s.log.Warn("settings without an effect in this version", "keys", keys)
+	}
+}
+
 // isClosing reports whether Shutdown was called.
 func (s *Server) isClosing() bool {
 	select {
@@ -172,6 +186,7 @@ func (s *Server) start(ctx context.Context) error {
 		}()
 		s.log.Info("listening", "server", s.cfg.ID, "type", s.cfg.Type, "addr", l.Addr())
 	}
+	s.warnUnused()
 	close(s.ready)
 	return nil
 }

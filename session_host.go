@@ -56,18 +56,20 @@ type handshakeValidator struct {
 func (h *sessionHost) guard(what string, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = h.panicked(what, v)
+			err = h.panicked(what, newRequestID(), v)
 		}
 	}()
 	return f()
 }
 
+// newRequestID returns a text that no other request has.
+func newRequestID() string { return rand.Text()[:22] }
+
 // panicked logs a panic of the application's code, and makes the error that the
 // client gets: it has an id by which the log record can be found, and nothing
 // of what happened.
-func (h *sessionHost) panicked(where string, v any) error {
+func (h *sessionHost) panicked(where, id string, v any) error {
 	h.Counters.Panics.Add(1)
-	id := rand.Text()[:12]
 	h.Log.Error("panic", "where", where, "panic", v, "request", id, "stack", string(debug.Stack()))
 	return &Error{
 		Code:     CodeInternal,
@@ -89,7 +91,7 @@ func (h *sessionHost) encode(v any) ([]byte, error) {
 func (h *sessionHost) marshal(v any) (b []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = h.panicked("serializer", p)
+			err = h.panicked("serializer", newRequestID(), p)
 		}
 	}()
 	return h.Serializer.Marshal(v)
@@ -126,6 +128,6 @@ func (g guardedReporter) Observe(name string, value float64, labels ...Label) {
 // recovered is deferred.
 func (g guardedReporter) recovered() {
 	if v := recover(); v != nil {
-		g.host.panicked("reporter", v)
+		g.host.panicked("reporter", newRequestID(), v)
 	}
 }

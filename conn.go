@@ -250,7 +250,7 @@ func (c *conn) readLoop() (err error) {
 			}
 		}
 		if err != nil {
-			if err == io.EOF && c.in != nil {
+			if err == io.EOF && c.in != nil && len(c.in.B) > 0 {
 				return ErrTruncated
 			}
 			return err

@@ -5,6 +5,8 @@ import (
 	"io"
 	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/pitaya-go/pitaya"
 )
@@ -35,4 +37,28 @@ func TestClientLeaves(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client that closes its sending half still gets all that was queued for it,
+// however slowly it reads.
+func TestHalfClose(t *testing.T) {
+	halfClose := func(t *testing.T, kind string, wait time.Duration) {
+		s, dial := startOn(t, kind, pitaya.Config{QueueBytes: 64 << 20, Heartbeat: time.Second}, nil)
+		c := dial().hello()
+		x := s.onlySession(t)
+		const n = 16 // MiB: more than the socket takes
+		for range n {
+			must(t, x.Push(t.Context(), "r", make([]byte, 1<<20)))
+		}
+		must(t, c.Conn.(interface{ CloseWrite() error }).CloseWrite())
+		<-x.Context().Done()
+		time.Sleep(wait)
+		if list, err := c.packets(); err != nil || len(list) != n {
+			t.Errorf("%d packets of %d, then %v", len(list), n, err)
+		}
+	}
+	t.Run("tcp", func(t *testing.T) { halfClose(t, "tcp", 100*time.Millisecond) })
+	t.Run("mem", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { halfClose(t, "mem", 5*time.Second) })
+	})
 }

@@ -126,7 +126,9 @@ func (c *conn) remoteAddr() net.Addr { return c.rwc.RemoteAddr() }
 func (c *conn) serve(ctx context.Context) {
 	defer func() {
 		c.cfg.Beats.remove(c)
-		c.closeSocket()
+		// It has ended by now, unless code of the application ended this
+		// goroutine, as testing.T.FailNow does.
+		c.end(errInternal, endNow, nil)
 		if c.in != nil {
 			c.in.free()
 			c.in = nil

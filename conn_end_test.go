@@ -2,6 +2,7 @@ package pitaya_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"runtime"
 	"testing"
@@ -61,4 +62,28 @@ func TestHalfClose(t *testing.T) {
 	t.Run("mem", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { halfClose(t, "mem", 5*time.Second) })
 	})
+}
+
+// A handshake validator that ends its goroutine ends the connection, and all
+// that belongs to it.
+func TestValidatorGoexit(t *testing.T) {
+	for _, kind := range []string{"tcp", "mem", "memws"} {
+		t.Run(kind, func(t *testing.T) {
+			ended := make(chan struct{})
+			s, dial := startOn(t, kind, pitaya.Config{}, func(s *pitaya.Server) {
+				must(t, s.OnSessionClose(func(*pitaya.Session) { close(ended) }),
+					s.AddHandshakeValidator("exit", func(*pitaya.HandshakeData) error { runtime.Goexit(); return nil }))
+			})
+			c := dial()
+			c.write(handshakeOnly)
+			if _, err := c.packets(); err != nil && !errors.Is(err, io.EOF) {
+				t.Error(err)
+			}
+			<-ended
+			s.stop(t)
+			if st := s.Stats(); st.Sessions != 0 || st.Open != 0 {
+				t.Errorf("%+v", st)
+			}
+		})
+	}
 }

@@ -114,8 +114,8 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 	session := newSession(s.host, nc)
 	s.conns.Go(func() {
+		defer s.counters.Closed.Add(1)
 		session.serve(s.serveCtx)
-		s.counters.Closed.Add(1)
 	})
 }
 

@@ -87,3 +87,43 @@ func TestValidatorGoexit(t *testing.T) {
 		})
 	}
 }
+
+// What was written is not kept by the connections it was written to.
+func TestWrittenIsFreed(t *testing.T) {
+	const clients, size = 16, 4 << 20
+	s, dial := startOn(t, "tcp", pitaya.Config{QueueBytes: 64 << 20}, nil)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	var list []*rawClient
+	for range clients {
+		list = append(list, dial().hello())
+	}
+	for s.SessionCount() < clients {
+		runtime.Gosched()
+	}
+	before := heap()
+	for x := range s.Sessions() {
+		for range 3 {
+			must(t, x.Push(t.Context(), "r", make([]byte, size)))
+		}
+	}
+	for _, c := range list {
+		for range 3 {
+			c.message()
+		}
+	}
+	for begin := time.Now(); ; runtime.Gosched() {
+		more := heap() - before
+		if more < clients*size/4 {
+			break
+		}
+		if time.Since(begin) > 5*time.Second {
+			t.Fatalf("%d bytes are still held", more)
+		}
+	}
+	runtime.KeepAlive(list)
+}

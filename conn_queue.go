@@ -404,6 +404,7 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 	for {
 		if len(items) > 0 {
 			left, err := c.write(items, &cost, mayWait)
+			c.single[0] = outItem{} // an idle connection keeps no bytes alive
 			if err != nil {
 				c.writeFailed(err)
 				return
@@ -440,10 +441,10 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 		}
 		if items = c.items; len(items) == 1 {
 			// The next packet may be queued in the place of this one.
-			c.single[0], items[0] = items[0], outItem{}
+			c.single[0] = items[0]
 			items = c.single[:]
 		}
-		c.items = nil
+		c.items, c.first[0] = nil, outItem{}
 		cost, packets = c.bytes, c.packets
 		c.mu.Unlock()
 	}

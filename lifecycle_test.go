@@ -553,3 +553,59 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	settle(t, goroutines, files)
 }
+
+// oddListener cannot be compared, and its connections have no address.
+type oddListener struct {
+	net.Listener
+	_ []int
+}
+
+func (l oddListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return oddConn{c}, err
+}
+
+type oddConn struct{ net.Conn }
+
+func (oddConn) RemoteAddr() net.Addr { return nil }
+
+func TestOddListener(t *testing.T) {
+	mem := pitaya.ListenMem()
+	s := startServer(t, pitaya.Config{Listeners: []net.Listener{oddListener{Listener: mem}}, MaxConnsPerIP: 1}, nil)
+	nc, err := mem.DialContext(t.Context())
+	must(t, err)
+	c := &rawClient{Conn: nc, t: t}
+	c.handshake("{}")
+	if got := s.SessionCount(); got != 1 {
+		t.Errorf("%d sessions", got)
+	}
+	c.Close()
+}
+
+// logFunc is a log handler that is told each record's message.
+type logFunc func(msg string)
+
+func (logFunc) Enabled(context.Context, slog.Level) bool { return true }
+func (f logFunc) Handle(_ context.Context, r slog.Record) error {
+	f(r.Message)
+	return nil
+}
+func (f logFunc) WithAttrs([]slog.Attr) slog.Handler { return f }
+func (f logFunc) WithGroup(string) slog.Handler      { return f }
+
+// No lock of the server is held while it logs a refusal.
+func TestLogHandlerAsksServer(t *testing.T) {
+	var s *pitaya.Server
+	refused := make(chan bool, 1)
+	ts, dial := startOn(t, "tcp", pitaya.Config{MaxConnsPerIP: 1, Logger: slog.New(logFunc(func(msg string) {
+		if msg == "connection refused" {
+			refused <- s.IsRunning()
+		}
+	}))}, func(srv *pitaya.Server) { s = srv })
+	dial().hello()
+	dial()
+	if !<-refused {
+		t.Error("not running")
+	}
+	ts.stop(t)
+}

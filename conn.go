@@ -126,7 +126,9 @@ func (c *conn) remoteAddr() net.Addr { return c.rwc.RemoteAddr() }
 func (c *conn) serve(ctx context.Context) {
 	defer func() {
 		c.cfg.Beats.remove(c)
-		c.closeSocket()
+		// It has ended by now, unless code of the application ended this
+		// goroutine, as testing.T.FailNow does.
+		c.end(errInternal, endNow, nil)
 		if c.in != nil {
 			c.in.free()
 			c.in = nil
@@ -427,13 +429,15 @@ func (c *conn) control(op byte, payload []byte) error {
 	return nil
 }
 
-// linger waits, after the last packet was written, until the client has closed
-// its side too, for lingerTime at most.
+// linger waits until the last packet was written, and then until the client has
+// closed its side too, for lingerTime at most.
 func (c *conn) linger() {
 	if c.in != nil {
 		c.in.free()
 		c.in = nil
 	}
+	c.need = 0
+	c.hold(true) // life signs are not looked at any more
 	c.mu.Lock()
 	drained := c.drained
 	c.mu.Unlock()
@@ -444,15 +448,17 @@ func (c *conn) linger() {
 	r := c.newReader()
 	for {
 		_, err := r.read()
+		if err == io.EOF {
+			// Perhaps the client closed its sending half only.
+			c.awaitDrained()
+		}
 		if err != nil {
 			return
 		}
 		if c.in != nil {
-			c.in.B = c.in.B[:0]
 			c.in.free()
 			c.in = nil
 		}
-		c.need = 0
 	}
 }
 

@@ -30,10 +30,10 @@ type connQueue struct {
 
 	established bool          // the transport's handshake is done
 	ended       bool          // nothing is queued any more; cause is set
-	drained     bool          // ended, and the last packet was written
+	drained     bool          // ended, and nothing is written any more
 	cause       error         // why the connection ended
 	limit       time.Time     // when writing must be over; set when ended
-	waiting     chan struct{} // closed when there is room again or the connection ended; nil if nobody waits
+	waiting     chan struct{} // closed when there is room again, the connection ended, or it drained; nil if nobody waits
 
 	closeOnce sync.Once
 
@@ -361,16 +361,32 @@ const relieveRounds = 32
 func (c *conn) waitRoom() {
 	c.mu.Lock()
 	for c.bytes > c.cfg.QueueBytes && !c.ended {
-		if c.waiting == nil {
-			c.waiting = make(chan struct{})
-		}
-		ch := c.waiting
+		woken := c.waitingLocked()
 		c.mu.Unlock()
 		c.start()
-		<-ch
+		<-woken
 		c.mu.Lock()
 	}
 	c.mu.Unlock()
+}
+
+// awaitDrained waits until a connection that has ended writes nothing any more.
+func (c *conn) awaitDrained() {
+	c.mu.Lock()
+	for !c.drained {
+		woken := c.waitingLocked()
+		c.mu.Unlock()
+		<-woken
+		c.mu.Lock()
+	}
+	c.mu.Unlock()
+}
+
+func (c *conn) waitingLocked() <-chan struct{} {
+	if c.waiting == nil {
+		c.waiting = make(chan struct{})
+	}
+	return c.waiting
 }
 
 func (c *conn) wakeLocked() {
@@ -388,6 +404,7 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 	for {
 		if len(items) > 0 {
 			left, err := c.write(items, &cost, mayWait)
+			c.single[0] = outItem{} // an idle connection keeps no bytes alive
 			if err != nil {
 				c.writeFailed(err)
 				return
@@ -412,7 +429,10 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 		if len(c.items) == 0 {
 			c.turn = writerNone
 			over := c.ended && !c.drained
-			c.drained = c.drained || over
+			if over {
+				c.drained = true
+				c.wakeLocked()
+			}
 			c.mu.Unlock()
 			if over {
 				c.lastWritten()
@@ -421,10 +441,10 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 		}
 		if items = c.items; len(items) == 1 {
 			// The next packet may be queued in the place of this one.
-			c.single[0], items[0] = items[0], outItem{}
+			c.single[0] = items[0]
 			items = c.single[:]
 		}
-		c.items = nil
+		c.items, c.first[0] = nil, outItem{}
 		cost, packets = c.bytes, c.packets
 		c.mu.Unlock()
 	}
@@ -590,8 +610,11 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 		if mode != endNow && c.ws != nil {
 			c.setChunkLocked(appendWSClose(c.chunkLocked(wsMaxHeader+wsMaxControl), wsCode, "", false))
 		}
-		c.wakeLocked()
 	}
+	if mode == endNow {
+		c.drained = true
+	}
+	c.wakeLocked()
 	start := first && mode != endNow && c.callLocked()
 	c.mu.Unlock()
 	if first {

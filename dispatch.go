@@ -71,14 +71,13 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 		entry = d.Registry.entries[string(m.Route)]
 	}
 	payload := m.Payload
-	var inflated *buffer
 	if m.Compressed {
-		inflated = getBuffer(4 * len(payload))
+		inflated := getBuffer(min(4*len(payload), d.MaxInflated))
+		defer inflated.free()
 		if inflated.B, err = inflate(inflated.B, payload, d.MaxInflated); err != nil {
 			return err
 		}
 		payload = inflated.B
-		defer inflated.free()
 	}
 	q := request{Session: s, Entry: entry, ID: m.ID, Payload: payload, Arrived: time.Now()}
 	switch m.Type {
@@ -170,8 +169,8 @@ func (d *dispatcher) run(q *request) {
 		defer func() { <-d.Slots }()
 	}
 	begin := q.Arrived
-	if len(d.Reporters) > 0 {
-		begin = time.Now()
+	if d.Slots != nil || len(d.Reporters) > 0 {
+		begin = time.Now() // the wait for a slot is not the handler's
 		d.Reporters.observe(metricHandlerDelay, begin.Sub(q.Arrived), Label{"route", q.Entry.Route}, Label{"type", "local"})
 	}
 	out, err := d.call(q)

@@ -82,7 +82,7 @@ type handlerEntry struct {
 	In, Out    reflect.Type                                   // of argument and result; nil where there is none
 	Concurrent bool
 	Bound      bool
-	Timeout    time.Duration // 0 is none
+	Timeout    time.Duration // 0 is the server's, negative is none
 }
 
 // registry holds the handlers of a server. It is filled before the server runs.

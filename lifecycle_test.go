@@ -302,6 +302,7 @@ func TestShutdownFinishes(t *testing.T) {
 					clients[i] = dial()
 					clients[i].SetDeadline(time.Time{})
 					clients[i].hello()
+					clients[i].request(9, "test.beside", "x")
 					clients[i].request(1, "test.slow", "x")
 					synctest.Wait() // so that the others wait in the mailbox
 					clients[i].request(2, "test.slow", "x")
@@ -320,7 +321,7 @@ func TestShutdownFinishes(t *testing.T) {
 				}
 				for _, c := range clients {
 					list, err := c.packets()
-					if err != nil || len(list) != 3 {
+					if err != nil || len(list) != 4 {
 						t.Errorf("%d answers, then %v", len(list), err)
 					}
 					if ws, ok := c.Conn.(*wsPeer); ok && ws.closeCode() != 1001 {
@@ -333,8 +334,8 @@ func TestShutdownFinishes(t *testing.T) {
 						t.Errorf("Shutdown: %v", err)
 					}
 				}
-				if d := time.Since(begin); d != 3*time.Second {
-					t.Errorf("it took %v, want 3s", d)
+				if d := time.Since(begin); d != 4*time.Second {
+					t.Errorf("it took %v, want 4s", d)
 				}
 			})
 		})
@@ -551,4 +552,60 @@ func TestNothingIsLeft(t *testing.T) {
 		wg.Wait()
 	}
 	settle(t, goroutines, files)
+}
+
+// oddListener cannot be compared, and its connections have no address.
+type oddListener struct {
+	net.Listener
+	_ []int
+}
+
+func (l oddListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return oddConn{c}, err
+}
+
+type oddConn struct{ net.Conn }
+
+func (oddConn) RemoteAddr() net.Addr { return nil }
+
+func TestOddListener(t *testing.T) {
+	mem := pitaya.ListenMem()
+	s := startServer(t, pitaya.Config{Listeners: []net.Listener{oddListener{Listener: mem}}, MaxConnsPerIP: 1}, nil)
+	nc, err := mem.DialContext(t.Context())
+	must(t, err)
+	c := &rawClient{Conn: nc, t: t}
+	c.handshake("{}")
+	if got := s.SessionCount(); got != 1 {
+		t.Errorf("%d sessions", got)
+	}
+	c.Close()
+}
+
+// logFunc is a log handler that is told each record's message.
+type logFunc func(msg string)
+
+func (logFunc) Enabled(context.Context, slog.Level) bool { return true }
+func (f logFunc) Handle(_ context.Context, r slog.Record) error {
+	f(r.Message)
+	return nil
+}
+func (f logFunc) WithAttrs([]slog.Attr) slog.Handler { return f }
+func (f logFunc) WithGroup(string) slog.Handler      { return f }
+
+// No lock of the server is held while it logs a refusal.
+func TestLogHandlerAsksServer(t *testing.T) {
+	var s *pitaya.Server
+	refused := make(chan bool, 1)
+	ts, dial := startOn(t, "tcp", pitaya.Config{MaxConnsPerIP: 1, Logger: slog.New(logFunc(func(msg string) {
+		if msg == "connection refused" {
+			refused <- s.IsRunning()
+		}
+	}))}, func(srv *pitaya.Server) { s = srv })
+	dial().hello()
+	dial()
+	if !<-refused {
+		t.Error("not running")
+	}
+	ts.stop(t)
 }

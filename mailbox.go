@@ -16,7 +16,7 @@ type mailbox struct {
 	count    int           // their number
 	running  bool          // there is a worker
 	last     bool          // nothing is taken in any more; the worker ends the connection when all is handled
-	ending   bool          // last, and all is handled
+	ending   bool          // last, and all is handled or being handled beside the mailbox
 	closed   bool          // nothing is taken in any more, and what waits is dropped
 	finished bool          // the close callbacks ran
 	space    chan struct{} // closed when there is room again; nil if the reader does not wait
@@ -124,6 +124,7 @@ func (s *Session) work() {
 			case m.last:
 				m.last, m.ending = false, true
 				m.mu.Unlock()
+				s.awaitBeside()
 				s.conn.end(ErrServerClosed, endFlush, nil) // sets closed
 			default:
 				m.running = false

@@ -383,3 +383,24 @@ func TestFullMailboxPushesBack(t *testing.T) {
 		})
 	}
 }
+
+// A handler that waited for its turn under Config.Dispatch is not slow itself.
+func TestWaitIsNotSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startServer(t, pitaya.Config{Dispatch: 1, SlowHandler: time.Second}, func(s *pitaya.Server) {
+			must(t, pitaya.HandleRaw(s, "test.work", sleeper(800*time.Millisecond)))
+		})
+		var clients []*rawClient
+		for range 3 {
+			c := s.connect(t)
+			c.request(1, "test.work", "x")
+			clients = append(clients, c)
+		}
+		for _, c := range clients {
+			c.message()
+		}
+		if n := s.Stats().SlowHandlers; n != 0 {
+			t.Errorf("%d slow handlers", n)
+		}
+	})
+}

@@ -44,9 +44,9 @@ type Server struct {
 	routes     map[string]RoutingFunc // by server type
 	quit       context.CancelFunc     // ends Run; set when the server starts
 	host       *sessionHost           // set when the server starts
-	listeners  map[net.Listener]bool
-	perIP      map[string]int // open connections by address, where Config.MaxConnsPerIP is set
-	err        error          // what Shutdown returned
+	listeners  map[*net.Listener]bool // being served
+	perIP      map[string]int         // open connections by address, where Config.MaxConnsPerIP is set
+	err        error                  // what Shutdown returned
 
 	refusals sampler // of the log records about refused connections
 
@@ -94,7 +94,7 @@ func newServer() *Server {
 		ready:     make(chan struct{}),
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
-		listeners: make(map[net.Listener]bool),
+		listeners: make(map[*net.Listener]bool),
 		perIP:     make(map[string]int),
 		routes:    make(map[string]RoutingFunc),
 	}

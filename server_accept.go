@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -22,10 +24,10 @@ func (s *Server) Serve(l net.Listener) error {
 		return ErrServerClosed
 	}
 	l = s.wrapListener(l)
-	if !s.track(l) {
+	if !s.track(&l) {
 		return ErrServerClosed
 	}
-	defer s.conns.Done()
+	defer s.untrack(&l)
 	return s.accept(l)
 }
 
@@ -38,32 +40,40 @@ func (s *Server) wrapListener(l net.Listener) net.Listener {
 }
 
 // track remembers a listener, so that Shutdown closes it, and counts its accept
-// loop in conns. If the server is ending already it closes the listener.
-func (s *Server) track(l net.Listener) bool {
+// loop in conns; untrack undoes both. If the server is ending already it closes
+// the listener. The listeners are known by pointers to them, since a listener
+// need not be comparable.
+func (s *Server) track(l *net.Listener) bool {
+	s.mu.Lock()
+	ending := s.state >= serverClosing
+	if !ending {
+		s.listeners[l] = true
+		s.conns.Add(1)
+	}
+	s.mu.Unlock()
+	if ending {
+		(*l).Close()
+	}
+	return !ending
+}
+
+func (s *Server) untrack(l *net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.state >= serverClosing {
-		l.Close()
-		return false
-	}
-	s.listeners[l] = true
-	s.conns.Add(1)
-	return true
+	delete(s.listeners, l)
+	s.conns.Done()
 }
 
 // closeListeners closes all listeners, also those that a server that failed to
 // start was to serve.
 func (s *Server) closeListeners() {
 	s.mu.Lock()
-	list := s.listeners
-	s.listeners = make(map[net.Listener]bool)
+	list := slices.Collect(maps.Keys(s.listeners))
 	s.mu.Unlock()
-	for l := range list {
-		l.Close()
+	for _, l := range list {
+		(*l).Close()
 	}
-	for _, l := range s.cfg.Listeners {
-		l.Close()
-	}
+	s.closeConfigured()
 }
 
 // accept serves the connections of one listener.
@@ -114,8 +124,8 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 	session := newSession(s.host, nc)
 	s.conns.Go(func() {
+		defer s.counters.Closed.Add(1)
 		session.serve(s.serveCtx)
-		s.counters.Closed.Add(1)
 	})
 }
 
@@ -137,13 +147,16 @@ func (s *Server) admitAddr(addr net.Addr) error {
 	}
 	ip := hostOf(addr)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.perIP[ip] >= limit {
+	fits := s.perIP[ip] < limit
+	if fits {
+		s.perIP[ip]++
+	}
+	s.mu.Unlock()
+	if !fits {
 		s.counters.RefusedConns.Add(1)
 		s.refused(addr, "too many connections from this address")
 		return errTooManyConns
 	}
-	s.perIP[ip]++
 	return nil
 }
 
@@ -162,8 +175,11 @@ func (s *Server) release(addr net.Addr) {
 
 // hostOf returns what stands for the client in the limits by address.
 func hostOf(addr net.Addr) string {
-	if tcp, ok := addr.(*net.TCPAddr); ok {
-		return string(tcp.IP.To16())
+	switch addr := addr.(type) {
+	case *net.TCPAddr:
+		return string(addr.IP.To16())
+	case nil: // as of a socket whose client was gone before it was asked
+		return ""
 	}
 	return addr.String()
 }

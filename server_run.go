@@ -175,11 +175,11 @@ func (s *Server) start(ctx context.Context) error {
 	s.mu.Unlock()
 	for _, l := range s.cfg.Listeners {
 		l := s.wrapListener(l)
-		if !s.track(l) {
+		if !s.track(&l) {
 			break
 		}
 		go func() {
-			defer s.conns.Done()
+			defer s.untrack(&l)
 			if err := s.accept(l); !errors.Is(err, ErrServerClosed) {
 				s.log.Error("listener failed", "addr", l.Addr(), "err", err)
 			}

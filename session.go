@@ -429,6 +429,22 @@ func (s *Session) slots() chan struct{} {
 	return s.concurrency
 }
 
+// awaitBeside waits until the calls that run beside the mailbox are done, or the
+// session has ended. It is called by the worker, which alone begins such calls,
+// and begins none after it.
+func (s *Session) awaitBeside() {
+	s.mu.Lock()
+	slots := s.concurrency
+	s.mu.Unlock()
+	for range cap(slots) {
+		select {
+		case slots <- struct{}{}:
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
 // fail ends the session for a reason that is not the client's.
 func (s *Session) fail(cause error) { s.conn.end(cause, endFlush, nil) }
 

@@ -67,8 +67,8 @@ type Config struct {
 	MaxHandshakeSize int
 	// MaxConns bounds the open client connections of the server (conn.max). Zero means no bound.
 	MaxConns int
-	// MaxConnsPerIP bounds them for each address of a client (conn.maxperaddress). Zero means no bound, since many
-	// players may share one address.
+	// MaxConnsPerIP bounds them for each address of a client, which over IPv6 is its /64 network
+	// (conn.maxperaddress). Zero means no bound, since many players may share one address.
 	MaxConnsPerIP int
 	// ProxyProtocol is whether connections to the TCP listeners, with TLS or without, begin with a PROXY protocol
 	// header, version 1 or 2 (acceptor.proxyprotocol). WebSocket listeners and those of other kinds are left as they

@@ -217,7 +217,7 @@ func (c *conn) fitsLocked(n int) bool {
 		return false
 	case size <= c.cfg.QueueBytes:
 		return true
-	case size > burstFactor*c.cfg.QueueBytes:
+	case size/burstFactor > c.cfg.QueueBytes: // a product could overflow
 		return false
 	case c.over.IsZero():
 		c.over = time.Now()

@@ -257,6 +257,9 @@ func (r *registry) registerFunc(route string, e *handlerEntry, opts []RegisterOp
 	for _, opt := range opts {
 		opt(&o)
 	}
+	if o.Name != "" || o.Rename != nil || len(o.Skip) > 0 {
+		return fmt.Errorf("pitaya: register %q: WithName, WithNameFunc and WithSkip are for components; a function has its route", route)
+	}
 	parsed, err := ParseRoute(route)
 	if err != nil {
 		return fmt.Errorf("pitaya: register %q: %w", route, err)

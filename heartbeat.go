@@ -9,9 +9,9 @@ import (
 // ones that have gone silent (client protocol, section 6).
 //
 // All connections have the same interval, so the list, to whose end a
-// connection goes when it is added and after each tick, is sorted by due time:
-// one timer for its head serves the whole server, and an idle connection costs
-// two pointers and a number.
+// connection goes when it is added and after each tick, is sorted by due time,
+// or nearly so when the process has slept: one timer for its head serves the
+// whole server, and an idle connection costs two pointers and a number.
 type heartbeats struct {
 	interval time.Duration // immutable
 	epoch    time.Time     // immutable; due times and life signs are counted from here

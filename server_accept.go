@@ -177,7 +177,10 @@ func (s *Server) release(addr net.Addr) {
 func hostOf(addr net.Addr) string {
 	switch addr := addr.(type) {
 	case *net.TCPAddr:
-		return string(addr.IP.To16())
+		if addr.IP.To4() == nil && len(addr.IP) == net.IPv6len {
+			return string(addr.IP[:8]) // whoever has one address of a /64 has them all
+		}
+		return string(addr.IP.To4())
 	case nil: // as of a socket whose client was gone before it was asked
 		return ""
 	}

@@ -172,13 +172,20 @@ func (s *Session) Bind(ctx context.Context, uid string) error {
 	s.uid, s.binding = uid, true // the callbacks see it
 	s.mu.Unlock()
 
+	bound := false
+	defer func() { // also if a callback ends the goroutine
+		if !bound {
+			s.host.Table.unbind(uid, s)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.binding = false
+		if !bound {
+			s.uid = ""
+		}
+	}()
 	err := s.bind(ctx, uid)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.binding = false
-	if err != nil {
-		s.uid = ""
-	}
+	bound = err == nil
 	return err
 }
 
@@ -197,7 +204,6 @@ func (s *Session) bind(ctx context.Context, uid string) error {
 	}
 	for _, f := range s.host.OnAfterBind {
 		if err := s.host.guard("after-bind callback", func() error { return f(ctx, s) }); err != nil {
-			s.host.Table.unbind(uid, s)
 			return err
 		}
 	}

@@ -140,7 +140,7 @@ func TestStalledMember(t *testing.T) {
 }
 
 func TestStalledMemberTCP(t *testing.T) {
-	s, dial := startNarrow(t, pitaya.Config{QueueBytes: 256 << 10}, func(s *pitaya.Server) {
+	s, dial := startNarrow(t, pitaya.Config{QueueBytes: 256 << 10, WriteTimeout: time.Minute}, func(s *pitaya.Server) {
 		must(t, pitaya.HandleRaw(s, "test.bind", bindHandler))
 	})
 	g := s.Group("all")

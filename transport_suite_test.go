@@ -212,14 +212,22 @@ func testTransportFailures(t *testing.T, n *transportNet) {
 	replies := make(chan func([]byte), 10)
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
 		p.OnCall = func(body []byte, reply func([]byte)) {
-			if string(body) == "drop" {
+			switch string(body) {
+			case "drop":
 				reply(nil)
+				return
+			case "hello":
+				reply(body)
 				return
 			}
 			replies <- reply // keeps it
 		}
 	})
-	short := 50 * time.Millisecond
+	// Connections are made, so that a call with a short deadline arrives.
+	if _, err := a.call(t.Context(), b.Self, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	short := 500 * time.Millisecond
 
 	t.Run("deadline", func(t *testing.T) {
 		for _, body := range []string{"keep", "drop"} {

@@ -260,72 +260,98 @@ func BenchmarkPush(b *testing.B) {
 
 // BenchmarkBroadcast measures one delivery: a group send divided by its
 // members. The yardstick writes the same bytes to bare connections, one by one.
+// Ten thousand members are in memory, since both ends of their sockets would
+// need more descriptors than a process has.
 func BenchmarkBroadcast(b *testing.B) {
-	payload := []byte(benchPayload(64))
-	for _, members := range []int{1000, 8000} {
-		b.Run(fmt.Sprintf("yardstick/members=%d", members), func(b *testing.B) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
+	for _, bb := range []struct {
+		transport string
+		members   int
+	}{{"tcp", 1000}, {"mem", 1000}, {"mem", 10000}} {
+		name := fmt.Sprintf("transport=%s/members=%d", bb.transport, bb.members)
+		b.Run("yardstick/"+name, func(b *testing.B) { broadcastBare(b, bb.transport, bb.members) })
+		b.Run("group/"+name, func(b *testing.B) { broadcastGroup(b, bb.transport, bb.members) })
+	}
+}
+
+// broadcastPayload is what is sent to each member.
+var broadcastPayload = []byte(benchPayload(64))
+
+func broadcastBare(b *testing.B, transport string, members int) {
+	var l net.Listener
+	mem := pitaya.ListenMem()
+	dial := func() (net.Conn, error) { return mem.DialContext(b.Context()) }
+	l = mem
+	if transport == "tcp" {
+		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		l = tcp
+		dial = func() (net.Conn, error) { return net.Dial("tcp", tcp.Addr().String()) }
+	}
+	defer l.Close()
+	readers := newBenchReaders()
+	var conns []net.Conn
+	for range members {
+		dialled := make(chan net.Conn, 1)
+		go func() {
+			c, err := dial()
 			if err != nil {
+				b.Error(err)
+			}
+			dialled <- c
+		}()
+		c, err := l.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+		readers.read(b, <-dialled)
+	}
+	packet := benchRequest(b, "onPush", string(broadcastPayload))
+	b.ResetTimer()
+	for n := 0; n < b.N; n += members {
+		for _, c := range conns {
+			if _, err := c.Write(packet); err != nil {
 				b.Fatal(err)
 			}
-			defer l.Close()
-			readers, counted := newBenchReaders(b)
-			var conns []net.Conn
-			for range members {
-				readers.dial(b, l.Addr().String(), nil)
-				c, err := l.Accept()
-				if err != nil {
-					b.Fatal(err)
-				}
-				defer c.Close()
-				conns = append(conns, c)
-			}
-			packet := benchRequest(b, "onPush", string(payload))
-			b.ResetTimer()
-			for n := 0; n < b.N; n += members {
-				for _, c := range conns {
-					if _, err := c.Write(packet); err != nil {
-						b.Fatal(err)
-					}
-				}
-				counted(members * len(packet))
-			}
-		})
-		b.Run(fmt.Sprintf("group/members=%d", members), func(b *testing.B) {
-			s, addr := benchServer(b)
-			readers, counted := newBenchReaders(b)
-			ctx := context.Background()
-			group := s.Group("all")
-			if err := group.Create(ctx, 0); err != nil {
-				b.Fatal(err)
-			}
-			for i := range members {
-				c := readers.dial(b, addr["tcp"], func(c *rawClient) { c.handshake(`{"sys":{}}`) })
-				_ = c
-				uid := fmt.Sprint("u", i)
-				if err := group.Add(ctx, uid); err != nil {
-					b.Fatal(err)
-				}
-			}
-			i := 0
-			for session := range s.Sessions() {
-				if err := session.Bind(ctx, fmt.Sprint("u", i)); err != nil {
-					b.Fatal(err)
-				}
-				i++
-			}
-			body, err := pitaya.AppendMessage(nil, pitaya.Message{Type: pitaya.MessagePush, Route: "onPush", Payload: payload}, nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.ResetTimer()
-			for n := 0; n < b.N; n += members {
-				if err := group.Broadcast(ctx, "", "onPush", payload); err != nil {
-					b.Fatal(err)
-				}
-				counted(members * (len(body) + pitaya.PacketHeaderSize))
-			}
-		})
+		}
+		readers.await(b, members*len(packet))
+	}
+}
+
+func broadcastGroup(b *testing.B, transport string, members int) {
+	s, addr := benchServer(b)
+	readers := newBenchReaders()
+	ctx := b.Context()
+	group := s.Group("all")
+	if err := group.Create(ctx, 0); err != nil {
+		b.Fatal(err)
+	}
+	for i := range members {
+		readers.read(b, benchDial(b, s, addr, transport))
+		if err := group.Add(ctx, fmt.Sprint("u", i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	i := 0
+	for session := range s.Sessions() {
+		if err := session.Bind(ctx, fmt.Sprint("u", i)); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+	body, err := pitaya.AppendMessage(nil, pitaya.Message{Type: pitaya.MessagePush, Route: "onPush", Payload: broadcastPayload}, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	for n := 0; n < b.N; n += members {
+		if err := group.Broadcast(ctx, "", "onPush", broadcastPayload); err != nil {
+			b.Fatal(err)
+		}
+		readers.await(b, members*(len(body)+pitaya.PacketHeaderSize))
 	}
 }
 
@@ -334,27 +360,10 @@ type benchReaders struct {
 	got chan int
 }
 
-func newBenchReaders(b testing.TB) (r *benchReaders, counted func(n int)) {
-	r = &benchReaders{got: make(chan int, 1024)}
-	return r, func(n int) {
-		for n > 0 {
-			n -= <-r.got
-		}
-		if n < 0 {
-			b.Fatal("more bytes than expected")
-		}
-	}
-}
+func newBenchReaders() *benchReaders { return &benchReaders{got: make(chan int, 1024)} }
 
-func (r *benchReaders) dial(b testing.TB, addr string, begin func(c *rawClient)) net.Conn {
-	b.Helper()
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if begin != nil {
-		begin(&rawClient{Conn: c, t: b})
-	}
+// read reads from c until it is closed.
+func (r *benchReaders) read(b testing.TB, c net.Conn) {
 	b.Cleanup(func() { c.Close() })
 	go func() {
 		buf := make([]byte, 1024)
@@ -366,5 +375,14 @@ func (r *benchReaders) dial(b testing.TB, addr string, begin func(c *rawClient))
 			r.got <- n
 		}
 	}()
-	return c
+}
+
+// await returns when n bytes have come since the last call.
+func (r *benchReaders) await(b testing.TB, n int) {
+	for n > 0 {
+		n -= <-r.got
+	}
+	if n < 0 {
+		b.Fatal("more bytes than expected")
+	}
 }

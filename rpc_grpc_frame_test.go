@@ -16,7 +16,7 @@ import (
 
 func TestReadGRPCMessage(t *testing.T) {
 	t.Parallel()
-	frame := func(flags byte, length int, text string) string {
+	frame := func(flags byte, length uint32, text string) string {
 		return string([]byte{flags, byte(length >> 24), byte(length >> 16), byte(length >> 8), byte(length)}) + text
 	}
 	large := strings.Repeat("x", pitaya.GRPCMaxMessage)
@@ -31,8 +31,8 @@ func TestReadGRPCMessage(t *testing.T) {
 		{name: "message", in: frame(0, 3, "abc"), want: "abc"},
 		{name: "message, named encoding", in: frame(0, 3, "abc"), encoding: "gzip", want: "abc"},
 		{name: "empty message", in: frame(0, 0, ""), want: ""},
-		{name: "largest", in: frame(0, len(large), large), want: large},
-		{name: "too large", in: frame(0, len(large)+1, large+"x"), code: 8},
+		{name: "largest", in: frame(0, uint32(len(large)), large), want: large},
+		{name: "too large", in: frame(0, uint32(len(large)+1), large+"x"), code: 8},
 		{name: "announced only", in: frame(0, math.MaxUint32, "x"), code: 8},
 		{name: "nothing", in: "", err: io.EOF},
 		{name: "part of a header", in: "\x00\x00", code: 13},

@@ -193,7 +193,7 @@ func (s *Session) closed(cause error) {
 	s.over = true
 	uid := s.uid
 	s.mu.Unlock()
-	s.cancel(cause)
+	// Whoever sees the context end finds the rest done.
 	s.host.Table.remove(s, uid)
 	switch {
 	case errors.Is(cause, ErrProtocol):
@@ -201,6 +201,7 @@ func (s *Session) closed(cause error) {
 	case errors.Is(cause, ErrSlowClient):
 		s.host.Counters.SlowClients.Add(1)
 	}
+	s.cancel(cause)
 	s.host.Log.Debug("session ended", "session", s, "cause", cause)
 
 	m := &s.box

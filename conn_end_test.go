@@ -53,12 +53,14 @@ func TestHalfClose(t *testing.T) {
 		}
 		must(t, c.Conn.(interface{ CloseWrite() error }).CloseWrite())
 		<-x.Context().Done()
-		time.Sleep(wait)
+		if wait > 0 { // in a bubble
+			time.Sleep(wait)
+		}
 		if list, err := c.packets(); err != nil || len(list) != n {
 			t.Errorf("%d packets of %d, then %v", len(list), n, err)
 		}
 	}
-	t.Run("tcp", func(t *testing.T) { halfClose(t, "tcp", 100*time.Millisecond) })
+	t.Run("tcp", func(t *testing.T) { halfClose(t, "tcp", 0) })
 	t.Run("mem", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { halfClose(t, "mem", 5*time.Second) })
 	})

@@ -27,7 +27,7 @@ type grpcHandler struct {
 	notice func(n *pitaya.Notice, reply func([]byte, error))
 }
 
-func (h grpcHandler) HandleCall(body []byte, reply func([]byte)) {
+func (h grpcHandler) HandleCall(_ context.Context, body []byte, reply func([]byte)) {
 	if h.call == nil {
 		reply(body)
 		return

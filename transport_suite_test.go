@@ -60,17 +60,17 @@ type transportPeer struct {
 	pitaya.Transport
 	t        *testing.T
 	Self     *pitaya.ServerInfo
-	OnCall   func(body []byte, reply func([]byte))
+	OnCall   func(ctx context.Context, body []byte, reply func([]byte))
 	OnNotice func(n *pitaya.Notice, reply func([]byte, error))
 	silent   atomic.Bool // nothing may come in any more
 }
 
-func (p *transportPeer) HandleCall(body []byte, reply func([]byte)) {
+func (p *transportPeer) HandleCall(ctx context.Context, body []byte, reply func([]byte)) {
 	if p.silent.Load() {
 		p.t.Error("HandleCall after Drain or Close")
 	}
 	if p.OnCall != nil {
-		p.OnCall(body, reply)
+		p.OnCall(ctx, body, reply)
 	} else {
 		reply(body)
 	}
@@ -151,7 +151,7 @@ func await[T any](t testing.TB, c <-chan T) T {
 
 func testTransportCall(t *testing.T, n *transportNet) {
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			go reply(append([]byte("re: "), body...)) // any goroutine may
 		}
 	})
@@ -178,7 +178,7 @@ func testTransportOrder(t *testing.T, n *transportNet) {
 	var arrived []int // appended to in order, read after the last answer
 	var mu sync.Mutex
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			var i int
 			fmt.Sscan(string(body), &i)
 			mu.Lock()
@@ -211,7 +211,7 @@ func testTransportOrder(t *testing.T, n *transportNet) {
 func testTransportFailures(t *testing.T, n *transportNet) {
 	replies := make(chan func([]byte), 10)
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			switch string(body) {
 			case "drop":
 				reply(nil)
@@ -286,7 +286,7 @@ func testTransportFailures(t *testing.T, n *transportNet) {
 func testTransportOnce(t *testing.T, n *transportNet) {
 	const calls, callers = 400, 8
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			switch rand.IntN(4) {
 			case 0:
 				time.AfterFunc(rand.N(4*time.Millisecond), func() { reply(body) })
@@ -338,7 +338,7 @@ func testTransportOnce(t *testing.T, n *transportNet) {
 func testTransportReentrant(t *testing.T, n *transportNet) {
 	var a *transportPeer
 	b := n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			if string(body) != "ask" {
 				reply(body)
 				return
@@ -376,7 +376,7 @@ func testTransportReentrant(t *testing.T, n *transportNet) {
 func testTransportSizes(t *testing.T, n *transportNet) {
 	huge := make([]byte, 8<<20)
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			if string(body) == "huge" {
 				reply(huge)
 				return
@@ -528,7 +528,7 @@ func testTransportDrain(t *testing.T, n *transportNet) {
 	var handled atomic.Int32
 	replies := make(chan func([]byte), 100)
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			handled.Add(1)
 			replies <- reply
 		}
@@ -578,7 +578,7 @@ func testTransportDrain(t *testing.T, n *transportNet) {
 func testTransportClose(t *testing.T, n *transportNet) {
 	replies := make(chan func([]byte), 100)
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) { replies <- reply }
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) { replies <- reply }
 	})
 	var results []<-chan transportResult
 	for range 10 {

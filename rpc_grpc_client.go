@@ -28,12 +28,13 @@ var errGRPCClosed = fmt.Errorf("%w: the transport is closed", ErrUnreachable)
 
 // A grpcClient is the calling half of a GRPCTransport: what it knows of the other servers.
 type grpcClient struct {
-	cfg         GRPCConfig
-	region      string
-	log         *slog.Logger
-	http        *http.Transport // makes connections; they are kept in the peers
-	keepAlive   time.Duration   // how often a quiet connection is tried
-	pingTimeout time.Duration   // how long that may take
+	cfg           GRPCConfig
+	region        string
+	log           *slog.Logger
+	http          *http.Transport // makes connections; they are kept in the peers
+	keepAlive     time.Duration   // how often a quiet connection is tried
+	pingTimeout   time.Duration   // how long that may take
+	maxUnanswered int             // calls under way to one server whose answers nobody wants
 
 	ctx        context.Context // ends with stop: when the transport is closed
 	stop       context.CancelFunc
@@ -43,7 +44,7 @@ type grpcClient struct {
 	closed     bool       // nothing is added to goroutines any more
 	self       string     // the own id
 	peers      map[string]*grpcPeer
-	unanswered map[string]int // calls under way whose answers nobody wants, by the id of the server; not 0
+	unanswered map[string]int // the same, by the id of the server; not 0
 
 	faults sampler // of such calls
 }
@@ -68,10 +69,11 @@ func newGRPCClient(cfg GRPCConfig, region string, log *slog.Logger) *grpcClient 
 				// pings in two hours without traffic. See grpcConn.ask for what is done instead.
 			},
 		},
-		keepAlive:   grpcPingInterval,
-		pingTimeout: grpcPingTimeout,
-		peers:       make(map[string]*grpcPeer),
-		unanswered:  make(map[string]int),
+		keepAlive:     grpcPingInterval,
+		pingTimeout:   grpcPingTimeout,
+		maxUnanswered: grpcMaxUnanswered,
+		peers:         make(map[string]*grpcPeer),
+		unanswered:    make(map[string]int),
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c
@@ -229,8 +231,8 @@ func (c *grpcClient) startUnanswered(ctx context.Context, to *ServerInfo, body [
 	switch {
 	case c.closed:
 		return errGRPCClosed
-	case c.unanswered[to.ID] >= grpcMaxUnanswered:
-		return fmt.Errorf("%d calls without an answer are under way", grpcMaxUnanswered)
+	case c.unanswered[to.ID] >= c.maxUnanswered:
+		return fmt.Errorf("%d calls without an answer are under way", c.maxUnanswered)
 	}
 	c.unanswered[to.ID]++
 	c.goroutines.Go(func() {
@@ -241,7 +243,9 @@ func (c *grpcClient) startUnanswered(ctx context.Context, to *ServerInfo, body [
 			sending, cancel = context.WithDeadline(sending, deadline)
 		}
 		defer cancel()
-		if _, err := c.invoke(sending, to, grpcMethodCall, frame); err != nil {
+		_, err := c.invoke(sending, to, grpcMethodCall, frame)
+		// A handler may drop calls, which resets their streams.
+		if _, dropped := errors.AsType[grpcStreamError](err); err != nil && !dropped {
 			c.logUnanswered(to, err)
 		}
 	})

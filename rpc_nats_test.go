@@ -939,5 +939,5 @@ func BenchmarkNATSCall(b *testing.B) {
 
 type echoHandler struct{}
 
-func (echoHandler) HandleCall(_ context.Context, body []byte, reply func([]byte))       { reply(body) }
-func (echoHandler) HandleNotice(*pitaya.Notice, func([]byte, error)) {}
+func (echoHandler) HandleCall(_ context.Context, body []byte, reply func([]byte)) { reply(body) }
+func (echoHandler) HandleNotice(*pitaya.Notice, func([]byte, error))              {}

@@ -567,7 +567,7 @@ func TestNATSSettings(t *testing.T) {
 		{"no host", pitaya.NATSConfig{URL: "nats://"}, "address 1 of NATS is not a URL"},
 		{"credentials", pitaya.NATSConfig{CredentialsFile: filepath.Join(dir, "none")}, "no such file"},
 		{"nkey", pitaya.NATSConfig{NKeyFile: empty}, "seed"},
-		{"authority", pitaya.NATSConfig{TLS: pitaya.TLSFiles{CA: empty}}, "no certificates"},
+		{"authority", pitaya.NATSConfig{TLS: pitaya.TLSFiles{CA: empty}}, "no certificate in"},
 		{"certificate", pitaya.NATSConfig{TLS: pitaya.TLSFiles{Cert: empty, Key: empty}}, "failed to find any PEM data"},
 		{"both", pitaya.NATSConfig{CredentialsFile: "testdata/nats/server.creds", NKeyFile: natsSeedFile(t)}, "nkey"},
 	} {

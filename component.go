@@ -103,11 +103,11 @@ func (cs *components) shutdown(h *sessionHost) error {
 }
 
 // start starts the components, those with handlers first.
-func (r *registry) start(h *sessionHost) error {
+func (r *registry) start(h *sessionHost, inCluster bool) error {
 	if err := r.components.start(h); err != nil {
 		return err
 	}
-	if len(r.remotes) > 0 {
+	if len(r.remotes) > 0 && !inCluster {
 		h.Log.Warn("remotes are not served: the server is in no cluster", "services", slices.Sorted(maps.Keys(r.remotes)))
 	}
 	return r.remote.start(h)

@@ -127,6 +127,10 @@ type Config struct {
 	DrainEnabled bool
 	// DrainTimeout bounds that wait (session.drain.timeout). Zero means 6 h.
 	DrainTimeout time.Duration
+	// CloseWindow is the longest time over which the sessions are closed at the end of the server, a millisecond for
+	// each, so that not all clients connect elsewhere at the same moment (session.drain.closewindow). Zero means 1 s;
+	// negative means that all are closed at once.
+	CloseWindow time.Duration
 	// DrainPeriod is how often the wait is logged (session.drain.period). Zero means 5 s.
 	DrainPeriod time.Duration
 	// ShutdownTimeout bounds the end of the server, from the end of Run's context on (shutdown.timeout). The drain of
@@ -150,7 +154,7 @@ type Config struct {
 	NATSServer NATSConfig
 	// GRPC configures RPC over gRPC (cluster.rpc.client.grpc and cluster.rpc.server.grpc).
 	GRPC GRPCConfig
-	// NoLoopback refuses RPCs to the own server type or id. Otherwise they are served in the process
+	// NoLoopback refuses RPCs to the own server type or id, as Pitaya does. Otherwise they are served in the process
 	// (cluster.rpc.server.loopbackenabled, which is the opposite).
 	NoLoopback bool
 
@@ -170,8 +174,17 @@ type Config struct {
 	Listeners []net.Listener
 	// Reporters receive the metrics, besides those that Metrics enables.
 	Reporters []Reporter
-	// Groups stores the groups. Nil means memory: each server has its own.
+	// Groups stores the groups. Nil means memory: each server has its own. For a cluster see [NewEtcdGroups].
 	Groups GroupStore
+	// Discovery is how the servers of the cluster find each other. Nil means etcd, as Etcd says. The server joins and
+	// leaves, so each needs one of its own.
+	Discovery Discovery
+	// Transport carries calls between the servers of the cluster. Nil means NATS, as NATSClient and NATSServer say;
+	// see [NewGRPCTransport] for the other. The server closes it, so each needs one of its own.
+	Transport Transport
+	// Bindings tells which frontend a user is on. Transports that cannot find users by themselves need it, as gRPC
+	// does to push to users and to kick them; see [NewEtcdBindings]. Nil means none. The server closes it.
+	Bindings BindingStore
 
 	origins configOrigins // where the settings are from; nil before Bind
 }
@@ -319,7 +332,7 @@ type NATSConfig struct {
 	// which is the opposite).
 	NoWebSocketCompression bool
 
-	// RequestTimeout bounds a call whose context has no earlier deadline (requesttimeout). Calling side only. Zero
+	// RequestTimeout bounds a call whose context has no deadline (requesttimeout). Calling side only. Zero
 	// means 5 s.
 	RequestTimeout time.Duration
 
@@ -369,7 +382,7 @@ func (f TLSFiles) load(given *tls.Config) (*tls.Config, error) {
 
 // GRPCConfig configures RPC over gRPC.
 type GRPCConfig struct {
-	// RequestTimeout bounds a call whose context has no earlier deadline (cluster.rpc.client.grpc.requesttimeout).
+	// RequestTimeout bounds a call whose context has no deadline (cluster.rpc.client.grpc.requesttimeout).
 	// Zero means 5 s.
 	RequestTimeout time.Duration
 	// DialTimeout bounds connecting to another server (cluster.rpc.client.grpc.dialtimeout). Zero means 5 s.

@@ -3,27 +3,35 @@ package pitaya
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"sync"
+	"time"
 )
 
-// callContext is the context of one handler call: that of the session, or one
-// with the route's time limit, and what the call is about. It is one value, so
+// callContext is the context of one call of a handler or remote: that of the
+// session or of the call from another server, perhaps with the route's time
+// limit, and what the call is about. It is one value, so
 // that a call costs one allocation however much is asked of its context.
 type callContext struct {
 	context.Context
-	Session *Session
-	Route   string // full
+	Session *Session // nil in a remote
+	Route   string   // full
 	Log     *slog.Logger
+	Start   time.Time   // when the client's message arrived at its frontend, or the call here
+	In      *propagated // what another server sent along; nil for a message of an own client
 
 	naming sync.Once
 	name   string // made by RequestID
 }
 
 // RequestID returns the text by which the call can be found in the logs of all
-// servers that it leads to. It is made when it is first asked for.
+// servers that it leads to: that which came along, or one that is made when it
+// is first asked for.
 func (c *callContext) RequestID() string {
-	c.naming.Do(func() { c.name = newRequestID() })
+	c.naming.Do(func() {
+		if c.name = c.In.requestID(); c.name == "" {
+			c.name = newRequestID()
+		}
+	})
 	return c.name
 }
 
@@ -61,54 +69,17 @@ func RouteFromContext(ctx context.Context) string {
 }
 
 // LoggerFromContext returns a logger whose records carry the session, the route
-// and the request id (see [GetFromPropagateCtx]) of the message that is being handled; outside of a
-// handler, [slog.Default].
+// and the request id (see [GetFromPropagateCtx]) of the message that is being
+// handled, or the latter two of the remote that is being called; elsewhere,
+// [slog.Default].
 func LoggerFromContext(ctx context.Context) *slog.Logger {
 	c := callFromContext(ctx)
 	if c == nil {
 		return slog.Default()
 	}
-	return c.Log.With("session", c.Session, "route", c.Route, "request", c.RequestID())
-}
-
-// propagateKey is the key of the values that travel with RPCs.
-type propagateKey struct{}
-
-// AddToPropagateCtx returns a context that carries value under key to the
-// servers that RPCs made with it go to, and to those that they call in turn.
-// The value must be one that JSON can express; numbers arrive as float64. The
-// values of ctx itself stay as they are.
-func AddToPropagateCtx(ctx context.Context, key string, value any) context.Context {
-	old, _ := ctx.Value(propagateKey{}).(map[string]any)
-	values := make(map[string]any, len(old)+1)
-	maps.Copy(values, old)
-	values[key] = value
-	return context.WithValue(ctx, propagateKey{}, values)
-}
-
-// Keys of the values that the library itself propagates (cluster protocol,
-// section 4).
-const (
-	propagatedID    = "request.id"
-	propagatedRoute = "req-route"
-)
-
-// GetFromPropagateCtx returns the value that [AddToPropagateCtx] stored under
-// key, here or on a server that called this one; nil if there is none. In a
-// handler "request.id" is a text that tells the request from all others, and
-// "req-route" its route.
-func GetFromPropagateCtx(ctx context.Context, key string) any {
-	values, _ := ctx.Value(propagateKey{}).(map[string]any)
-	if v, ok := values[key]; ok {
-		return v
+	log := c.Log
+	if c.Session != nil {
+		log = log.With("session", c.Session)
 	}
-	if c := callFromContext(ctx); c != nil {
-		switch key {
-		case propagatedID:
-			return c.RequestID()
-		case propagatedRoute:
-			return c.Route
-		}
-	}
-	return nil
+	return log.With("route", c.Route, "request", c.RequestID())
 }

@@ -14,11 +14,13 @@ import (
 const CodeUnbound = "PIT-401"
 
 // dispatcher finds the handler of a message, calls it and answers. Immutable
-// while the server runs; its methods are called by the sessions' workers.
+// while the server runs; its methods are called by the sessions' workers, and
+// by those of sessions on other servers.
 type dispatcher struct {
 	Registry     *registry
 	Pipeline     pipeline
 	Host         *sessionHost
+	Serializer   Serializer // of arguments and results
 	Reporters    reporters
 	Counters     *counters
 	Log          *slog.Logger
@@ -28,18 +30,29 @@ type dispatcher struct {
 	Timeout      time.Duration // for handlers without a limit of their own; 0 is none
 	Slow         time.Duration // handlers that take longer are logged; 0 is never
 	Slots        chan struct{} // bounds how many handlers run at once; nil is no bound
+	Forward      forwarder     // nil: there are no other servers
 	slowSampling sampler
+}
+
+// forwarder is the layer that knows other servers.
+type forwarder interface {
+	// forward sends a message to a server of the route's type and sees to its
+	// answer. It is called by the session's worker, and the payload is valid
+	// until it returns.
+	forward(q request, route Route, text string)
 }
 
 // request is a message on its way to a handler.
 type request struct {
-	Session *Session
-	Entry   *handlerEntry
+	Session *Session      // nil for a call of a remote
+	Entry   *handlerEntry // nil if the handler is not here
 	ID      uint64
 	Notify  bool
 	Payload []byte
 	Arrived time.Time
-	Settled bool // it is counted how the request ended
+	Parent  context.Context // what the handler's context comes from; nil is the session's
+	In      *propagated     // what another server sent along; nil for an own client's message
+	Settled bool            // it is counted how the request ended
 }
 
 // settle counts how a request ended. Each is counted once.
@@ -66,9 +79,9 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 		if route, ok = d.Host.Dict.Route(m.Code); !ok {
 			return ErrRouteCode
 		}
-		entry = d.Registry.entries[route]
+		entry = d.Registry.Entries[route]
 	} else {
-		entry = d.Registry.entries[string(m.Route)]
+		entry = d.Registry.Entries[string(m.Route)]
 	}
 	payload := m.Payload
 	if m.Compressed {
@@ -91,7 +104,7 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 		if route == "" {
 			route = string(m.Route)
 		}
-		d.fail(&q, route, d.noHandler(route))
+		d.elsewhere(q, route)
 		return nil
 	}
 	if entry.Concurrent || d.Unordered {
@@ -126,17 +139,25 @@ func (d *dispatcher) runGuarded(q *request) {
 // errClientPush ends the connection of a client that sends a push.
 var errClientPush = fmt.Errorf("%w: push from a client", ErrProtocol)
 
-// noHandler says why there is no handler for a route.
-func (d *dispatcher) noHandler(text string) error {
+// elsewhere handles a message that no handler of this server is for.
+func (d *dispatcher) elsewhere(q request, text string) {
 	route, err := ParseRoute(text)
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		d.fail(&q, err)
+	case route.ServerType == "" || route.ServerType == d.Registry.serverType:
+		d.fail(&q, d.notFound(route))
+	case d.Forward == nil:
+		d.fail(&q, Errorf(CodeInternal, textNoServers))
+	default:
+		d.Forward.forward(q, route, text)
 	}
+}
+
+// notFound is the error for a route of this server's type that has no handler.
+func (d *dispatcher) notFound(route Route) error {
 	if route.ServerType == "" {
 		route.ServerType = d.Registry.serverType
-	}
-	if route.ServerType != d.Registry.serverType {
-		return Errorf(CodeInternal, "no servers available of this type")
 	}
 	return Errorf(CodeNotFound, "pitaya/handler: %s not found", route)
 }
@@ -162,8 +183,9 @@ func (d *dispatcher) runBeside(q request) {
 	})
 }
 
-// run calls the handler and answers.
-func (d *dispatcher) run(q *request) {
+// handle calls the handler, and serializes what it returns. For a notify there
+// is no payload.
+func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 	if d.Slots != nil {
 		d.Slots <- struct{}{}
 		defer func() { <-d.Slots }()
@@ -171,53 +193,83 @@ func (d *dispatcher) run(q *request) {
 	begin := q.Arrived
 	if d.Slots != nil || len(d.Reporters) > 0 {
 		begin = time.Now() // the wait for a slot is not the handler's
-		d.Reporters.observe(metricHandlerDelay, begin.Sub(q.Arrived), Label{"route", q.Entry.Route}, Label{"type", "local"})
+		kind := "local"
+		if q.In != nil {
+			kind = "remote"
+		}
+		d.Reporters.observe(metricHandlerDelay, begin.Sub(q.Arrived), Label{"route", q.Entry.Route}, Label{"type", kind})
 	}
 	out, err := d.call(q)
 	if took := time.Since(begin); d.Slow > 0 && took > d.Slow {
 		d.Counters.SlowHandlers.Add(1)
 		if n, ok := d.slowSampling.pass(); ok {
-			d.Log.Warn("slow handler", "route", q.Entry.Route, "session", q.Session, "took", took, "unlogged", n)
+			d.log(q).Warn("slow handler", "route", q.Entry.Route, "took", took, "unlogged", n)
 		}
 	}
 	if q.Notify {
 		if err != nil {
-			d.Log.Debug("notify failed", "route", q.Entry.Route, "session", q.Session, "err", loggable(err))
+			d.log(q).Debug("notify failed", "route", q.Entry.Route, "err", loggable(err))
 		}
+		return nil, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	if payload, ok := out.([]byte); ok {
+		return payload, nil
+	}
+	if payload, err = d.Host.marshalWith(d.Serializer, out); err != nil {
+		d.Log.Error("result cannot be serialized", "route", q.Entry.Route, "err", err)
+	}
+	return payload, err
+}
+
+// log returns the logger for what concerns a message.
+func (d *dispatcher) log(q *request) *slog.Logger {
+	if q.Session == nil {
+		return d.Log
+	}
+	return d.Log.With("session", q.Session)
+}
+
+// run calls the handler and answers.
+func (d *dispatcher) run(q *request) {
+	payload, err := d.handle(q)
+	if q.Notify {
 		d.report(q, err)
 		return
 	}
 	if err != nil {
-		d.fail(q, q.Entry.Route, err)
+		d.fail(q, err)
 		return
 	}
-	payload, isBytes := out.([]byte)
-	if !isBytes {
-		if payload, err = d.Host.marshal(out); err != nil {
-			d.Log.Error("result cannot be serialized", "route", q.Entry.Route, "err", err)
-			d.fail(q, q.Entry.Route, err)
-			return
-		}
-	}
+	d.reply(q, payload)
+}
+
+// reply answers a request with a result, or with an error if that cannot be
+// sent.
+func (d *dispatcher) reply(q *request, payload []byte) {
 	if q.ID == 0 {
 		q.settle(&d.Counters.Unanswerable)
 		return
 	}
-	err = q.Session.answer(q.ID, payload, false)
+	err := q.Session.answer(q.ID, payload, false)
 	switch {
 	case err == nil:
 		q.settle(&d.Counters.Answered)
 	case err == ErrSessionClosed:
 		q.settle(&d.Counters.Lost)
 	default: // too large for a packet
-		d.fail(q, q.Entry.Route, err)
+		d.fail(q, err)
 		return
 	}
-	d.report(q, err)
+	if q.Entry != nil {
+		d.report(q, err)
+	}
 }
 
 // fail answers a request with an error. Nobody is told about a failed notify.
-func (d *dispatcher) fail(q *request, route string, err error) {
+func (d *dispatcher) fail(q *request, err error) {
 	if q.Entry == nil {
 		d.Log.Debug("message refused", "session", q.Session, "err", err)
 	}
@@ -248,12 +300,12 @@ func (d *dispatcher) answerError(q *request, err error) {
 // be had becomes an internal error, and where the serializer fails JSON stands
 // in: some answer there must be.
 func (d *dispatcher) errorPayload(err error) []byte {
-	payload, failure := d.tryErrorPayload(d.Host.Serializer, err)
+	payload, failure := d.tryErrorPayload(d.Serializer, err)
 	if failure == nil {
 		return payload
 	}
 	d.Log.Error("error payload cannot be serialized", "err", failure)
-	if payload, err = d.tryErrorPayload(d.Host.Serializer, failure); err != nil {
+	if payload, err = d.tryErrorPayload(d.Serializer, failure); err != nil {
 		payload, _ = d.tryErrorPayload(JSON{}, failure)
 	}
 	return payload
@@ -301,12 +353,13 @@ func (d *dispatcher) report(q *request, err error) {
 const (
 	textNotifyRoute = "tried to request a notify route"
 	textNilReply    = "reply must not be null"
+	textNoServers   = "no servers available of this type"
 )
 
 // call decodes the argument and runs pipelines and handler. A panic anywhere in
 // it is an error.
 func (d *dispatcher) call(q *request) (out any, err error) {
-	call := &callContext{Session: q.Session, Route: q.Entry.Route, Log: d.Log}
+	call := &callContext{Session: q.Session, Route: q.Entry.Route, Log: d.Log, Start: q.Arrived, In: q.In}
 	defer func() {
 		if v := recover(); v != nil {
 			out, err = nil, d.Host.panicked(q.Entry.Route, call.RequestID(), v)
@@ -316,7 +369,7 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 	if e.Notify && !q.Notify {
 		return nil, Errorf(CodeBadRequest, textNotifyRoute)
 	}
-	if e.Bound && q.Session.UID() == "" {
+	if e.Bound && q.Session != nil && q.Session.UID() == "" {
 		return nil, Errorf(CodeUnbound, "session is not bound to a user")
 	}
 	var in any
@@ -326,11 +379,14 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 		in = append([]byte{}, q.Payload...)
 	case argTyped:
 		in = e.New()
-		if err := d.Host.Serializer.Unmarshal(q.Payload, in); err != nil {
+		if err := d.Serializer.Unmarshal(q.Payload, in); err != nil {
 			return nil, NewError(argumentError{err}, CodeBadRequest)
 		}
 	}
-	parent := q.Session.Context()
+	parent := q.Parent
+	if parent == nil {
+		parent = q.Session.Context()
+	}
 	limit := e.Timeout
 	if limit == 0 {
 		limit = d.Timeout

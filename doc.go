@@ -161,11 +161,16 @@
 //	client.go, client_*.go                            the other end: requests; connecting; what it receives
 //	session.go, session_*.go                          one session; its data; all of them by id and uid
 //	mailbox.go, multicast.go                          messages that wait for a session; pushes to many
-//	context.go, pipeline.go                           values of a call; functions before and after it
+//	context.go, propagate.go                          what a call is about; what travels with it
+//	pipeline.go                                       functions before and after a call
 //	discovery.go, transport.go, binding.go            the seams of a cluster
-//	discovery_entry.go                                servers as JSON
+//	discovery_entry.go, rpc.go                        servers as JSON; the envelopes of calls
 //	handler.go, remote.go                             registration
 //	component.go, dispatch.go                         lifecycle; calls and answers
+//	members.go, node.go                               the servers of the cluster; calls to them
+//	node_rpc.go, node_forward.go                      remotes of others; clients' messages for others
+//	node_serve.go, node_sys.go                        what others send here; the library's own remotes
+//	node_bind.go, node_push.go, node_event.go         users of the cluster: bound, sent to, told about
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library
 //	timer.go                                          timers

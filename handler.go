@@ -87,19 +87,21 @@ type handlerEntry struct {
 
 // registry holds the handlers of a server. It is filled before the server runs.
 type registry struct {
-	serverType string
-	entries    map[string]*handlerEntry // by full route and by the short one
-	services   map[string]bool
-	remotes    map[string]bool // services of remotes
-	components components
-	remote     components // those that are remotes only
+	serverType    string
+	Entries       map[string]*handlerEntry // by full route and by the short one
+	services      map[string]bool
+	remotes       map[string]bool          // services of remotes
+	remoteMethods map[string]*handlerEntry // by short route
+	components    components
+	remote        components // those that are remotes only
 }
 
 func newRegistry() *registry {
 	return &registry{
-		entries:  make(map[string]*handlerEntry),
-		services: make(map[string]bool),
-		remotes:  make(map[string]bool),
+		Entries:       make(map[string]*handlerEntry),
+		services:      make(map[string]bool),
+		remotes:       make(map[string]bool),
+		remoteMethods: make(map[string]*handlerEntry),
 	}
 }
 
@@ -110,7 +112,7 @@ func (r *registry) setServerType(serverType string) error {
 	typed.serverType = serverType
 	short := make(map[string]*handlerEntry)
 	var errs []error
-	for route, e := range r.entries {
+	for route, e := range r.Entries {
 		if route == e.Route {
 			continue
 		}
@@ -127,7 +129,7 @@ func (r *registry) setServerType(serverType string) error {
 		service, method, _ := strings.Cut(route, ".")
 		typed.put(service, method, e)
 	}
-	r.serverType, r.entries = serverType, typed.entries
+	r.serverType, r.Entries = serverType, typed.Entries
 	return nil
 }
 
@@ -283,7 +285,7 @@ func (r *registry) registerFunc(route string, e *handlerEntry, opts []RegisterOp
 // fits says whether a handler can have the route.
 func (r *registry) fits(service, method string) error {
 	short := service + "." + method
-	if r.entries[short] != nil {
+	if r.Entries[short] != nil {
 		return fmt.Errorf("there is a handler for %q already", short)
 	}
 	if n := len(r.serverType) + 1 + len(short); n > MaxRouteLength {
@@ -295,14 +297,14 @@ func (r *registry) fits(service, method string) error {
 func (r *registry) put(service, method string, e *handlerEntry) {
 	short := service + "." + method
 	e.Route = r.serverType + "." + short
-	r.entries[short] = e
-	r.entries[e.Route] = e
+	r.Entries[short] = e
+	r.Entries[e.Route] = e
 }
 
 // all returns the handlers, in no order.
 func (r *registry) all() []*handlerEntry {
 	var list []*handlerEntry
-	for route, e := range r.entries {
+	for route, e := range r.Entries {
 		if route == e.Route { // the others are the short forms
 			list = append(list, e)
 		}

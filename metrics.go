@@ -55,6 +55,9 @@ type Stats struct {
 	SlowClients       int64 // clients closed because they were slow
 	SlowHandlers      int64 // handler calls that took longer than the setting
 	Panics            int64 // panics recovered
+	Forwards          int64 // messages of clients sent on to other servers; requests among them are in Requests too
+	Calls             int64 // calls from other servers that were taken in, clients' messages among them
+	MultiPushes       int64 // messages to other frontends that carry one push for many users
 }
 
 // counters are the numbers behind Stats.
@@ -62,6 +65,7 @@ type counters struct {
 	Accepted, Closed, RefusedConns, RefusedHandshakes, Violations  atomic.Int64
 	Requests, Notifies, Answered, Failed, Unanswerable             atomic.Int64
 	Pushes, PushesDropped, SlowClients, SlowHandlers, Panics, Lost atomic.Int64
+	Forwards, Calls, MultiPushes                                   atomic.Int64
 }
 
 // snapshot reads the counters. Closed is read before Accepted, so that Open is
@@ -87,6 +91,9 @@ func (c *counters) snapshot() Stats {
 		SlowClients:       c.SlowClients.Load(),
 		SlowHandlers:      c.SlowHandlers.Load(),
 		Panics:            c.Panics.Load(),
+		Forwards:          c.Forwards.Load(),
+		Calls:             c.Calls.Load(),
+		MultiPushes:       c.MultiPushes.Load(),
 	}
 }
 

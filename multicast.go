@@ -36,7 +36,7 @@ func unreached(err error, uids []string) []string {
 
 // undelivered collects who was not reached.
 type undelivered struct {
-	uids []string
+	UIDs []string
 	err  error
 }
 
@@ -44,14 +44,14 @@ func (u *undelivered) add(uid string, err error) {
 	if u.err == nil {
 		u.err = err
 	}
-	u.uids = append(u.uids, uid)
+	u.UIDs = append(u.UIDs, uid)
 }
 
 func (u *undelivered) result() error {
-	if len(u.uids) == 0 {
+	if len(u.UIDs) == 0 {
 		return nil
 	}
-	return &UndeliveredError{UIDs: u.uids, Err: u.err}
+	return &UndeliveredError{UIDs: u.UIDs, Err: u.err}
 }
 
 // A multicast is a push to many sessions: serialized once, and encoded once for
@@ -59,7 +59,7 @@ func (u *undelivered) result() error {
 type multicast struct {
 	host    *sessionHost
 	route   string
-	payload []byte
+	Payload []byte
 	deflate []byte          // the payload compressed; nil if that was not tried, empty if it does not pay
 	frames  [4]*sharedFrame // by frameKind
 }
@@ -81,7 +81,7 @@ func (h *sessionHost) newMulticast(route string, v any) (*multicast, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pitaya: push on %q: %w", route, err)
 	}
-	m := &multicast{host: h, route: route, payload: payload}
+	m := &multicast{host: h, route: route, Payload: payload}
 	// A route that cannot be encoded is the caller's mistake, not that of each
 	// receiver.
 	if _, err := m.frame(false, false); err != nil {
@@ -96,10 +96,10 @@ func (m *multicast) frame(inflates, codes bool) (*sharedFrame, error) {
 	if f := m.frames[kind]; f != nil {
 		return f, nil
 	}
-	msg := Message{Type: MessagePush, Route: m.route, Payload: m.payload}
+	msg := Message{Type: MessagePush, Route: m.route, Payload: m.Payload}
 	if inflates {
 		if m.deflate == nil {
-			m.deflate, _ = deflate([]byte{}, m.payload)
+			m.deflate, _ = deflate([]byte{}, m.Payload)
 		}
 		if len(m.deflate) > 0 {
 			msg.Payload, msg.Compressed = m.deflate, true

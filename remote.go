@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// remoteSys is the service that frontends forward client messages to.
+// remoteSys is the service of the library's own remotes.
 const remoteSys = "sys"
 
 var protoType = reflect.TypeFor[proto.Message]()
@@ -31,10 +31,26 @@ func (r *registry) registerRemote(value any, opts []RegisterOption) error {
 		return errors.Join(s.errs...)
 	}
 	r.remotes[s.Name] = true
+	for method, e := range s.Methods {
+		e.apply(&o)
+		r.remoteMethods[s.Name+"."+method] = e
+	}
 	if !r.components.has(value) {
 		r.remote.add(s.Name, value)
 	}
 	return nil
+}
+
+// remoteRegistry returns the remotes as the handlers of a registry, by their
+// short routes. Their full ones begin with the server type.
+func (r *registry) remoteRegistry() *registry {
+	remotes := newRegistry()
+	remotes.serverType = r.serverType
+	for short, e := range r.remoteMethods {
+		e.Route = r.serverType + "." + short
+		remotes.Entries[short] = e
+	}
+	return remotes
 }
 
 // remoteOf looks at a method's shape (API document, section 2.4) as handlerOf

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"strconv"
 	"time"
 )
 
@@ -118,8 +119,7 @@ func (t *GRPCTransport) Addr() net.Addr { return t.server.addr() }
 //
 // An error wraps [ErrUnreachable] if there is no connection, or the other server refuses requests because it is shutting
 // down: the request was not handled. It wraps [ErrNoAnswer] if nobody can know: the deadline passed, or the connection
-// was lost. The deadline is that of ctx or GRPCConfig.RequestTimeout from now, whichever is earlier, and
-// the other server is told. When ctx is cancelled so is the call, there as well, as far as it has not begun.
+// was lost. The deadline is that of ctx or else GRPCConfig.RequestTimeout from now, and the other server is told. When ctx is cancelled so is the call, there as well, as far as it has not begun.
 //
 // A call with a nil done takes the goroutine as well, until the other server answers or the deadline passes. While 4096
 // of them are under way to one server, further ones are lost. What is lost is logged, as a sample.
@@ -144,6 +144,19 @@ func (t *GRPCTransport) Call(ctx context.Context, to *ServerInfo, body []byte, d
 // Ordered returns false. The requests of one connection leave in order, but each is a stream of its own, which the
 // other server may take up in any order (net/http and grpc-go start a goroutine for each).
 func (t *GRPCTransport) Ordered() bool { return false }
+
+// requestTimeout implements callTimer.
+func (t *GRPCTransport) requestTimeout() time.Duration { return t.client.cfg.RequestTimeout }
+
+// describe implements selfDescriber: the port may have been chosen by the system.
+func (t *GRPCTransport) describe(metadata map[string]string) {
+	if metadata[grpcHostKey] == "" || metadata[grpcPortKey] != "" {
+		return
+	}
+	if addr, ok := t.Addr().(*net.TCPAddr); ok {
+		metadata[grpcPortKey] = strconv.Itoa(addr.Port)
+	}
+}
 
 // Bind accepts pushes and kicks for the user from now on.
 func (t *GRPCTransport) Bind(_ context.Context, uid string) error { return t.server.bind(uid) }

@@ -191,8 +191,11 @@ func grpcCallError(id string, err error) error { return fmt.Errorf("pitaya: gRPC
 
 // invoke calls a method of a server with a message that has its header, and returns the message of the answer.
 func (c *grpcClient) invoke(ctx context.Context, to *ServerInfo, method string, frame []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.RequestTimeout)
-	defer cancel()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.cfg.RequestTimeout)
+		defer cancel()
+	}
 	p := c.peer(to)
 	for try := 1; ; try++ {
 		conn, err := p.conn(ctx)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -201,6 +202,9 @@ func checkNATSSubject(subject string) error {
 	}
 	return nil
 }
+
+// requestTimeout implements callTimer.
+func (t *NATSTransport) requestTimeout() time.Duration { return t.calling.cfg.RequestTimeout }
 
 // Ordered implements [Transport]: NATS keeps the order of one connection.
 func (t *NATSTransport) Ordered() bool { return true }

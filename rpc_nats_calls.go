@@ -71,7 +71,7 @@ func (p *natsCalls) add(ctx context.Context, limit time.Duration, to *ServerInfo
 	now := time.Since(p.start)
 	c := &natsCall{due: now + limit, to: to, done: done}
 	if deadline, ok := ctx.Deadline(); ok {
-		c.due = min(c.due, deadline.Sub(p.start))
+		c.due = deadline.Sub(p.start)
 	}
 	p.mu.Lock()
 	if p.closed != nil {

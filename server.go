@@ -32,21 +32,25 @@ type Server struct {
 	closing  chan struct{} // closed when Shutdown begins
 	done     chan struct{} // closed when everything has ended
 
-	mu         sync.Mutex // guards the fields below; never held across I/O or a callback
-	state      serverState
-	mistakes   []error // of the set-up
-	dict       *Dictionary
-	validators []handshakeValidator
-	pipeline   pipeline
-	onBind     []func(context.Context, *Session) error
-	onAfter    []func(context.Context, *Session) error
-	onClose    []func(*Session)
-	routes     map[string]RoutingFunc // by server type
-	quit       context.CancelFunc     // ends Run; set when the server starts
-	host       *sessionHost           // set when the server starts
-	listeners  map[*net.Listener]bool // being served
-	perIP      map[string]int         // open connections by address, where Config.MaxConnsPerIP is set
-	err        error                  // what Shutdown returned
+	mu             sync.Mutex // guards the fields below; never held across I/O or a callback
+	state          serverState
+	mistakes       []error // of the set-up
+	dict           *Dictionary
+	validators     []handshakeValidator
+	pipeline       pipeline
+	remotePipeline pipeline
+	onBind         []func(context.Context, *Session) error
+	onAfter        []func(context.Context, *Session) error
+	onClose        []func(*Session)
+	onServer       []func(DiscoveryEvent)
+	onEvent        []func(SessionEvent)
+	routes         map[string]RoutingFunc // by server type
+	quit           context.CancelFunc     // ends Run; set when the server starts
+	host           *sessionHost           // set when the server starts
+	cluster        *cluster               // set with host; nil if the server runs alone
+	listeners      map[*net.Listener]bool // being served
+	perIP          map[string]int         // open connections by address, where Config.MaxConnsPerIP is set
+	err            error                  // what Shutdown returned
 
 	refusals sampler // of the log records about refused connections
 
@@ -133,10 +137,6 @@ func (s *Server) configure(cfg Config) error {
 	s.timers.setLogger(s.log)
 	return nil
 }
-
-// errNoCluster refuses what this version cannot do yet. A server that was meant
-// to be part of a cluster and runs alone would be found out by its players.
-var errNoCluster = errors.New("pitaya: this version has no cluster: unset Config.Cluster (pitaya.server.cluster)")
 
 // errBackendListener refuses acceptors on a server that has no clients.
 var errBackendListener = errors.New("pitaya: a backend has no listeners for clients")

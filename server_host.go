@@ -11,7 +11,7 @@ import (
 func (s *Server) kickReplaced() { s.host.Unique = true }
 
 // newHost builds what sessions share. The set-up is over by then.
-func (s *Server) newHost() (*sessionHost, error) {
+func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	cfg := &s.cfg
 	serializer := cfg.Serializer
 	if serializer == nil {
@@ -44,6 +44,7 @@ func (s *Server) newHost() (*sessionHost, error) {
 		OnClose:         s.onClose,
 		MaxUID:          cfg.MaxUIDLength,
 		MailboxMessages: cfg.MailboxMessages,
+		RemoteMessages:  cfg.RemoteMessages,
 		Counters:        &s.counters,
 		Log:             s.log,
 	}
@@ -58,12 +59,13 @@ func (s *Server) newHost() (*sessionHost, error) {
 	}
 	host.Admit, host.Release = s.admitAddr, s.release
 	if err := host.buildHandshake(cfg.Heartbeat); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	d := &dispatcher{
 		Registry:    s.registry,
 		Pipeline:    s.pipeline,
 		Host:        host,
+		Serializer:  serializer,
 		Reporters:   reporting,
 		Counters:    &s.counters,
 		Log:         s.log,
@@ -77,7 +79,24 @@ func (s *Server) newHost() (*sessionHost, error) {
 		d.Slots = make(chan struct{}, cfg.Dispatch)
 	}
 	host.Messages = d
-	return host, nil
+	return host, d, nil
+}
+
+// newRemotes returns what calls remotes, given what calls handlers. Arguments
+// and results of remotes are always protobuf.
+func (s *Server) newRemotes(d *dispatcher) *dispatcher {
+	return &dispatcher{
+		Registry:   s.registry.remoteRegistry(),
+		Pipeline:   s.remotePipeline,
+		Host:       d.Host,
+		Serializer: Protobuf{},
+		Reporters:  d.Reporters,
+		Counters:   d.Counters,
+		Log:        d.Log,
+		Validate:   d.Validate,
+		Timeout:    d.Timeout,
+		Slow:       d.Slow,
+	}
 }
 
 // pushCodesRule decides about route codes in pushes to a client, given what its

@@ -25,8 +25,9 @@ func (s *Server) endLocked(err error) {
 // called, and returns when everything that it started has ended. It returns
 // nil then, and an error if the server could not start or did not end in time.
 //
-// Components are initialised first, then modules; listeners are served last,
-// so that no client meets a server that is half there. The end goes the other
+// Components are initialised first, then modules; then the server joins its
+// cluster, and listeners are served last, so that nobody meets a server that is
+// half there. The end goes the other
 // way round, within Config.ShutdownTimeout; see [Server.Shutdown].
 func (s *Server) Run(ctx context.Context) error {
 	ctx, quit := context.WithCancel(ctx)
@@ -44,14 +45,24 @@ func (s *Server) Run(ctx context.Context) error {
 	default:
 		return errors.Join(err, s.endStart(ctx))
 	}
+	var gaveUp <-chan struct{}
+	if s.cluster != nil {
+		gaveUp = s.cluster.gaveUp
+	}
 	select {
 	case <-ctx.Done():
 		return s.shutdownAfter(ctx)
+	case <-gaveUp:
+		return errors.Join(errGaveUp, s.shutdownAfter(ctx))
 	case <-s.closing:
 		<-s.done
 		return s.ended()
 	}
 }
+
+// errGaveUp is what Run returns when the settings say that the server is not to
+// outlive an outage.
+var errGaveUp = errors.New("pitaya: discovery could not register the server again and has given up")
 
 // closeConfigured closes the listeners of a server that will not serve them.
 func (s *Server) closeConfigured() {
@@ -106,12 +117,14 @@ func (s *Server) begin(quit context.CancelFunc) error {
 	if len(s.mistakes) > 0 {
 		return errors.Join(s.mistakes...)
 	}
-	if s.cfg.Cluster {
-		return errNoCluster
-	}
-	host, err := s.newHost()
+	host, d, err := s.newHost()
 	if err != nil {
 		return err
+	}
+	if s.cfg.Cluster {
+		if s.cluster, err = s.newCluster(host, d, s.newRemotes(d)); err != nil {
+			return err
+		}
 	}
 	if s.cfg.Frontend && !s.cfg.NoUniqueSession {
 		if err := s.modules.addBefore(UniqueSessionModule, newUniqueSession(s)); err != nil {
@@ -156,7 +169,7 @@ func (s *Server) shutdownContext(ctx context.Context) (context.Context, context.
 
 // start brings the server up to serving its listeners.
 func (s *Server) start(ctx context.Context) error {
-	if err := s.registry.start(s.host); err != nil {
+	if err := s.registry.start(s.host, s.cluster != nil); err != nil {
 		return err
 	}
 	if err := s.modules.start(ctx); err != nil {
@@ -164,6 +177,14 @@ func (s *Server) start(ctx context.Context) error {
 			return ErrServerClosed
 		}
 		return err
+	}
+	if s.cluster != nil {
+		if err := s.joinCluster(ctx); err != nil {
+			if ctx.Err() != nil && s.isClosing() {
+				return ErrServerClosed
+			}
+			return err
+		}
 	}
 	s.timers.start()
 	s.mu.Lock()
@@ -191,9 +212,11 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
-// Shutdown ends the server: it stops accepting, waits until clients have left
-// if Config.DrainEnabled is set, lets the handlers finish what was received,
-// sends what is queued, closes the sessions with [ErrServerClosed], and shuts
+// Shutdown ends the server: it tells the other servers to send no new work,
+// stops accepting, waits until clients have left if Config.DrainEnabled is set,
+// lets the handlers finish what was received, sends what is queued, closes the
+// sessions with [ErrServerClosed], over the time that Config.CloseWindow says,
+// leaves the cluster when what other servers have sent is answered, and shuts
 // down modules and components. It may be called from any goroutine and more
 // than once; each call returns when the server has ended.
 //
@@ -251,6 +274,9 @@ func (s *Server) ended() error {
 func (s *Server) shutdown(ctx context.Context) error {
 	s.log.Info("shutting down", "server", s.cfg.ID, "sessions", s.table.len())
 	var errs []error
+	if err := s.announceEnd(ctx); err != nil {
+		s.log.Warn("the end of the server could not be announced", "err", err)
+	}
 	s.closeListeners()
 	if s.cfg.DrainEnabled {
 		if err := s.modules.startDraining(ctx); err != nil {
@@ -261,18 +287,36 @@ func (s *Server) shutdown(ctx context.Context) error {
 	// Connections that are still at their transport's handshake have nothing
 	// to finish.
 	s.stopping(ErrServerClosed)
-	for session := range s.table.all() {
-		session.drain()
-	}
+	s.drainSessions(ctx)
 	if err := s.awaitSessions(ctx); err != nil {
 		errs = append(errs, err)
 	}
 	s.host.Conn.Beats.stop()
-	errs = append(errs, s.timers.stop(ctx), s.modules.beforeShutdown(ctx), s.modules.shutdown(ctx), s.registry.shutdown(s.host))
+	errs = append(errs, s.timers.stop(ctx), s.leaveCluster(ctx), s.modules.beforeShutdown(ctx), s.modules.shutdown(ctx),
+		s.registry.shutdown(s.host), s.closeCluster(ctx))
 	if c, ok := s.groups.(interface{ Close() error }); ok && s.cfg.Groups == nil {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// drainSessions makes each session end when it has handled what it has
+// received. All at once would send all clients to the other servers at once.
+func (s *Server) drainSessions(ctx context.Context) {
+	n := s.table.len()
+	pace := time.Millisecond
+	if n > 0 {
+		pace = min(pace, max(s.cfg.CloseWindow, 0)/time.Duration(n))
+	}
+	begin, done := time.Now(), 0
+	for session := range s.table.all() {
+		session.drain()
+		done++
+		// Timers are coarse: the sessions whose time has come are taken together.
+		if ahead := time.Duration(done)*pace - time.Since(begin); ahead > 10*time.Millisecond && done < n {
+			sleep(ctx, ahead)
+		}
+	}
 }
 
 // awaitClients waits until clients have left by themselves.

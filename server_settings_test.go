@@ -1,6 +1,7 @@
 package pitaya_test
 
 import (
+	"errors"
 	"flag"
 	"log/slog"
 	"strings"
@@ -9,16 +10,19 @@ import (
 	"github.com/pitaya-go/pitaya"
 )
 
-// TestNoCluster: a server that was meant for a cluster must not run alone
-// without a word.
+// TestNoCluster: a server that runs alone says so to those who want others.
 func TestNoCluster(t *testing.T) {
 	t.Parallel()
-	s, err := pitaya.NewServer(pitaya.Config{Cluster: true, Logger: testLogger(t)})
-	if err != nil {
-		t.Fatal(err)
+	r := startServer(t, pitaya.Config{Type: "solo", ID: "s1", Logger: testLogger(t)}, nil)
+	defer r.stop(t)
+	if err := r.RPC(t.Context(), "room.r.ping", nil, nil); !errors.Is(err, pitaya.ErrNoCluster) {
+		t.Errorf("RPC: got %v", err)
 	}
-	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "pitaya.server.cluster") {
-		t.Errorf("got %v, want an error that names the setting", err)
+	if got := r.Servers(""); len(got) != 1 || got[0].ID != "s1" {
+		t.Errorf("Servers: got %v", got)
+	}
+	if r.ServerByID("s1") == nil || r.ServerByID("s2") != nil {
+		t.Error("ServerByID does not know itself, or others")
 	}
 }
 

@@ -14,15 +14,23 @@ import (
 )
 
 // A Session is what the server knows of one client connection: who is behind
-// it, data that the application keeps with it, and the way to send to it. It
-// lives from the moment at which the connection is accepted until it ends.
+// it, data that the application keeps with it, and the way to send to it. On the
+// server that the client is connected to, a frontend, it lives from the moment
+// at which the connection is accepted until it ends.
+//
+// A handler of a message that a frontend forwarded gets a session too. It lives
+// as long as the call: a copy of what the frontend knew when it sent the
+// message, with the way back to it. What is said here of such sessions, those
+// of a backend, is also in the methods' comments.
 //
 // All methods may be called from any goroutine, during and after the session's
-// life; once it has ended those that send return [ErrSessionClosed].
+// life; once it has ended those that send to an own client return
+// [ErrSessionClosed].
 type Session struct {
 	// Immutable.
 	host   *sessionHost
-	conn   *conn
+	conn   *conn        // nil on a backend
+	front  sessionFront // where the connection is; nil on the frontend itself
 	id     int64
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -37,9 +45,13 @@ type Session struct {
 	inflates    bool // the client inflates what is compressed
 	pushCodes   bool // the client understands route codes in pushes
 	handshaken  *HandshakeData
-	values      map[string]any // made by dataLocked
+	values      map[string]any  // made by dataLocked
+	encoded     []byte          // the values as JSON; nil after a change. Never written to.
+	changed     map[string]bool // on a backend: keys that the frontend does not know the values of
+	replaced    bool            // on a backend: SetData was called, so all of it is to be sent
 	onClose     []func()
 	concurrency chan struct{} // bounds handlers that run beside the mailbox; nil until there is one
+	forwarded   chan struct{} // bounds messages under way to other servers; nil until there is one
 }
 
 // newSession returns the session of an accepted connection.
@@ -70,7 +82,8 @@ func (s *Session) admit() error {
 	return nil
 }
 
-// ID returns the session's number, unique on this server since its start.
+// ID returns the session's number, unique on this server since its start. On a
+// backend it is not that of the frontend, which is [Session.FrontendSessionID].
 func (s *Session) ID() int64 { return s.id }
 
 // UID returns the user that the session is bound to, or "".
@@ -81,8 +94,14 @@ func (s *Session) UID() string {
 }
 
 // RemoteAddr returns the client's address: of the socket, or what the PROXY
-// header or X-Forwarded-For said, if the acceptor was told to believe it.
-func (s *Session) RemoteAddr() net.Addr { return s.conn.remoteAddr() }
+// header or X-Forwarded-For said, if the acceptor was told to believe it. It is
+// nil on a backend.
+func (s *Session) RemoteAddr() net.Addr {
+	if s.conn == nil {
+		return nil
+	}
+	return s.conn.remoteAddr()
+}
 
 // serve brings the session's connection to life and returns when it is closed.
 func (s *Session) serve(ctx context.Context) { s.conn.serve(ctx) }
@@ -91,11 +110,13 @@ func (s *Session) serve(ctx context.Context) { s.conn.serve(ctx) }
 // why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrHeartbeat],
 // [ErrHandshakeTimeout], [ErrServerClosed], an error wrapping [ErrProtocol],
 // [ErrSessionClosed] after Close, [io.EOF] when the client left, or the error
-// of the network.
+// of the network. On a backend it is the context of the call, which ends when
+// the handler has returned, when the caller's time is over, or when the frontend
+// has given up, if the transport can tell.
 func (s *Session) Context() context.Context { return s.ctx }
 
-// HandshakeData returns what the client sent in its handshake, nil before it.
-// It must not be changed.
+// HandshakeData returns what the client sent in its handshake, nil before it and
+// on a backend. It must not be changed.
 func (s *Session) HandshakeData() *HandshakeData {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,8 +175,14 @@ var ErrIllegalUID = errors.New("illegal uid")
 //
 // The callbacks of OnSessionBind run first; an error of one undoes everything
 // and is returned. Then the uid leads to this session, and a session that it
-// led to before is ended with [ErrReplaced]. Then the callbacks of
+// led to before is ended with [ErrReplaced], also one on another frontend of
+// this type unless Config.NoUniqueSession is set. Of several sessions that are
+// bound to one user at the same moment one remains, and Bind of the others
+// returns an error that wraps ErrReplaced. Then the callbacks of
 // OnAfterSessionBind run; an error of one unbinds the session.
+//
+// On a backend the callbacks are those of the backend, and between them the
+// frontend binds the session with its own. Bind waits for that.
 func (s *Session) Bind(ctx context.Context, uid string) error {
 	if err := checkUID(uid, s.host.MaxUID); err != nil {
 		return err
@@ -174,8 +201,9 @@ func (s *Session) Bind(ctx context.Context, uid string) error {
 
 	bound := false
 	defer func() { // also if a callback ends the goroutine
-		if !bound {
+		if !bound && s.front == nil {
 			s.host.Table.unbind(uid, s)
+			s.host.unbound(s, uid)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -195,12 +223,12 @@ func (s *Session) bind(ctx context.Context, uid string) error {
 			return err
 		}
 	}
-	old, ok := s.host.Table.bind(uid, s)
-	if !ok {
-		return ErrSessionClosed
+	bindHere := s.bindHere
+	if s.front != nil {
+		bindHere = s.front.bind
 	}
-	if old != nil && old != s {
-		old.replaced()
+	if err := bindHere(ctx, uid); err != nil {
+		return err
 	}
 	for _, f := range s.host.OnAfterBind {
 		if err := s.host.guard("after-bind callback", func() error { return f(ctx, s) }); err != nil {
@@ -210,8 +238,28 @@ func (s *Session) bind(ctx context.Context, uid string) error {
 	return nil
 }
 
-// replaced ends a session whose user has come back on another one.
-func (s *Session) replaced() {
+// bindHere makes the uid lead to the session, on this server and for others.
+func (s *Session) bindHere(ctx context.Context, uid string) error {
+	if s.host.Cluster != nil {
+		if err := s.host.Cluster.binding(ctx, s, uid); err != nil {
+			return err
+		}
+	}
+	old, ok := s.host.Table.bind(uid, s)
+	if !ok {
+		return ErrSessionClosed
+	}
+	if old != nil && old != s {
+		old.replace()
+	}
+	if s.host.Cluster != nil {
+		return s.host.Cluster.bound(ctx, s, uid)
+	}
+	return nil
+}
+
+// replace ends a session whose user has come back on another one.
+func (s *Session) replace() {
 	var packet []byte
 	if s.host.Unique {
 		packet = kickPacket("replaced")
@@ -249,10 +297,17 @@ func checkUID(uid string, limit int) error {
 // Push does not wait for the client: nil means queued. Pushes leave in the
 // order of the calls, and those that a handler makes precede its answer. For a
 // client that takes too little, see [ErrSlowClient].
+//
+// On a backend the session must be bound. The push goes to the user's session
+// on the frontend, which is usually this one, and nil means that it was sent
+// there.
 func (s *Session) Push(ctx context.Context, route string, v any) error {
 	payload, err := s.host.encode(v)
 	if err != nil {
 		return fmt.Errorf("pitaya: push on %q: %w", route, err)
+	}
+	if s.front != nil {
+		return s.front.push(ctx, s.UID(), route, payload)
 	}
 	return s.push(route, payload)
 }
@@ -331,11 +386,17 @@ func (s *Session) answer(id uint64, payload []byte, isErr bool) error {
 // Kick sends the client the kick packet, behind everything that is queued, and
 // ends the session with [ErrKicked]. It does not wait for the client, and the
 // session ends whether or not the packet arrives.
+//
+// On a backend the session must be bound. The frontend is asked to kick the
+// user, and Kick waits for its answer.
 func (s *Session) Kick(ctx context.Context) error { return s.KickReason(ctx, "kicked") }
 
 // KickReason is Kick with a reason, which the client gets as the packet's body
-// {"reason":"…"}.
+// {"reason":"…"}. From a backend the reason does not travel.
 func (s *Session) KickReason(ctx context.Context, reason string) error {
+	if s.front != nil {
+		return s.front.kick(ctx, s.UID())
+	}
 	if s.conn.hasEnded() || !s.conn.end(fmt.Errorf("%w: %s", ErrKicked, reason), endFlush, kickPacket(reason)) {
 		return ErrSessionClosed
 	}
@@ -357,8 +418,12 @@ func kickPacket(reason string) []byte {
 }
 
 // PushAndClose sends one last push, behind everything that is queued, and ends
-// the session. Nothing can come between the two.
+// the session. Nothing can come between the two. On a backend it returns
+// [ErrBackendSession].
 func (s *Session) PushAndClose(ctx context.Context, route string, v any) error {
+	if s.conn == nil {
+		return ErrBackendSession
+	}
 	payload, err := s.host.encode(v)
 	if err != nil {
 		return fmt.Errorf("pitaya: push on %q: %w", route, err)
@@ -383,7 +448,11 @@ func (s *Session) PushAndClose(ctx context.Context, route string, v any) error {
 
 // Close ends the session: what is queued is sent, then the connection is
 // closed without a kick packet. Closing a session that has ended does nothing.
+// On a backend it returns [ErrBackendSession].
 func (s *Session) Close() error {
+	if s.conn == nil {
+		return ErrBackendSession
+	}
 	s.conn.end(ErrSessionClosed, endFlush, nil)
 	return nil
 }
@@ -394,8 +463,13 @@ func (s *Session) Close() error {
 // the session's handler that may be at work is done. By then the session is
 // not found by id or uid any more, and its context is over, with those of its
 // handlers: what needs a context gets another one ([context.WithoutCancel]).
-// OnClose returns [ErrSessionClosed] if the session has ended already.
+// OnClose returns [ErrSessionClosed] if the session has ended already, and
+// [ErrBackendSession] on a backend, where sessions do not end with their
+// clients; see [Server.OnSessionEvent].
 func (s *Session) OnClose(f func()) error {
+	if s.conn == nil {
+		return ErrBackendSession
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
@@ -409,7 +483,7 @@ func (s *Session) OnClose(f func()) error {
 func (s *Session) finish() {
 	defer s.host.Alive.Done()
 	s.mu.Lock()
-	own, admitted := s.onClose, s.admitted
+	own, admitted, uid := s.onClose, s.admitted, s.uid
 	s.onClose = nil
 	s.mu.Unlock()
 	if !admitted {
@@ -417,6 +491,9 @@ func (s *Session) finish() {
 	}
 	s.host.Release(s.RemoteAddr())
 	s.host.Count()
+	if uid != "" {
+		s.host.unbound(s, uid)
+	}
 	for _, f := range own {
 		s.host.guard("close callback", func() error { f(); return nil })
 	}
@@ -435,24 +512,44 @@ func (s *Session) slots() chan struct{} {
 	return s.concurrency
 }
 
-// awaitBeside waits until the calls that run beside the mailbox are done, or the
-// session has ended. It is called by the worker, which alone begins such calls,
-// and begins none after it.
+// forwardSlots bounds the session's messages under way to other servers.
+func (s *Session) forwardSlots() chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.forwarded == nil {
+		s.forwarded = make(chan struct{}, s.host.RemoteMessages)
+	}
+	return s.forwarded
+}
+
+// awaitBeside waits until the calls that run beside the mailbox and the messages
+// under way to other servers are done, or the session has ended. It is called by
+// the worker, which alone begins them, and begins none after it.
 func (s *Session) awaitBeside() {
 	s.mu.Lock()
-	slots := s.concurrency
+	beside := [...]chan struct{}{s.concurrency, s.forwarded}
 	s.mu.Unlock()
-	for range cap(slots) {
-		select {
-		case slots <- struct{}{}:
-		case <-s.ctx.Done():
-			return
+	for _, slots := range beside {
+		for range cap(slots) {
+			select {
+			case slots <- struct{}{}:
+			case <-s.ctx.Done():
+				return
+			}
 		}
 	}
 }
 
-// fail ends the session for a reason that is not the client's.
-func (s *Session) fail(cause error) { s.conn.end(cause, endFlush, nil) }
+// fail ends the session for a reason that is not the client's. One on a backend
+// ends by itself.
+func (s *Session) fail(cause error) {
+	if s.conn != nil {
+		s.conn.end(cause, endFlush, nil)
+	}
+}
 
 // flush writes the answers that are queued.
 func (s *Session) flush() { s.conn.flush() }
+
+// startFlush lets another goroutine do that.
+func (s *Session) startFlush() { s.conn.start() }

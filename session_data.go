@@ -1,7 +1,9 @@
 package pitaya
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -24,7 +26,20 @@ func (s *Session) Set(key string, v any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dataLocked()[key] = v
+	s.changedLocked(key)
 	return nil
+}
+
+// changedLocked notes a change of the data.
+func (s *Session) changedLocked(key string) {
+	s.encoded = nil
+	if s.front == nil {
+		return
+	}
+	if s.changed == nil {
+		s.changed = make(map[string]bool)
+	}
+	s.changed[key] = true
 }
 
 func checkDataValue(key string, v any) error {
@@ -39,7 +54,9 @@ func checkDataValue(key string, v any) error {
 }
 
 // Get returns the value stored under key, or nil. Values keep the type that
-// they were stored with; [SessionValue] is Get with a type.
+// they were stored with until they come from another server: numbers are then
+// a [json.Number], and everything else as encoding/json decodes it.
+// [SessionValue] is Get with a type, and does not see the difference.
 func (s *Session) Get(key string) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,6 +76,7 @@ func (s *Session) Delete(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.dataLocked(), key)
+	s.changedLocked(key)
 }
 
 // Data returns a copy of the session's data.
@@ -78,23 +96,122 @@ func (s *Session) SetData(data map[string]any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.values = maps.Clone(data); s.values == nil {
-		s.values = make(map[string]any)
+	s.replaceLocked(maps.Clone(data))
+	s.replaced = s.front != nil
+	return nil
+}
+
+// replaceLocked replaces the data.
+func (s *Session) replaceLocked(data map[string]any) {
+	if data == nil {
+		data = make(map[string]any)
+	}
+	s.values, s.encoded = data, nil
+}
+
+// dataLocked returns the session's data. The map is made when it is first
+// needed: most sessions never store anything, and on a backend most handlers do
+// not look at what came along.
+func (s *Session) dataLocked() map[string]any {
+	switch {
+	case s.values != nil:
+	case s.front != nil:
+		s.values, _ = decodeSessionData(s.encoded) // was checked
+	default:
+		s.values = map[string]any{ipVersionKey: s.ipVersion()}
+	}
+	return s.values
+}
+
+func (s *Session) ipVersion() string {
+	if addr := s.conn.remoteAddr(); addr != nil && strings.Count(addr.String(), ":") > 1 {
+		return "ipv6"
+	}
+	return "ipv4"
+}
+
+// Data that was never set, as JSON.
+const (
+	dataIPv4 = `{"` + ipVersionKey + `":"ipv4"}`
+	dataIPv6 = `{"` + ipVersionKey + `":"ipv6"}`
+)
+
+// encodedData returns the data as it travels (cluster protocol, section 8). The
+// bytes must not be changed.
+func (s *Session) encodedData() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.encodedLocked()
+}
+
+func (s *Session) encodedLocked() []byte {
+	if s.encoded != nil {
+		return s.encoded
+	}
+	if s.values == nil && s.front == nil {
+		if s.encoded = []byte(dataIPv4); s.ipVersion() == "ipv6" {
+			s.encoded = []byte(dataIPv6)
+		}
+		return s.encoded
+	}
+	s.encoded = encodeSessionData(s.dataLocked())
+	return s.encoded
+}
+
+// encodeSessionData makes JSON of session data. Each value was checked when it
+// was stored; one that has become impossible since, because the application has
+// changed what it points to, is left out.
+func encodeSessionData(values map[string]any) []byte {
+	b, err := json.Marshal(values)
+	if err == nil {
+		return b
+	}
+	good := make(map[string]any, len(values))
+	for k, v := range values {
+		if checkDataValue(k, v) == nil {
+			good[k] = v
+		}
+	}
+	if b, err = json.Marshal(good); err != nil {
+		return []byte("{}")
+	}
+	return b
+}
+
+var errSessionData = errors.New("pitaya: session data is no JSON object")
+
+// checkSessionData says whether another server's session data can be decoded.
+// No bytes are no data.
+func checkSessionData(b []byte) error {
+	trimmed := bytes.TrimLeft(b, " \t\r\n")
+	if len(trimmed) == 0 && len(b) == 0 || string(b) == "null" {
+		return nil
+	}
+	if len(trimmed) == 0 || trimmed[0] != '{' || !json.Valid(b) {
+		return errSessionData
 	}
 	return nil
 }
 
-// dataLocked returns the session's data. The map is made when it is first
-// needed: most sessions never store anything.
-func (s *Session) dataLocked() map[string]any {
-	if s.values == nil {
-		version := "ipv4"
-		if addr := s.conn.remoteAddr(); addr != nil && strings.Count(addr.String(), ":") > 1 {
-			version = "ipv6"
-		}
-		s.values = map[string]any{ipVersionKey: version}
+// decodeSessionData reads the session data of another server. Numbers stay as
+// they are written, so that none is rounded on its way.
+func decodeSessionData(b []byte) (map[string]any, error) {
+	if err := checkSessionData(b); err != nil {
+		return nil, err
 	}
-	return s.values
+	values := make(map[string]any)
+	if len(b) == 0 {
+		return values, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if err := d.Decode(&values); err != nil {
+		return nil, errSessionData
+	}
+	if values == nil { // null
+		values = make(map[string]any)
+	}
+	return values, nil
 }
 
 // SessionValue returns the value that is stored under key, as a T. It reports

@@ -29,7 +29,9 @@ type sessionHost struct {
 	Unique          bool // a replaced session is kicked
 	MaxUID          int
 	MailboxMessages int
+	RemoteMessages  int // messages of one session under way to other servers
 	Messages        messageHandler
+	Cluster         sessionCluster       // nil: there are no other servers
 	Admit           func(net.Addr) error // charges a session to its address
 	Release         func(net.Addr)       // takes it off again
 	Count           func()               // reports the number of sessions after a change
@@ -44,6 +46,26 @@ type messageHandler interface {
 	// session's worker, one at a time; the body is valid until it returns. An
 	// error is a violation of the protocol and ends the connection.
 	message(s *Session, body []byte) error
+}
+
+// sessionCluster is the layer that knows other servers, as far as the sessions
+// of a frontend have to do with it. Calls for one user may overlap.
+type sessionCluster interface {
+	// binding is called before a uid leads to the session: an error prevents
+	// it. Then bound is called, whose error undoes it.
+	binding(ctx context.Context, s *Session, uid string) error
+	bound(ctx context.Context, s *Session, uid string) error
+	// unbound is called, perhaps without the others, when the uid does not lead
+	// to the session any more: the session has ended, or was not bound after
+	// all.
+	unbound(s *Session, uid string)
+}
+
+// unbound tells the other servers that a user has left, or has not come.
+func (h *sessionHost) unbound(s *Session, uid string) {
+	if h.Cluster != nil {
+		h.Cluster.unbound(s, uid)
+	}
 }
 
 type handshakeValidator struct {
@@ -88,13 +110,15 @@ func (h *sessionHost) encode(v any) ([]byte, error) {
 }
 
 // marshal is the serializer's, whose panics are errors too.
-func (h *sessionHost) marshal(v any) (b []byte, err error) {
+func (h *sessionHost) marshal(v any) (b []byte, err error) { return h.marshalWith(h.Serializer, v) }
+
+func (h *sessionHost) marshalWith(s Serializer, v any) (b []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = h.panicked("serializer", newRequestID(), p)
 		}
 	}()
-	return h.Serializer.Marshal(v)
+	return s.Marshal(v)
 }
 
 // guardedReporter is a reporter of the application, whose panics are recovered.

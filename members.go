@@ -1,0 +1,205 @@
+package pitaya
+
+import (
+	"cmp"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// What servers of this library tell each other beyond the protocol stands in
+// the metadata of their discovery entries, where old peers do not look.
+const (
+	metadataFeatures = "pitaya-go.features" // names of abilities, with commas between them
+	metadataDraining = "pitaya-go.draining" // "true" on a server that is ending: no new work for it
+)
+
+// feature is an ability that a server announces. Without it, it is treated as
+// one of Pitaya.
+type feature uint8
+
+const (
+	featureMerge  feature = 1 << iota // takes changes of session data, not only all of it
+	featureUsers                      // takes one push for many users
+	featureClaim                      // answers claims to users before they are bound elsewhere
+	featureEvents                     // wants to be told of binds and ends of sessions
+)
+
+// featureName returns the name that a feature is announced by.
+func featureName(bit int) string {
+	return [...]string{"merge", "users", "claim", "events"}[bit]
+}
+
+const featureCount = 4
+
+func (f feature) String() string {
+	var names []string
+	for bit := range featureCount {
+		if f&(1<<bit) != 0 {
+			names = append(names, featureName(bit))
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// featuresOf reads what a server announces. Unknown names are those of a newer
+// version.
+func featuresOf(s *ServerInfo) (f feature) {
+	for name := range strings.SplitSeq(s.Metadata[metadataFeatures], ",") {
+		for bit := range featureCount {
+			if featureName(bit) == name {
+				f |= 1 << bit
+			}
+		}
+	}
+	return f
+}
+
+// Draining reports whether the server has announced that it is ending. Such a
+// server finishes what it has, and is chosen for new work only if there is no
+// other of its type.
+func (s *ServerInfo) Draining() bool { return s.Metadata[metadataDraining] == "true" }
+
+// member is a server of the cluster as this one knows it. Immutable but for the
+// counter.
+type member struct {
+	Info     *ServerInfo
+	Features feature
+	Pending  *atomic.Int64 // calls to it that wait for their answers; kept over updates
+}
+
+func (m *member) has(f feature) bool { return m.Features&f == f }
+
+// members are the servers of the cluster, this one included.
+type members struct {
+	mu     sync.RWMutex // guards the fields below; never held across a callback
+	byID   map[string]*member
+	byType map[string]*memberType
+}
+
+// memberType are the servers of one type. It is replaced as a whole, so who has
+// one may look at it without a lock.
+type memberType struct {
+	All      []*member // sorted by id
+	Eligible []*member // those for new work; never empty
+}
+
+func newMembers() *members {
+	return &members{byID: make(map[string]*member), byType: make(map[string]*memberType)}
+}
+
+// put adds or replaces a server.
+func (ms *members) put(s *ServerInfo) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	m := &member{Info: s, Features: featuresOf(s), Pending: new(atomic.Int64)}
+	if old := ms.byID[s.ID]; old != nil {
+		m.Pending = old.Pending
+		if old.Info.Type != s.Type {
+			delete(ms.byID, s.ID)
+			ms.groupLocked(old.Info.Type)
+		}
+	}
+	ms.byID[s.ID] = m
+	ms.groupLocked(s.Type)
+}
+
+// remove takes a server out.
+func (ms *members) remove(id string) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if m := ms.byID[id]; m != nil {
+		delete(ms.byID, id)
+		ms.groupLocked(m.Info.Type)
+	}
+}
+
+// groupLocked makes the list of a type anew.
+func (ms *members) groupLocked(serverType string) {
+	t := new(memberType)
+	for _, m := range ms.byID {
+		if m.Info.Type == serverType {
+			t.All = append(t.All, m)
+		}
+	}
+	if len(t.All) == 0 {
+		delete(ms.byType, serverType)
+		return
+	}
+	slices.SortFunc(t.All, func(a, b *member) int { return cmp.Compare(a.Info.ID, b.Info.ID) })
+	for _, m := range t.All {
+		if !m.Info.Draining() {
+			t.Eligible = append(t.Eligible, m)
+		}
+	}
+	if len(t.Eligible) == 0 {
+		t.Eligible = t.All // better than none
+	}
+	ms.byType[serverType] = t
+}
+
+func (ms *members) get(id string) *member {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	return ms.byID[id]
+}
+
+// ofType returns the servers of a type, nil if there are none.
+func (ms *members) ofType(serverType string) *memberType {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	return ms.byType[serverType]
+}
+
+// all returns all servers, in no order.
+func (ms *members) all() []*member {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	return slices.Collect(maps.Values(ms.byID))
+}
+
+// listeners returns the servers that want to be told of sessions.
+func (ms *members) listeners() (list []*member) {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	for _, m := range ms.byID {
+		if m.has(featureEvents) {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// pick returns one of the servers for new work at random, other than those to
+// skip; nil if there is none.
+func (t *memberType) pick(skip []*member) *member {
+	if len(skip) == 0 {
+		return t.Eligible[rand.IntN(len(t.Eligible))]
+	}
+	var rest []*member
+	for _, m := range t.Eligible {
+		if !slices.ContainsFunc(skip, func(s *member) bool { return s.Info.ID == m.Info.ID }) {
+			rest = append(rest, m)
+		}
+	}
+	if len(rest) == 0 {
+		return nil
+	}
+	return rest[rand.IntN(len(rest))]
+}
+
+// choice returns the servers for new work, other than those to skip, in a map
+// for a routing function to keep.
+func (t *memberType) choice(skip []*member) map[string]*ServerInfo {
+	servers := make(map[string]*ServerInfo, len(t.Eligible))
+	for _, m := range t.Eligible {
+		servers[m.Info.ID] = m.Info
+	}
+	for _, m := range skip {
+		delete(servers, m.Info.ID)
+	}
+	return servers
+}

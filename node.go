@@ -1,0 +1,201 @@
+package pitaya
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// node is this server as a part of its cluster: whom it knows, and the way to
+// them.
+type node struct {
+	// Immutable.
+	Transport Transport
+	Discovery Discovery
+	Bindings  BindingStore // nil: notices find users by themselves
+	Routes    map[string]RoutingFunc
+	Members   *members
+	Timeout   time.Duration // of a call that says nothing else
+	Log       *slog.Logger
+	Counters  *counters
+	Guard     func(what string, f func() error) error // calls code of the application
+	bounded   bool                                    // the transport keeps to Timeout by itself
+
+	self atomic.Pointer[ServerInfo] // as the others know it
+}
+
+// callTimer is a transport that ends a call without a deadline after its own
+// time.
+type callTimer interface{ requestTimeout() time.Duration }
+
+// newNode returns a node. Its exported fields are set by the caller; timeout is
+// for transports that have none of their own.
+func newNode(t Transport, timeout time.Duration) *node {
+	n := &node{Transport: t, Members: newMembers(), Timeout: timeout}
+	if own, ok := t.(callTimer); ok {
+		n.Timeout, n.bounded = own.requestTimeout(), true
+	}
+	return n
+}
+
+// Self returns this server as the others know it.
+func (n *node) Self() *ServerInfo { return n.self.Load() }
+
+// SetSelf says how the others are to know this server.
+func (n *node) SetSelf(s *ServerInfo) { n.self.Store(s) }
+
+// Texts that other servers know.
+const (
+	textNoSuchSession = "session not found"
+	textUnboundPush   = "you have to bind an UID to the session to do that"
+	textCallTimeout   = "rpc client: request timeout"
+)
+
+// errNoServers is that there is nobody to call. Nothing was sent.
+func errNoServers() error { return Errorf(CodeInternal, textNoServers) }
+
+// route chooses the server for a call to a type, other than those to skip.
+func (n *node) route(ctx context.Context, route Route, payload []byte, skip []*member) (*member, error) {
+	t := n.Members.ofType(route.ServerType)
+	if t == nil {
+		return nil, errNoServers()
+	}
+	f := n.Routes[route.ServerType]
+	if f == nil {
+		if m := t.pick(skip); m != nil {
+			return m, nil
+		}
+		return nil, errNoServers()
+	}
+	servers := t.choice(skip)
+	if len(servers) == 0 {
+		return nil, errNoServers()
+	}
+	var chosen *ServerInfo
+	err := n.Guard("routing function", func() (err error) {
+		chosen, err = f(ctx, route, payload, servers)
+		return err
+	})
+	switch {
+	case err != nil && codedError(err) != nil:
+		return nil, err
+	case err != nil:
+		return nil, NewError(err, CodeInternal)
+	case chosen == nil:
+		return nil, Errorf(CodeInternal, "no server was chosen")
+	}
+	// It may be one of another type, or one that has left meanwhile.
+	if m := n.Members.get(chosen.ID); m != nil {
+		return m, nil
+	}
+	return nil, fmt.Errorf("%w: server %s", NewError(ErrUnreachable, CodeInternal), chosen.ID)
+}
+
+// call sends a request and lets done have the answer, in a goroutine of the
+// transport's. ctx may be any; limit is how long the call may take.
+func (n *node) call(ctx context.Context, to *member, limit time.Duration, body []byte, done func(response []byte, err error)) {
+	deadline, ok := ctx.Deadline()
+	switch {
+	case !ok && n.bounded && limit == n.Timeout: // the transport sees to it
+	case ok && time.Until(deadline) <= limit:
+	default:
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		inner := done
+		done = func(response []byte, err error) {
+			cancel()
+			inner(response, err)
+		}
+	}
+	to.Pending.Add(1)
+	n.Transport.Call(ctx, to.Info, body, func(response []byte, err error) {
+		to.Pending.Add(-1)
+		done(response, err)
+	})
+}
+
+// tell sends a request that nobody answers.
+func (n *node) tell(ctx context.Context, to *member, body []byte) {
+	n.Transport.Call(ctx, to.Info, body, nil)
+}
+
+// rpcAnswer is what came back.
+type rpcAnswer struct {
+	body []byte
+	err  error
+}
+
+// ask is call for those who wait. Errors of the other side are [*Error]s.
+func (n *node) ask(ctx context.Context, to *member, route string, limit time.Duration, body []byte) ([]byte, error) {
+	c := make(chan rpcAnswer, 1)
+	n.call(ctx, to, limit, body, func(response []byte, err error) { c <- rpcAnswer{response, err} })
+	a := <-c
+	return n.result(a.body, a.err, to, route, limit)
+}
+
+// result makes of an answer what the caller gets.
+func (n *node) result(body []byte, err error, to *member, route string, limit time.Duration) ([]byte, error) {
+	if err != nil {
+		return nil, n.callError(err, to, route, limit)
+	}
+	var r rpcResponse
+	if err := r.decode(body); err != nil {
+		return nil, NewError(err, CodeInternal)
+	}
+	if r.Err != nil {
+		return nil, r.Err
+	}
+	return r.Data, nil
+}
+
+// callError gives an error of the transport the code and the metadata that the
+// callers of the family know (cluster protocol, section 5.3).
+func (n *node) callError(err error, to *member, route string, limit time.Duration) error {
+	switch {
+	case errors.Is(err, ErrNoAnswer):
+		return &Error{
+			Code:    CodeTimeout,
+			Message: textCallTimeout,
+			Metadata: map[string]string{
+				"timeout": limitText(limit),
+				"route":   route,
+				"server":  n.Self().ID,
+				"peer.id": to.Info.ID,
+			},
+			Err: err,
+		}
+	case errors.Is(err, ErrUnreachable):
+		return NewError(err, CodeInternal)
+	}
+	return err
+}
+
+// userRequest makes the body of a call to a remote.
+func (n *node) userRequest(ctx context.Context, route string, arg []byte, limit time.Duration) ([]byte, error) {
+	self := n.Self()
+	metadata, err := encodePropagated(ctx, self.ID, self.Type, limit)
+	if err != nil {
+		return nil, err
+	}
+	r := rpcRequest{Type: rpcUser, Metadata: metadata, Msg: rpcMsg{Route: []byte(route), Data: arg}}
+	if self.Frontend {
+		r.FrontendID = []byte(self.ID)
+	}
+	return r.encode(), nil
+}
+
+// askRemote calls a remote of a certain server and waits.
+func (n *node) askRemote(ctx context.Context, to *member, route string, arg []byte) ([]byte, error) {
+	limit := callLimit(ctx, n.Timeout)
+	if limit <= 0 {
+		return nil, n.callError(ErrNoAnswer, to, route, limit)
+	}
+	body, err := n.userRequest(ctx, route, arg, limit)
+	if err != nil {
+		return nil, err
+	}
+	return n.ask(ctx, to, route, limit, body)
+}

@@ -1,0 +1,336 @@
+package pitaya
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/pitaya-go/pitaya/internal/pb"
+)
+
+// binder makes the users of this frontend known to the other servers. It is a
+// sessionCluster.
+type binder struct {
+	// Immutable.
+	node   *node
+	host   *sessionHost
+	unique *claims // nil: a user may have several sessions
+	events *eventSource
+	log    *slog.Logger
+
+	users keyedMutex // by uid: seams are told about one user by one goroutine at a time
+}
+
+// newBinder returns a binder. unique may be nil.
+func newBinder(n *node, host *sessionHost, unique *claims, events *eventSource) *binder {
+	return &binder{node: n, host: host, unique: unique, events: events, log: n.Log}
+}
+
+// unbindTimeout bounds what is done for a user that has left. Nobody waits for
+// it but the server's end.
+const unbindTimeout = 5 * time.Second
+
+// binding implements sessionCluster. The user can be reached before it is said
+// to be bound, so that nothing sent right after the bind is lost.
+func (b *binder) binding(ctx context.Context, s *Session, uid string) error {
+	if b.unique != nil {
+		if err := b.unique.claim(ctx, s, uid); err != nil {
+			return err
+		}
+	}
+	defer b.users.lock(uid)()
+	return b.node.Transport.Bind(ctx, uid)
+}
+
+// bound implements sessionCluster.
+func (b *binder) bound(ctx context.Context, s *Session, uid string) error {
+	err := func() error {
+		defer b.users.lock(uid)()
+		if b.host.Table.user(uid) != s {
+			return ErrSessionClosed
+		}
+		if b.unique != nil {
+			b.announce(ctx, uid)
+		}
+		if b.node.Bindings == nil {
+			return nil
+		}
+		if err := b.node.Bindings.Put(ctx, uid); err != nil {
+			return fmt.Errorf("pitaya: store the binding of the user: %w", err)
+		}
+		return nil
+	}()
+	if err == nil && b.unique != nil && !b.unique.holds(s, uid) {
+		err = errClaimed()
+	}
+	if err == nil {
+		b.events.bound(s, uid)
+	}
+	return err
+}
+
+// announce tells the other frontends of this type that the user is here, those
+// that do not answer claims among them (cluster protocol, sections 6.3 and 9.5).
+func (b *binder) announce(ctx context.Context, uid string) {
+	self := b.node.Self()
+	n := &Notice{Kind: NoticeBind, FrontendType: self.Type, UID: uid}
+	if b.node.Bindings != nil {
+		id, err := b.node.Bindings.Get(ctx, uid, self.Type)
+		m := b.node.Members.get(id)
+		if err != nil || m == nil || id == self.ID || m.has(featureClaim) {
+			return
+		}
+		n.Server = m.Info
+	}
+	var err error
+	if n.Body, err = proto.Marshal(&pb.BindMsg{Uid: uid, Fid: self.ID}); err == nil {
+		err = b.node.Transport.Notify(ctx, n)
+	}
+	if err != nil {
+		b.log.Debug("bind not announced", "uid", uid, "err", err)
+	}
+}
+
+// unbound implements sessionCluster.
+func (b *binder) unbound(s *Session, uid string) {
+	if b.unique != nil {
+		b.unique.forget(s, uid)
+	}
+	b.events.ended(s)
+	defer b.users.lock(uid)()
+	if b.host.Table.user(uid) != nil {
+		return // on another session of this server by now
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), unbindTimeout)
+	defer cancel()
+	if err := b.node.Transport.Unbind(ctx, uid); err != nil {
+		b.log.Debug("user not unsubscribed", "uid", uid, "err", err)
+	}
+	if b.node.Bindings == nil {
+		return
+	}
+	if err := b.node.Bindings.Delete(ctx, uid); err != nil {
+		b.log.Debug("binding not deleted", "uid", uid, "err", err)
+	}
+}
+
+// keyedMutex is a mutex for each key that is in use.
+type keyedMutex struct {
+	mu   sync.Mutex // guards the map and the counts
+	held map[string]*keyLock
+}
+
+type keyLock struct {
+	mu    sync.Mutex
+	users int // who holds or wants it
+}
+
+// lock waits for the key and returns what gives it back.
+func (k *keyedMutex) lock(key string) (unlock func()) {
+	k.mu.Lock()
+	l := k.held[key]
+	if l == nil {
+		if k.held == nil {
+			k.held = make(map[string]*keyLock)
+		}
+		l = new(keyLock)
+		k.held[key] = l
+	}
+	l.users++
+	k.mu.Unlock()
+	l.mu.Lock()
+	return func() {
+		l.mu.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(k.held, key)
+		}
+	}
+}
+
+// claims decide, among the frontends of one type, which session a user has: the
+// one that was bound last. Before a user is bound, the other frontends are asked
+// to give it up. Claims are compared by stamp and then by the server's id, so of
+// several at the same moment all servers let the same one win; a stamp is above
+// all that its server has seen, so a later bind wins whatever the clocks say.
+//
+// Frontends of Pitaya do not answer claims. Between them and this one there is
+// the announcement only, and two binds at the same moment can end both sessions.
+type claims struct {
+	// Immutable.
+	node *node
+	host *sessionHost
+
+	mu    sync.Mutex // guards the fields below and the claims; never held while calling
+	byUID map[string]*claim
+	last  uint64 // the highest stamp seen
+}
+
+// A claim is what a session says to a user, from before it is bound to its end.
+type claim struct {
+	session *Session
+	stamp   uint64
+	bound   bool // nobody has objected
+	lost    bool // a newer one has been let through
+}
+
+const (
+	// claimTimeout is how long a frontend has to answer. One that is in no
+	// state to answer must not keep players from logging in; it will hear of
+	// the bind by the announcement.
+	claimTimeout = time.Second
+	// claimTries is how often a claim is raised over those of users that are
+	// bound elsewhere.
+	claimTries = 5
+)
+
+func newClaims(n *node, host *sessionHost) *claims {
+	return &claims{node: n, host: host, byUID: make(map[string]*claim)}
+}
+
+// errClaimed is for a session that has lost.
+func errClaimed() error {
+	return NewError(fmt.Errorf("%w: the user was bound elsewhere at the same moment", ErrReplaced), CodeUnknown)
+}
+
+// stampLocked returns a stamp above the given one and all others seen.
+func (c *claims) stampLocked(above uint64) uint64 {
+	c.last = max(c.last+1, above+1, uint64(time.Now().UnixNano()))
+	return c.last
+}
+
+// claim makes the session the one that the user has. An error means that
+// another one is.
+func (c *claims) claim(ctx context.Context, s *Session, uid string) error {
+	c.mu.Lock()
+	own := &claim{session: s, stamp: c.stampLocked(0)}
+	if old := c.byUID[uid]; old != nil {
+		old.lost = true // if it is bound, the table replaces it
+	}
+	c.byUID[uid] = own
+	stamp := own.stamp
+	c.mu.Unlock()
+	for range claimTries {
+		above, err := c.ask(ctx, uid, stamp)
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		switch {
+		case own.lost:
+			c.mu.Unlock()
+			return errClaimed()
+		case above == 0:
+			own.bound = true
+			c.mu.Unlock()
+			return nil
+		}
+		own.stamp = c.stampLocked(above)
+		stamp = own.stamp
+		c.mu.Unlock()
+	}
+	return errClaimed()
+}
+
+// ask puts a claim to the other frontends. If one of them has the user under a
+// higher stamp, that is returned; an error means that the claim is refused.
+func (c *claims) ask(ctx context.Context, uid string, stamp uint64) (above uint64, err error) {
+	self := c.node.Self()
+	t := c.node.Members.ofType(self.Type)
+	if t == nil {
+		return 0, nil
+	}
+	arg := (&rpcClaim{UID: uid, FID: self.ID, Stamp: stamp}).encode()
+	var body []byte
+	var asked int
+	answers := make(chan rpcAnswer, len(t.All))
+	for _, m := range t.All {
+		if m.Info.ID == self.ID || !m.has(featureClaim) {
+			continue
+		}
+		if body == nil {
+			if body, err = c.node.userRequest(ctx, routeClaim, arg, claimTimeout); err != nil {
+				return 0, err
+			}
+		}
+		asked++
+		c.node.call(ctx, m, claimTimeout, body, func(response []byte, err error) { answers <- rpcAnswer{response, err} })
+	}
+	for range asked {
+		a := <-answers
+		var r rpcResponse
+		var answer rpcClaimAnswer
+		if a.err != nil || r.decode(a.body) != nil || r.Err != nil || answer.decode(r.Data) != nil || !answer.Refused {
+			continue // it has nothing to say against it
+		}
+		if !answer.Bound {
+			err = errClaimed() // those of all are awaited, so that nobody kicks for a claim that is given up
+			continue
+		}
+		above = max(above, answer.Stamp)
+	}
+	return above, err
+}
+
+// claimed answers the claim of another frontend.
+func (c *claims) claimed(arg *rpcClaim) rpcClaimAnswer {
+	self := c.node.Self().ID
+	c.mu.Lock()
+	c.last = max(c.last, arg.Stamp)
+	own := c.byUID[arg.UID]
+	if own != nil && (own.stamp > arg.Stamp || own.stamp == arg.Stamp && self > arg.FID) {
+		defer c.mu.Unlock()
+		return rpcClaimAnswer{Refused: true, Bound: own.bound, Stamp: own.stamp}
+	}
+	var ends *Session
+	if own != nil {
+		own.lost = true
+		delete(c.byUID, arg.UID)
+		if own.bound {
+			ends = own.session // it may be on its way into the table
+		}
+	}
+	c.mu.Unlock()
+	if ends != nil {
+		ends.replace()
+	}
+	if s := c.host.Table.user(arg.UID); s != nil && s != ends && (own == nil || s != own.session) {
+		s.replace()
+	}
+	return rpcClaimAnswer{}
+}
+
+// announced is told that a user was bound on another frontend.
+func (c *claims) announced(uid, frontend string) {
+	if frontend == c.node.Self().ID {
+		return
+	}
+	if m := c.node.Members.get(frontend); m != nil && m.has(featureClaim) {
+		return // has claimed it
+	}
+	if s := c.host.Table.user(uid); s != nil {
+		s.replace()
+	}
+}
+
+// holds reports whether a session still has its user.
+func (c *claims) holds(s *Session, uid string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := c.byUID[uid]
+	return own != nil && own.session == s && !own.lost
+}
+
+// forget ends the claim of a session.
+func (c *claims) forget(s *Session, uid string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if own := c.byUID[uid]; own != nil && own.session == s {
+		delete(c.byUID, uid)
+	}
+}

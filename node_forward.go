@@ -1,0 +1,219 @@
+package pitaya
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+)
+
+// forwards are the clients' messages under way to other servers. A message
+// holds no goroutine while it waits for its answer.
+type forwards struct {
+	// Immutable.
+	node *node
+	d    *dispatcher
+
+	mu    sync.Mutex // guards the field below and the lanes; never held while calling
+	lanes map[forwardLaneKey]*forwardLane
+}
+
+// forwardLaneKey is a session and one server that it sends to.
+type forwardLaneKey struct {
+	session int64
+	server  string
+}
+
+// forwardLane keeps the order of such messages where the transport does not:
+// one is under way, the others wait. It exists while there is one under way.
+type forwardLane struct {
+	waiting []*forward
+}
+
+// A forward is one message under way.
+type forward struct {
+	fs      *forwards
+	q       request
+	route   Route
+	text    string // the route as the client wrote it
+	body    []byte // the protos.Request
+	to      *member
+	lane    bool // it is the one under way in its lane
+	tried   []*member
+	slots   chan struct{} // it holds one
+	context context.Context
+}
+
+func newForwards(n *node, d *dispatcher) *forwards {
+	return &forwards{node: n, d: d, lanes: make(map[forwardLaneKey]*forwardLane)}
+}
+
+// forwardTries is how many servers a message is offered to. Another one is
+// tried only if the one before cannot have got it.
+const forwardTries = 3
+
+// forward implements forwarder. As many messages of one session as
+// Config.RemoteMessages are under way at once; when there are more, the
+// session's mailbox waits, and nobody else does.
+func (fs *forwards) forward(q request, route Route, text string) {
+	s := q.Session
+	slots := s.forwardSlots()
+	select {
+	case slots <- struct{}{}:
+	case <-s.Context().Done():
+		if !q.Notify {
+			q.settle(&fs.d.Counters.Lost)
+		}
+		return
+	}
+	f := &forward{fs: fs, q: q, route: route, text: text, slots: slots}
+	// A request is of no more use when the client has left. A notify was sent
+	// to be handled whatever comes after it.
+	f.context = s.Context()
+	if q.Notify {
+		f.context = context.WithoutCancel(f.context)
+	}
+	to, err := fs.node.route(f.routing(), route, q.Payload, nil)
+	if err != nil {
+		f.fail(err)
+		return
+	}
+	fs.d.Counters.Forwards.Add(1)
+	f.body = fs.encode(&q, text)
+	f.q.Payload = nil // the worker moves on
+	f.send(to)
+}
+
+// routing returns the context for a routing function, if there is one.
+func (f *forward) routing() context.Context {
+	if f.fs.node.Routes[f.route.ServerType] == nil {
+		return f.context
+	}
+	return &callContext{Context: f.context, Session: f.q.Session, Route: f.text, Log: f.fs.d.Log, Start: f.q.Arrived}
+}
+
+// encode makes the protos.Request of a client's message (cluster protocol,
+// section 3.2).
+func (fs *forwards) encode(q *request, text string) []byte {
+	self := fs.node.Self()
+	var room [256]byte
+	r := rpcRequest{
+		Type:       rpcSys,
+		HasSession: true,
+		Session:    rpcSession{ID: q.Session.ID(), UID: []byte(q.Session.UID()), Data: q.Session.encodedData()},
+		Msg:        rpcMsg{ID: q.ID, Route: []byte(text), Data: q.Payload},
+		Metadata:   appendForwarded(room[:0], self.ID, self.Type, text, q.Arrived, fs.node.Timeout),
+	}
+	if self.Frontend {
+		r.FrontendID = []byte(self.ID)
+	}
+	if q.Notify {
+		r.Msg.ID, r.Msg.Type = 0, rpcMsgNotify
+	}
+	return r.encode()
+}
+
+// send calls the server, or lets the message wait for its turn.
+func (f *forward) send(to *member) {
+	f.to = to
+	f.tried = append(f.tried, to)
+	if f.fs.node.Transport.Ordered() || f.fs.d.Unordered {
+		f.call()
+		return
+	}
+	fs, key := f.fs, forwardLaneKey{f.q.Session.ID(), to.Info.ID}
+	fs.mu.Lock()
+	if lane := fs.lanes[key]; lane != nil {
+		lane.waiting = append(lane.waiting, f)
+		fs.mu.Unlock()
+		return
+	}
+	fs.lanes[key] = new(forwardLane)
+	f.lane = true
+	fs.mu.Unlock()
+	f.call()
+}
+
+func (f *forward) call() {
+	f.fs.node.call(f.context, f.to, f.fs.node.Timeout, f.body, f.done)
+}
+
+// leave lets the next message of the lane go.
+func (f *forward) leave() {
+	if !f.lane {
+		return
+	}
+	f.lane = false
+	fs, key := f.fs, forwardLaneKey{f.q.Session.ID(), f.to.Info.ID}
+	fs.mu.Lock()
+	lane := fs.lanes[key]
+	if len(lane.waiting) == 0 {
+		delete(fs.lanes, key)
+		fs.mu.Unlock()
+		return
+	}
+	next := lane.waiting[0]
+	lane.waiting = lane.waiting[1:]
+	next.lane = true
+	fs.mu.Unlock()
+	next.call()
+}
+
+// done is called in a goroutine of the transport's when the server has answered
+// or cannot.
+func (f *forward) done(response []byte, err error) {
+	if errors.Is(err, ErrUnreachable) && f.again() {
+		return
+	}
+	// The answer first: the next message of the lane may be answered at once.
+	f.answer(f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout))
+	f.leave()
+}
+
+// again offers the message to another server. The one before has not got it.
+func (f *forward) again() bool {
+	if len(f.tried) >= forwardTries || f.context.Err() != nil {
+		return false
+	}
+	var r rpcRequest
+	if r.decode(f.body) != nil {
+		return false
+	}
+	to, err := f.fs.node.route(f.routing(), f.route, r.Msg.Data, f.tried)
+	if err != nil || slices.ContainsFunc(f.tried, func(m *member) bool { return m.Info.ID == to.Info.ID }) {
+		return false
+	}
+	f.leave()
+	f.send(to)
+	return true
+}
+
+// answer gives the client what the server has answered, and ends the forward.
+func (f *forward) answer(payload []byte, err error) {
+	if err != nil {
+		f.fail(err)
+		return
+	}
+	defer f.end()
+	if f.q.Notify {
+		return
+	}
+	f.fs.d.reply(&f.q, payload)
+	f.q.Session.startFlush()
+}
+
+func (f *forward) fail(err error) {
+	defer f.end()
+	if f.context.Err() != nil { // nobody is there to be told
+		if !f.q.Notify {
+			f.q.settle(&f.fs.d.Counters.Lost)
+		}
+		return
+	}
+	f.fs.d.Log.Debug("message not forwarded", "session", f.q.Session, "route", f.text, "err", err)
+	f.fs.d.fail(&f.q, err)
+	f.q.Session.startFlush()
+}
+
+// end lets the session send another message.
+func (f *forward) end() { <-f.slots }

@@ -1,0 +1,97 @@
+package pitaya
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// ErrNoCluster is what calls to other servers return on a server that is in no
+// cluster.
+var ErrNoCluster = errors.New("pitaya: the server is in no cluster")
+
+// rpc calls a remote: on the given server, or on one of the route's type.
+func (n *node) rpc(ctx context.Context, own *backend, id, text string, reply, arg proto.Message) error {
+	if reply == nil {
+		return errors.New("pitaya: RPC without a message for the reply")
+	}
+	route, err := ParseRoute(text)
+	if err != nil {
+		return err
+	}
+	if route.ServerType == "" {
+		return Errorf(CodeBadRequest, "pitaya: RPC to %q: the route must begin with a server type", text)
+	}
+	var payload []byte
+	if arg != nil {
+		if payload, err = proto.Marshal(arg); err != nil {
+			return NewError(err, CodeBadRequest)
+		}
+	}
+	self := n.Self()
+	var data []byte
+	switch {
+	case id == self.ID || id == "" && route.ServerType == self.Type:
+		if own == nil {
+			return Errorf(CodeInternal, "pitaya: RPC to the own server, which the setting forbids")
+		}
+		data, err = n.loopback(ctx, own, text, payload)
+	case id != "":
+		m := n.Members.get(id)
+		if m == nil {
+			return NewError(ErrUnreachable, CodeInternal, map[string]string{"server": id})
+		}
+		data, err = n.askRemote(ctx, m, text, payload)
+	default:
+		data, err = n.askType(ctx, route, text, payload)
+	}
+	if err != nil {
+		return err
+	}
+	if err := proto.Unmarshal(data, reply); err != nil {
+		return NewError(err, CodeInternal)
+	}
+	return nil
+}
+
+// askType calls a remote of a server type. Another server is tried if the one
+// that was chosen cannot have got the call.
+func (n *node) askType(ctx context.Context, route Route, text string, payload []byte) ([]byte, error) {
+	var tried []*member
+	for {
+		m, err := n.route(ctx, route, payload, tried)
+		if err != nil {
+			return nil, err
+		}
+		data, err := n.askRemote(ctx, m, text, payload)
+		if len(tried) >= forwardTries-1 || !errors.Is(err, ErrUnreachable) || ctx.Err() != nil {
+			return data, err
+		}
+		tried = append(tried, m)
+		if _, again := n.route(ctx, route, payload, tried); again != nil {
+			return nil, err // there is no other
+		}
+	}
+}
+
+// loopback serves a call to the own server in the process, as if it had come
+// from outside.
+func (n *node) loopback(ctx context.Context, own *backend, text string, payload []byte) ([]byte, error) {
+	limit := callLimit(ctx, n.Timeout)
+	body, err := n.userRequest(ctx, text, payload, limit)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	c := make(chan rpcAnswer, 1)
+	own.HandleCall(context.WithoutCancel(ctx), body, func(response []byte) { c <- rpcAnswer{body: response} })
+	self := &member{Info: n.Self()}
+	select {
+	case a := <-c:
+		return n.result(a.body, a.err, self, text, limit)
+	case <-ctx.Done():
+		return nil, n.callError(ErrNoAnswer, self, text, limit)
+	}
+}

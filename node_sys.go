@@ -1,0 +1,272 @@
+package pitaya
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/pitaya-go/pitaya/internal/pb"
+)
+
+// A sysRemote is a remote of the library itself (cluster protocol, section
+// 9.1).
+type sysRemote struct {
+	Inline bool // it does not block, and must be in order with what comes before and after
+	Call   func(c *incoming) ([]byte, error)
+}
+
+// Routes of the library's own remotes. The first three are Pitaya's; the others
+// are called only on servers that announce the feature.
+const (
+	routeBind  = remoteSys + ".bindsession"
+	routeData  = remoteSys + ".pushsession"
+	routeKick  = remoteSys + ".kick"
+	routeMerge = remoteSys + ".mergesession"
+	routeUsers = remoteSys + ".pushusers"
+	routeClaim = remoteSys + ".claimuser"
+	routeEvent = remoteSys + ".sessionevent"
+)
+
+// The results of most of them, encoded: a protos.Response with the data "ack",
+// and a protos.KickAnswer that says yes.
+const (
+	ackResponse = "\x0a\x03" + rpcNotifyAnswer
+	kickAnswer  = "\x08\x01"
+)
+
+func (b *backend) sysRemotes() map[string]sysRemote {
+	return map[string]sysRemote{
+		routeBind:  {Call: b.sysBind},
+		routeData:  {Call: b.sysData},
+		routeMerge: {Call: b.sysMerge},
+		routeKick:  {Call: b.sysKick},
+		routeUsers: {Call: b.sysUsers, Inline: true},
+		routeClaim: {Call: b.sysClaim},
+		routeEvent: {Call: b.sysEvent, Inline: true},
+	}
+}
+
+// errNoSession is the answer for a session that is not here.
+func errNoSession() error { return Errorf(CodeUnknown, textNoSuchSession) }
+
+// session decodes a protos.Session and finds the session that it names.
+func (b *backend) session(c *incoming) (*Session, *rpcSession, error) {
+	var arg rpcSession
+	if err := arg.decode(c.req.Msg.Data); err != nil {
+		return nil, nil, NewError(err, CodeBadRequest)
+	}
+	s := b.host.Table.get(arg.ID)
+	if s == nil {
+		return nil, nil, errNoSession()
+	}
+	return s, &arg, nil
+}
+
+func (b *backend) sysBind(c *incoming) ([]byte, error) {
+	s, arg, err := b.session(c)
+	if err != nil {
+		return nil, err
+	}
+	ctx := &callContext{Context: c.ctx, Session: s, Route: string(c.req.Msg.Route), Log: b.log, Start: c.arrived, In: c.in}
+	if err := s.Bind(ctx, string(arg.UID)); err != nil {
+		return nil, err
+	}
+	return []byte(ackResponse), nil
+}
+
+func (b *backend) sysData(c *incoming) ([]byte, error) {
+	s, arg, err := b.session(c)
+	if err == nil {
+		err = s.replaceData(arg.Data)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []byte(ackResponse), nil
+}
+
+func (b *backend) sysMerge(c *incoming) ([]byte, error) {
+	s, arg, err := b.session(c)
+	if err == nil {
+		err = s.mergeChanges(arg.Data)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []byte(ackResponse), nil
+}
+
+func (b *backend) sysKick(c *incoming) ([]byte, error) {
+	var arg pb.KickMsg
+	if err := proto.Unmarshal(c.req.Msg.Data, &arg); err != nil {
+		return nil, NewError(err, CodeBadRequest)
+	}
+	if err := b.kick(c.ctx, arg.UserId); err != nil {
+		return nil, err
+	}
+	return []byte(kickAnswer), nil
+}
+
+// kick kicks the user's session on this server.
+func (b *backend) kick(ctx context.Context, uid string) error {
+	s := b.host.Table.user(uid)
+	if s == nil {
+		return errNoSession()
+	}
+	return s.Kick(ctx)
+}
+
+// sysUsers pushes to those of the users that are here. The answer names the
+// others.
+func (b *backend) sysUsers(c *incoming) ([]byte, error) {
+	var arg rpcUsers
+	if err := arg.decode(c.req.Msg.Data); err != nil {
+		return nil, NewError(err, CodeBadRequest)
+	}
+	m, err := b.host.newMulticast(string(arg.Route), arg.Data)
+	if err != nil {
+		return nil, err
+	}
+	var u undelivered
+	for _, uid := range arg.UIDs {
+		m.sendTo(uid, &u)
+	}
+	return (&rpcUsers{UIDs: u.UIDs}).encode(), nil
+}
+
+func (b *backend) sysClaim(c *incoming) ([]byte, error) {
+	var arg rpcClaim
+	if err := arg.decode(c.req.Msg.Data); err != nil {
+		return nil, NewError(err, CodeBadRequest)
+	}
+	answer := rpcClaimAnswer{}
+	if b.unique != nil {
+		answer = b.unique.claimed(&arg)
+	}
+	return answer.encode(), nil
+}
+
+// HandleNotice implements TransportHandler (cluster protocol, section 5.1).
+func (b *backend) HandleNotice(n *Notice, reply func(response []byte, err error)) {
+	response, err := b.notice(n)
+	if reply != nil {
+		reply(response, err)
+	}
+}
+
+func (b *backend) notice(n *Notice) ([]byte, error) {
+	switch n.Kind {
+	case NoticePush:
+		var p rpcPush
+		if err := p.decode(n.Body); err != nil {
+			b.drop("push", err)
+			return nil, err
+		}
+		s := b.host.Table.user(string(p.UID))
+		if s == nil {
+			b.log.Debug("push for a user that is not here")
+			return nil, errNoSession()
+		}
+		if err := s.push(string(p.Route), p.Data); err != nil {
+			return nil, err
+		}
+		return []byte(ackResponse), nil
+	case NoticeKick:
+		var k pb.KickMsg
+		if err := proto.Unmarshal(n.Body, &k); err != nil {
+			b.drop("kick", err)
+			return nil, err
+		}
+		if err := b.kick(context.Background(), k.UserId); err != nil {
+			return nil, err
+		}
+		return []byte(kickAnswer), nil
+	case NoticeBind:
+		var m pb.BindMsg
+		if err := proto.Unmarshal(n.Body, &m); err != nil {
+			b.drop("bind", err)
+			return nil, err
+		}
+		if b.unique != nil {
+			b.unique.announced(m.Uid, m.Fid)
+		}
+		return []byte(ackResponse), nil
+	}
+	return nil, errEnvelope
+}
+
+// frontLink is the way to the frontend of a session. It implements
+// sessionFront.
+type frontLink struct {
+	node   *node
+	id     string
+	number int64
+}
+
+func (f *frontLink) server() string { return f.id }
+
+func (f *frontLink) session() int64 { return f.number }
+
+// member returns the frontend.
+func (f *frontLink) member() (*member, error) {
+	if m := f.node.Members.get(f.id); m != nil {
+		return m, nil
+	}
+	return nil, &Error{Code: CodeInternal, Message: "the session's frontend is not known", Err: ErrUnreachable}
+}
+
+// ask calls one of the library's remotes on the frontend.
+func (f *frontLink) ask(ctx context.Context, route string, arg []byte) error {
+	m, err := f.member()
+	if err != nil {
+		return err
+	}
+	_, err = f.node.askRemote(ctx, m, route, arg)
+	return err
+}
+
+func (f *frontLink) bind(ctx context.Context, uid string) error {
+	arg := rpcSession{ID: f.number, UID: []byte(uid)}
+	return f.ask(ctx, routeBind, arg.append(nil))
+}
+
+func (f *frontLink) setData(ctx context.Context, uid string, data []byte) error {
+	arg := rpcSession{ID: f.number, UID: []byte(uid), Data: data}
+	return f.ask(ctx, routeData, arg.append(nil))
+}
+
+func (f *frontLink) merges() bool {
+	m := f.node.Members.get(f.id)
+	return m != nil && m.has(featureMerge)
+}
+
+func (f *frontLink) mergeData(ctx context.Context, uid string, changes []byte) error {
+	arg := rpcSession{ID: f.number, UID: []byte(uid), Data: changes}
+	return f.ask(ctx, routeMerge, arg.append(nil))
+}
+
+func (f *frontLink) push(ctx context.Context, uid, route string, payload []byte) error {
+	if uid == "" {
+		return Errorf(CodeUnknown, textUnboundPush)
+	}
+	if err := checkRoute(route); err != nil {
+		return err
+	}
+	m, err := f.member()
+	if err != nil {
+		return err
+	}
+	p := rpcPush{Route: []byte(route), UID: []byte(uid), Data: payload}
+	return f.node.Transport.Notify(ctx, &Notice{Kind: NoticePush, FrontendType: m.Info.Type, UID: uid, Server: m.Info, Body: p.encode()})
+}
+
+func (f *frontLink) kick(ctx context.Context, uid string) error {
+	if uid == "" {
+		return Errorf(CodeUnknown, textUnboundPush)
+	}
+	arg, err := proto.Marshal(&pb.KickMsg{UserId: uid})
+	if err != nil {
+		return err
+	}
+	return f.ask(ctx, routeKick, arg)
+}

@@ -1,0 +1,228 @@
+package pitaya
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+// propagateKey is the key of the values that travel with RPCs.
+type propagateKey struct{}
+
+// AddToPropagateCtx returns a context that carries value under key to the
+// servers that RPCs made with it go to, and to those that they call in turn.
+// The value must be one that JSON can express; numbers arrive as float64. The
+// values of ctx itself stay as they are.
+//
+// Under "reqTimeout", the text of a duration says how long such RPCs may take,
+// if not as long as the settings say.
+func AddToPropagateCtx(ctx context.Context, key string, value any) context.Context {
+	old := propagatedValues(ctx)
+	values := make(map[string]any, len(old)+1)
+	maps.Copy(values, old)
+	values[key] = value
+	return context.WithValue(ctx, propagateKey{}, values)
+}
+
+// Keys of the values that the library itself propagates (cluster protocol,
+// section 4).
+const (
+	propagatedID      = "request.id"
+	propagatedRoute   = "req-route"
+	propagatedStart   = "req-start-time"
+	propagatedTimeout = "reqTimeout"
+	propagatedPeer    = "peer.id"
+	propagatedService = "peer.service"
+	propagatedSpan    = "otel-span"
+)
+
+// GetFromPropagateCtx returns the value that [AddToPropagateCtx] stored under
+// key, here or on a server that called this one; nil if there is none. In
+// handlers and remotes "request.id" is a text that tells the client's request
+// from all others, and "req-route" the route; where another server has called,
+// "peer.id" and "peer.service" are its id and type.
+func GetFromPropagateCtx(ctx context.Context, key string) any {
+	if c := callFromContext(ctx); c != nil {
+		switch key { // without a look at what came along, which may not be decoded yet
+		case propagatedID:
+			return c.RequestID()
+		case propagatedRoute:
+			return c.Route
+		}
+	}
+	return propagatedValues(ctx)[key]
+}
+
+// propagatedValues returns what travels with calls made with ctx, besides what
+// is added for each. It must not be changed.
+func propagatedValues(ctx context.Context) map[string]any {
+	if values, ok := ctx.Value(propagateKey{}).(map[string]any); ok {
+		return values
+	}
+	if c := callFromContext(ctx); c != nil {
+		return c.In.values()
+	}
+	return nil
+}
+
+// propagated is what another server sent along with its call. Most handlers
+// never ask for it, so it is decoded only when somebody does. A nil one is
+// empty. It may be used by several goroutines.
+type propagated struct {
+	Timeout time.Duration // how long the caller waits; 0 is not said
+
+	raw  []byte // a JSON object
+	id   string
+	once sync.Once
+	all  map[string]any
+}
+
+var errPropagated = errors.New("pitaya: the values sent along are no JSON object")
+
+// decodePropagated looks at Request.metadata as far as the library itself needs
+// it.
+func decodePropagated(raw []byte) (*propagated, error) {
+	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' {
+		return nil, errPropagated // null among them, which some peers have died of
+	}
+	var head struct {
+		ID      any `json:"request.id"`
+		Timeout any `json:"reqTimeout"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return nil, errPropagated
+	}
+	p := &propagated{raw: raw}
+	p.id, _ = head.ID.(string)
+	switch text := head.Timeout.(type) {
+	case nil:
+	case string:
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return nil, fmt.Errorf("pitaya: %s is no duration", propagatedTimeout)
+		}
+		p.Timeout = max(d, time.Nanosecond)
+	default:
+		return nil, fmt.Errorf("pitaya: %s is no text", propagatedTimeout)
+	}
+	return p, nil
+}
+
+func (p *propagated) requestID() string {
+	if p == nil {
+		return ""
+	}
+	return p.id
+}
+
+func (p *propagated) values() map[string]any {
+	if p == nil {
+		return nil
+	}
+	p.once.Do(func() {
+		json.Unmarshal(p.raw, &p.all) // was checked
+		if span, ok := p.all[propagatedSpan]; ok && !isTextMap(span) {
+			delete(p.all, propagatedSpan)
+		}
+	})
+	return p.all
+}
+
+// isTextMap reports whether a value from JSON is an object of texts.
+func isTextMap(v any) bool {
+	m, ok := v.(map[string]any)
+	for _, v := range m {
+		if _, text := v.(string); !text {
+			return false
+		}
+	}
+	return ok
+}
+
+// callLimit returns how long a call made with ctx may take: what was propagated
+// if it was, else the setting; and never longer than ctx lasts.
+func callLimit(ctx context.Context, setting time.Duration) time.Duration {
+	limit := setting
+	if c := callFromContext(ctx); c != nil && c.In != nil && c.In.Timeout > 0 {
+		limit = c.In.Timeout
+	}
+	if values, ok := ctx.Value(propagateKey{}).(map[string]any); ok {
+		if text, ok := values[propagatedTimeout].(string); ok {
+			if d, err := time.ParseDuration(text); err == nil && d > 0 {
+				limit = d
+			}
+		}
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline))
+	}
+	return limit
+}
+
+// limitText is a limit as it travels: rounded up to milliseconds, which is what
+// clocks and people tell apart.
+func limitText(limit time.Duration) string {
+	const unit = time.Millisecond
+	return ((limit + unit - 1) / unit * unit).String()
+}
+
+// encodePropagated returns Request.metadata for a call made with ctx by the server
+// with the given id and type.
+func encodePropagated(ctx context.Context, id, serverType string, limit time.Duration) ([]byte, error) {
+	old := propagatedValues(ctx)
+	values := make(map[string]any, len(old)+6)
+	maps.Copy(values, old)
+	if c := callFromContext(ctx); c != nil {
+		values[propagatedID] = c.RequestID()
+		values[propagatedRoute] = c.Route
+		if c.In == nil {
+			values[propagatedStart] = c.Start.UnixNano()
+		}
+	}
+	values[propagatedPeer] = id
+	values[propagatedService] = serverType
+	values[propagatedTimeout] = limitText(limit)
+	b, err := json.Marshal(values)
+	if err != nil {
+		return nil, fmt.Errorf("pitaya: values that travel with calls: %w", err)
+	}
+	return b, nil
+}
+
+// appendForwarded appends Request.metadata for a client's message: the same
+// object that encodePropagated makes, with the keys that such a message has.
+func appendForwarded(b []byte, id, serverType, route string, start time.Time, limit time.Duration) []byte {
+	b = append(b, `{"`+propagatedPeer+`":`...)
+	b = appendJSONText(b, id)
+	b = append(b, `,"`+propagatedService+`":`...)
+	b = appendJSONText(b, serverType)
+	b = append(b, `,"`+propagatedRoute+`":`...)
+	b = appendJSONText(b, route)
+	b = append(b, `,"`+propagatedStart+`":`...)
+	b = strconv.AppendInt(b, start.UnixNano(), 10)
+	b = append(b, `,"`+propagatedTimeout+`":"`...)
+	b = append(b, limitText(limit)...)
+	b = append(b, `","`+propagatedID+`":"`...)
+	b = append(b, newRequestID()...)
+	return append(b, `"}`...)
+}
+
+// appendJSONText appends a text as encoding/json writes it.
+func appendJSONText(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, _ := json.Marshal(s) // a string can always be marshalled
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}

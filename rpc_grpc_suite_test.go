@@ -27,6 +27,8 @@ func TestGRPCTLSSuite(t *testing.T) {
 }
 
 func testGRPCTransport(t *testing.T, cfg pitaya.GRPCConfig) {
+	// A busy machine is no reason for what the tests expect to fail with its own deadline.
+	cfg.RequestTimeout, cfg.DialTimeout = 2*transportPatience, 2*transportPatience
 	testTransport(t, func(t *testing.T, self *pitaya.ServerInfo) pitaya.Transport {
 		tr, err := pitaya.NewGRPCTransport(cfg, "", testLogger(t))
 		if err != nil {

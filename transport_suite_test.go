@@ -392,7 +392,7 @@ func testTransportNoAnswer(t *testing.T, n *transportNet) {
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) { come = arrivals(p) })
 
 	// They stay in order with the others, if there is one.
-	const calls = 300
+	const calls = 100
 	var wanted, got []string
 	results := make(map[string]<-chan transportResult)
 	body := make([]byte, 0, 8)

@@ -362,7 +362,7 @@ func TestFullMailboxPushesBack(t *testing.T) {
 			}()
 			// It is blocked when it makes no progress while another client, who
 			// is not to notice, has had many answers.
-			const patience = 300
+			const patience = 2000
 			for last, since := int64(-1), 0; since < patience; since++ {
 				if now := total.Load(); now != last || now == 0 {
 					last, since = now, 0

@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pitaya-go/pitaya"
 )
@@ -353,6 +355,87 @@ func broadcastGroup(b *testing.B, transport string, members int) {
 		}
 		readers.await(b, members*(len(body)+pitaya.PacketHeaderSize))
 	}
+}
+
+// BenchmarkStalledMember measures how long a push takes to each of the other 99
+// members of a group while one member reads nothing, and while all read. The
+// rounds alternate, so both see the same machine; a broadcast waits until all
+// but the stalled member have the one before, so neither is a matter of load.
+// p99-ratio is the quotient of the two 99th percentiles.
+func BenchmarkStalledMember(b *testing.B) {
+	const members, round = 100, 20
+	// Larger than all pushes together, so that the stalled member stays.
+	s, dial := startNarrow(b, pitaya.Config{QueueBytes: 1 << 30, WriteTimeout: -1}, func(s *pitaya.Server) {
+		must(b, pitaya.HandleRaw(s, "test.bind", bindHandler))
+	})
+	ctx := b.Context()
+	payload := make([]byte, 4<<10)
+	arrived := make(chan time.Duration, members)
+	begin := time.Now()
+	for i := range members {
+		c := dial().hello()
+		c.bind(fmt.Sprint("user", i))
+		c.SetDeadline(time.Time{})
+		if i == 0 {
+			continue // nobody reads it
+		}
+		go func() {
+			in := bufio.NewReader(c)
+			for {
+				p, err := pitaya.ReadPacket(in, 0)
+				if err != nil {
+					return
+				}
+				if p.Type == pitaya.PacketData {
+					arrived <- time.Since(begin)
+				}
+			}
+		}()
+	}
+	all, healthy := s.Group("all"), s.Group("healthy")
+	must(b, all.Create(ctx, 0), healthy.Create(ctx, 0))
+	for i := range members {
+		must(b, all.Add(ctx, fmt.Sprint("user", i)))
+		if i > 0 {
+			must(b, healthy.Add(ctx, fmt.Sprint("user", i)))
+		}
+	}
+	var delays [2][]time.Duration
+	push := func(g *pitaya.Group, into *[]time.Duration) {
+		sent := time.Since(begin)
+		if err := g.Broadcast(ctx, "", "news", payload); err != nil {
+			b.Fatal(err)
+		}
+		for range members - 1 {
+			*into = append(*into, <-arrived-sent)
+		}
+	}
+	for range 2 * round { // until the stalled member's socket is full
+		push(all, new([]time.Duration))
+	}
+	rounds := 0
+	for b.Loop() {
+		// By turns also in which goes first.
+		for i := range 2 {
+			k := (i + rounds) % 2
+			for range round {
+				push([]*pitaya.Group{healthy, all}[k], &delays[k])
+			}
+		}
+		rounds++
+	}
+	if n := s.SessionCount(); n != members {
+		b.Fatalf("%d sessions, want %d", n, members)
+	}
+	percentile := func(d []time.Duration, p int) float64 {
+		slices.Sort(d)
+		return float64(d[(len(d)-1)*p/100]) / float64(time.Microsecond)
+	}
+	for k, name := range []string{"without", "with"} {
+		b.ReportMetric(percentile(delays[k], 50), "p50-us-"+name)
+		b.ReportMetric(percentile(delays[k], 99), "p99-us-"+name)
+	}
+	b.ReportMetric(percentile(delays[1], 99)/percentile(delays[0], 99), "p99-ratio")
 }
 
 // benchReaders are clients that count the bytes they get.

@@ -5,6 +5,7 @@ import (
 	"compress/zlib"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -453,28 +454,45 @@ func settle(t testing.TB, goroutines, files int) {
 	}
 }
 
+// Sockets that say nothing are in nobody's way, whether their clients leave
+// them or the deadline ends them.
 func TestSilentSockets(t *testing.T) {
 	const n = 5000
-	s, dial := startOn(t, "tcp", pitaya.Config{HandshakeTimeout: 2 * time.Second}, func(s *pitaya.Server) {
-		must(t, pitaya.HandleRaw(s, "test.echo", sleeper(0)))
-	})
-	goroutines, files := runtime.NumGoroutine(), openFiles(t)
-	clients := make([]*rawClient, n)
-	for i := range clients {
-		clients[i] = dial()
-	}
-	// They do not keep others out.
-	c := dial().hello()
-	c.request(1, "test.echo", "x")
-	c.message()
-	c.Close()
-	for _, c := range clients {
-		c.expectClosed()
-		c.Close()
-	}
-	settle(t, goroutines, files)
-	if st := s.Stats(); st.Open != 0 || st.Accepted != n+1 || st.Accepted != st.Closed {
-		t.Errorf("%+v", st)
+	for _, tt := range []struct {
+		name    string
+		timeout time.Duration
+	}{{"left", time.Hour}, {"ended", 20 * time.Millisecond}} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, dial := startOn(t, "tcp", pitaya.Config{HandshakeTimeout: tt.timeout}, func(s *pitaya.Server) {
+				must(t, pitaya.HandleRaw(s, "test.echo", sleeper(0)))
+			})
+			goroutines, files := runtime.NumGoroutine(), openFiles(t)
+			clients := make([]*rawClient, n)
+			for i := range clients {
+				clients[i] = dial()
+			}
+			accepted := int64(n)
+			if tt.timeout == time.Hour {
+				accepted++
+				c := dial().hello()
+				c.request(1, "test.echo", "x")
+				c.message()
+				if open := s.Stats().Open; open != accepted {
+					t.Errorf("%d connections are open, want %d", open, accepted)
+				}
+				c.Close()
+			}
+			for _, c := range clients {
+				if tt.timeout != time.Hour {
+					c.expectClosed()
+				}
+				c.Close()
+			}
+			settle(t, goroutines, files)
+			if st := s.Stats(); st.Open != 0 || st.Accepted != accepted || st.Accepted != st.Closed {
+				t.Errorf("%+v", st)
+			}
+		})
 	}
 }
 
@@ -552,7 +570,7 @@ func TestGarbage(t *testing.T) {
 			} else {
 				open = func() (net.Conn, error) { return net.Dial("tcp", l.Addr().String()) }
 			}
-			s := startServer(t, pitaya.Config{Listeners: []net.Listener{l}, HandshakeTimeout: 500 * time.Millisecond}, nil)
+			s := startServer(t, pitaya.Config{Listeners: []net.Listener{l}, HandshakeTimeout: 50 * time.Millisecond}, nil)
 			garbage := [][]byte{
 				[]byte("\x00"), []byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\xff\xff"), []byte("PROXY TCP4 1 2 3 4\r\n"),
 				bytes.Repeat([]byte("PROXY "), 100), []byte("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n"),
@@ -590,19 +608,32 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-// A client that stops in the middle of the TLS handshake.
+// A client that stops in the middle of the TLS handshake is gone at the
+// deadline, and in nobody's way until then.
 func TestHalfOpenTLS(t *testing.T) {
-	s, dial := startOn(t, "tls", pitaya.Config{HandshakeTimeout: 300 * time.Millisecond}, nil)
-	c := dial()
-	raw := c.Conn.(interface{ NetConn() net.Conn }).NetConn()
-	raw.Write([]byte{0x16, 3, 1, 2, 0, 1, 0, 1})
-	if _, err := io.Copy(io.Discard, raw); errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Error("still open")
-	}
-	for s.Stats().Open > 0 {
-		runtime.Gosched()
-	}
-	dial().hello()
+	synctest.Test(t, func(t *testing.T) {
+		server, client := testTLS(t)
+		mem := pitaya.ListenMem()
+		s := startServer(t, pitaya.Config{Listeners: []net.Listener{tls.NewListener(mem, server)}}, nil)
+		begin := time.Now()
+		raw, err := mem.DialContext(t.Context())
+		must(t, err)
+		raw.Write([]byte{0x16, 3, 1, 2, 0, 1, 0, 1})
+		other, err := mem.DialContext(t.Context())
+		must(t, err)
+		c := &rawClient{Conn: tls.Client(other, client), t: t}
+		c.hello()
+		io.Copy(io.Discard, raw)
+		if d := time.Since(begin); d != 10*time.Second {
+			t.Errorf("closed after %v, want 10s", d)
+		}
+		synctest.Wait()
+		if n := s.Stats().Open; n != 1 {
+			t.Errorf("%d connections are open, want 1", n)
+		}
+		c.Close()
+		raw.Close()
+	})
 }
 
 func TestMaxConns(t *testing.T) {

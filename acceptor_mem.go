@@ -244,6 +244,21 @@ func (p *memPipe) write(b []byte) (n int, err error) {
 	}
 }
 
+// writeNow writes what there is room for, without waiting.
+func (c *memConn) writeNow(b []byte) int {
+	p := c.out
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.writer.closed || p.reader.closed || p.writing {
+		return 0
+	}
+	n := p.appendLocked(b)
+	if n > 0 {
+		p.changed.Broadcast()
+	}
+	return n
+}
+
 // appendLocked takes as much of b as there is room for.
 func (p *memPipe) appendLocked(b []byte) int {
 	if p.block == nil {

@@ -90,6 +90,7 @@ var configKeys = []struct {
 	{"shutdown.timeout", "3s", "", func(c *pitaya.Config) any { return c.ShutdownTimeout }, 3 * time.Second},
 	{"session.drain.timeout", "1h", "", func(c *pitaya.Config) any { return c.DrainTimeout }, time.Hour},
 	{"session.drain.period", "1s", "", func(c *pitaya.Config) any { return c.DrainPeriod }, time.Second},
+	{"session.drain.closewindow", "2s", "", func(c *pitaya.Config) any { return c.CloseWindow }, 2 * time.Second},
 
 	{"cluster.sd.etcd.endpoints", "a:1,[::1]:2", `["a:1", "[::1]:2"]`, func(c *pitaya.Config) any { return c.Etcd.Endpoints }, []string{"a:1", "[::1]:2"}},
 	{"cluster.sd.etcd.user", "u", "", func(c *pitaya.Config) any { return c.Etcd.User }, "u"},

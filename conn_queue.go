@@ -527,6 +527,12 @@ func (c *conn) writeWaiting(b []byte, cost *int) error {
 		return nil
 	}
 	defer c.setStuck(false)
+	if m, ok := c.body.(*memConn); ok {
+		// What fits now is no progress in the time to come.
+		n := m.writeNow(b)
+		b = b[n:]
+		c.wrote(n, cost)
+	}
 	for len(b) > 0 {
 		deadline := time.Now().Add(c.cfg.WriteTimeout)
 		if limit := c.setStuck(c.raw != nil); !limit.IsZero() && limit.Before(deadline) {

@@ -169,6 +169,13 @@ type Config struct {
 	Reporters []Reporter
 	// Groups stores the groups. Nil means memory: each server has its own.
 	Groups GroupStore
+	// Discovery is how the servers of the cluster find each other. Nil means etcd, where Cluster is set.
+	Discovery Discovery
+	// Transport carries calls between the servers of the cluster. Nil means NATS, where Cluster is set.
+	Transport Transport
+	// Bindings tells which frontend a user is on, to transports that need to know. Nil means that the transport in use
+	// needs none, or etcd where it does.
+	Bindings BindingStore
 
 	origins configOrigins // where the settings are from; nil before Bind
 }

@@ -4,16 +4,20 @@ import (
 	"testing"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
 func TestMemDiscovery(t *testing.T) {
 	t.Parallel()
-	testDiscovery(t, func(*testing.T) func() pitaya.Discovery {
-		cluster := pitaya.NewMemCluster()
-		return func() pitaya.Discovery {
-			discovery, _ := cluster.Node()
-			return discovery
-		}
+	pitayatest.TestDiscovery(t, pitayatest.DiscoveryOptions{
+		Open: func(testing.TB) pitayatest.DiscoveryCluster {
+			cluster := pitaya.NewMemCluster()
+			return pitayatest.DiscoveryCluster{New: func() pitaya.Discovery {
+				discovery, _ := cluster.Node()
+				return discovery
+			}}
+		},
+		Synctest: true,
 	})
 }
 

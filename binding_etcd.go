@@ -54,12 +54,16 @@ type etcdBinding struct {
 }
 
 // NewEtcdBindings connects to etcd in the background: while etcd cannot be reached, calls fail when their context or
-// BindingEtcdConfig.DialTimeout ends. serverType and serverID are those of the own server. The logger may be nil for none.
+// BindingEtcdConfig.DialTimeout ends. With a user it logs in first, and fails if it cannot within that time. serverType and
+// serverID are those of the own server. The logger may be nil for none.
 func NewEtcdBindings(cfg BindingEtcdConfig, serverType, serverID string, log *slog.Logger) (*EtcdBindings, error) {
 	if err := checkServerInfo(&ServerInfo{ID: serverID, Type: serverType}); err != nil {
 		return nil, fmt.Errorf("pitaya: etcd bindings: own server: %w", err)
 	}
-	settings, err := etcdSettings{Endpoints: cfg.Endpoints, DialTimeout: cfg.DialTimeout}.clientConfig()
+	settings, err := etcdSettings{
+		Endpoints: cfg.Endpoints, User: cfg.User, Password: cfg.Password,
+		TLSFiles: cfg.TLS, TLS: cfg.TLSConfig, DialTimeout: cfg.DialTimeout,
+	}.clientConfig()
 	if err != nil {
 		return nil, err
 	}

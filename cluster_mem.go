@@ -277,6 +277,7 @@ type memTransport memNode
 type memCall struct {
 	done func(response []byte, err error) // called by whoever takes the call out of pending
 	stop func() bool                      // releases the context
+	end  context.CancelFunc               // ends the context of the handler
 }
 
 // Listen implements Transport.
@@ -308,39 +309,54 @@ func (n *memNode) reachLocked(id string) *memNode {
 func (t *memTransport) Call(ctx context.Context, to *ServerInfo, body []byte, done func(response []byte, err error)) {
 	n := (*memNode)(t)
 	c := n.cluster
-	call := &memCall{done: done}
+	fail := func(err error) {
+		if done != nil {
+			go done(nil, err)
+		}
+	}
 	if len(body) > memMaxBody {
-		go done(nil, fmt.Errorf("pitaya: call of %d bytes, at most %d are carried", len(body), memMaxBody))
+		fail(fmt.Errorf("pitaya: call of %d bytes, at most %d are carried", len(body), memMaxBody))
 		return
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	target := n.reachLocked(to.ID)
 	if target == nil || n.closed {
-		c.mu.Unlock()
-		go done(nil, fmt.Errorf("%w: %s", ErrUnreachable, to.ID))
+		fail(fmt.Errorf("%w: %s", ErrUnreachable, to.ID))
 		return
 	}
-	n.pending[call] = true
-	// Set under the lock: whoever finishes the call reads it.
-	call.stop = context.AfterFunc(ctx, func() {
-		err := context.Cause(ctx)
-		if ctx.Err() == context.DeadlineExceeded {
-			err = fmt.Errorf("%w: %s", ErrNoAnswer, to.ID)
-		}
-		n.finish(call, nil, err)
-	})
+	if done == nil && ctx.Err() != nil {
+		return
+	}
+	call := &memCall{done: done}
+	handling := context.Background() // without the values, as on a network
+	if deadline, ok := ctx.Deadline(); ok {
+		handling, call.end = context.WithDeadline(handling, deadline)
+	} else {
+		handling, call.end = context.WithCancel(handling)
+	}
+	if done != nil {
+		n.pending[call] = true
+		// Set under the lock: whoever finishes the call reads it.
+		call.stop = context.AfterFunc(ctx, func() {
+			err := context.Cause(ctx)
+			if ctx.Err() == context.DeadlineExceeded {
+				err = fmt.Errorf("%w: %s", ErrNoAnswer, to.ID)
+			}
+			n.finish(call, nil, err)
+		})
+	}
 	body = append([]byte{}, body...) // never nil, as on a network
 	h := target.handler
 	target.inbox.addLocked(&c.mu, c.delay, func() {
 		var once sync.Once
-		if !n.cluster.alive(target) {
+		if !c.alive(target) {
 			return
 		}
-		h.HandleCall(body, func(response []byte) {
+		h.HandleCall(handling, body, func(response []byte) {
 			once.Do(func() { n.answered(target, call, response) })
 		})
 	})
-	c.mu.Unlock()
 }
 
 // alive reports whether a node has not been killed.
@@ -352,7 +368,8 @@ func (c *MemCluster) alive(n *memNode) bool {
 
 // answered takes an answer on its way back.
 func (n *memNode) answered(from *memNode, call *memCall, response []byte) {
-	if response == nil {
+	call.end()
+	if response == nil || call.done == nil {
 		return
 	}
 	c := n.cluster
@@ -378,6 +395,7 @@ func (n *memNode) finish(call *memCall, response []byte, err error) {
 	n.cluster.mu.Unlock()
 	if waiting {
 		call.stop()
+		call.end()
 		call.done(response, err)
 	}
 }

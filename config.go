@@ -2,9 +2,12 @@ package pitaya
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -245,7 +248,7 @@ type EtcdConfig struct {
 	// SyncInterval is how often the full list of servers is read, in case an event was missed
 	// (syncservers.interval). Zero means 120 s.
 	SyncInterval time.Duration
-	// SyncParallelism is how many reads a sync may have under way (syncservers.parallelism). Zero or less means 10.
+	// SyncParallelism has no effect (syncservers.parallelism): the full list is one read.
 	SyncParallelism int
 	// RevokeTimeout bounds giving the lease back at the end (revoke.timeout). Zero means 5 s.
 	RevokeTimeout time.Duration
@@ -267,6 +270,9 @@ type EtcdConfig struct {
 // GroupsEtcdConfig configures the group store in etcd (groups.etcd).
 type GroupsEtcdConfig struct {
 	Endpoints          []string      // endpoints; empty means localhost:2379
+	User, Password     string        // user, pass; log in to etcd, if both are set
+	TLS                TLSFiles      // tls.ca, tls.cert, tls.key; files for encrypted connections; TLSConfig goes before it
+	TLSConfig          *tls.Config   // encrypts the connections; nil means what TLS says
 	Prefix             string        // prefix; empty means "pitaya/"
 	NoPrefix           bool          // leaves the prefix away; an empty prefix in a file or a flag means this
 	DialTimeout        time.Duration // dialtimeout; zero means 5 s
@@ -275,11 +281,14 @@ type GroupsEtcdConfig struct {
 
 // BindingEtcdConfig configures the storage of user bindings in etcd (modules.bindingstorage.etcd).
 type BindingEtcdConfig struct {
-	Endpoints   []string      // endpoints; empty means localhost:2379
-	Prefix      string        // prefix; empty means "pitaya/"; should be that of discovery
-	NoPrefix    bool          // leaves the prefix away; an empty prefix in a file or a flag means this
-	DialTimeout time.Duration // dialtimeout; zero means 5 s
-	LeaseTTL    time.Duration // leasettl, how long a binding outlives its frontend, in whole seconds; zero means 5 h
+	Endpoints      []string      // endpoints; empty means localhost:2379
+	User, Password string        // user, pass; log in to etcd, if both are set
+	TLS            TLSFiles      // tls.ca, tls.cert, tls.key; files for encrypted connections; TLSConfig goes before it
+	TLSConfig      *tls.Config   // encrypts the connections; nil means what TLS says
+	Prefix         string        // prefix; empty means "pitaya/"; should be that of discovery
+	NoPrefix       bool          // leaves the prefix away; an empty prefix in a file or a flag means this
+	DialTimeout    time.Duration // dialtimeout; zero means 5 s
+	LeaseTTL       time.Duration // leasettl, how long a binding outlives its frontend, in whole seconds; zero means 5 h
 }
 
 // NATSConfig configures one side of RPC over NATS (cluster.rpc.client.nats or cluster.rpc.server.nats).
@@ -326,7 +335,8 @@ type NATSConfig struct {
 	BufferMessages int
 	// BufferPush is the same for pushes and kicks (buffer.push). Serving side only. Zero means 8192.
 	BufferPush int
-	// Services is how many incoming calls are served at once (services). Serving side only. Zero means 30.
+	// Services has no effect (services): incoming calls are handed on in the order of their arrival, without waiting
+	// for those before, and whoever handles them decides how many are served at once.
 	Services int
 }
 
@@ -336,6 +346,32 @@ type TLSFiles struct {
 	CA   string // certificates of the authorities to trust; empty means those of the system
 	Cert string // own certificate; empty means none
 	Key  string // key of Cert
+}
+
+// load returns the configuration that is given, or else that of the files; nil if there are none.
+func (f TLSFiles) load(given *tls.Config) (*tls.Config, error) {
+	if given != nil || f == (TLSFiles{}) {
+		return given, nil
+	}
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.CA != "" {
+		pem, err := os.ReadFile(f.CA)
+		if err != nil {
+			return nil, fmt.Errorf("TLS authorities: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("TLS authorities: no certificate in %s", f.CA)
+		}
+	}
+	if f.Cert != "" || f.Key != "" {
+		pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+		if err != nil {
+			return nil, fmt.Errorf("TLS certificate: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
 }
 
 // GRPCConfig configures RPC over gRPC.

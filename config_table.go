@@ -92,7 +92,6 @@ func (c *Config) table() []configSection {
 		keys = append(keys, own...)
 		for i := range keys {
 			keys[i].name = base + "." + keys[i].name
-			keys[i].unused = true
 		}
 		return keys
 	}
@@ -106,7 +105,7 @@ func (c *Config) table() []configSection {
 			{name: "server.frontend", value: on(&c.Frontend), help: "clients connect to this server"},
 			{name: "server.cluster", value: on(&c.Cluster), help: "join a cluster"},
 			{name: "server.metadata", value: configMap{&c.Metadata}, help: "what other servers learn about this one"},
-			{name: "cluster.info.region", value: text(&c.Region, ""), help: "region of the server, for the choice of gRPC addresses", unused: true},
+			{name: "cluster.info.region", value: text(&c.Region, ""), help: "region of the server, for the choice of gRPC addresses"},
 		}},
 		{"Client connections", []configKey{
 			{name: "heartbeat.interval", value: wholeSeconds(&c.Heartbeat, 30*time.Second, zeroIsNone), help: "how often heartbeats are sent, in whole seconds; 0: no heartbeats"},
@@ -136,7 +135,7 @@ func (c *Config) table() []configSection {
 			{name: "defaultpipelines.structvalidation.enabled", value: on(&c.ValidateRequests), help: "call the Validate method of requests that have one"},
 			{name: "concurrency.handler.dispatch", value: number(&c.Dispatch, 0, zeroAsIs), help: "handlers that may run at once; 0: one for each session", pitaya: "25"},
 			{name: "buffer.handler.localprocess", value: number(&c.MailboxMessages, 64, zeroRefused), help: "messages of a session that may wait for their handlers", pitaya: "20, shared by all sessions"},
-			{name: "buffer.handler.remoteprocess", value: number(&c.RemoteMessages, 64, zeroRefused), help: "messages of a session that may wait to be forwarded", pitaya: "20, shared by all sessions", unused: true},
+			{name: "buffer.handler.remoteprocess", value: number(&c.RemoteMessages, 64, zeroRefused), help: "messages of a session that may wait to be forwarded", pitaya: "20, shared by all sessions"},
 		}},
 		{"Sessions and groups", []configKey{
 			{name: "session.maxuidlength", value: atMost(2048, number(&c.MaxUIDLength, 256, zeroRefused)), help: "longest user id, in bytes"},
@@ -146,16 +145,26 @@ func (c *Config) table() []configSection {
 			{name: "session.drain.timeout", value: duration(&c.DrainTimeout, 6*time.Hour, zeroRefused), help: "longest wait"},
 			{name: "session.drain.period", value: duration(&c.DrainPeriod, 5*time.Second, zeroRefused), help: "how often the wait is logged"},
 			{name: "groups.memory.tickduration", value: duration(&c.GroupTick, 30*time.Second, zeroRefused), help: "accepted for old files: groups in memory vanish exactly when their time is over", unused: true},
-			{name: "groups.etcd.endpoints", value: configList{&c.GroupsEtcd.Endpoints, etcd}, address: true, help: "addresses of etcd for groups", unused: true},
-			{name: "groups.etcd.prefix", value: prefix(&c.GroupsEtcd.Prefix, &c.GroupsEtcd.NoPrefix, "pitaya/"), help: "prefix of keys, slash included", unused: true},
-			{name: "groups.etcd.dialtimeout", value: duration(&c.GroupsEtcd.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect", unused: true},
-			{name: "groups.etcd.transactiontimeout", value: duration(&c.GroupsEtcd.TransactionTimeout, 5*time.Second, zeroRefused), help: "longest time for one operation", unused: true},
-			{name: "modules.bindingstorage.etcd.endpoints", value: configList{&c.BindingEtcd.Endpoints, etcd}, address: true, help: "addresses of etcd for bindings of users", unused: true},
-			{name: "modules.bindingstorage.etcd.prefix", value: prefix(&c.BindingEtcd.Prefix, &c.BindingEtcd.NoPrefix, "pitaya/"), help: "prefix of keys, slash included", unused: true},
-			{name: "modules.bindingstorage.etcd.dialtimeout", value: duration(&c.BindingEtcd.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect", unused: true},
-			{name: "modules.bindingstorage.etcd.leasettl", value: wholeSeconds(&c.BindingEtcd.LeaseTTL, 5*time.Hour, zeroRefused), help: "how long a binding outlives its frontend, in whole seconds", unused: true},
+			{name: "groups.etcd.endpoints", value: configList{&c.GroupsEtcd.Endpoints, etcd}, address: true, help: "addresses of etcd for groups"},
+			{name: "groups.etcd.user", value: text(&c.GroupsEtcd.User, ""), help: "user; used if the password is set too"},
+			{name: "groups.etcd.pass", value: text(&c.GroupsEtcd.Password, ""), help: "password", secret: true},
+			{name: "groups.etcd.tls.ca", value: text(&c.GroupsEtcd.TLS.CA, ""), help: "PEM file with the authorities to trust"},
+			{name: "groups.etcd.tls.cert", value: text(&c.GroupsEtcd.TLS.Cert, ""), help: "PEM file with the own certificate"},
+			{name: "groups.etcd.tls.key", value: text(&c.GroupsEtcd.TLS.Key, ""), help: "PEM file with its key"},
+			{name: "groups.etcd.prefix", value: prefix(&c.GroupsEtcd.Prefix, &c.GroupsEtcd.NoPrefix, "pitaya/"), help: "prefix of keys, slash included"},
+			{name: "groups.etcd.dialtimeout", value: duration(&c.GroupsEtcd.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect"},
+			{name: "groups.etcd.transactiontimeout", value: duration(&c.GroupsEtcd.TransactionTimeout, 5*time.Second, zeroRefused), help: "longest time for one operation"},
+			{name: "modules.bindingstorage.etcd.endpoints", value: configList{&c.BindingEtcd.Endpoints, etcd}, address: true, help: "addresses of etcd for bindings of users"},
+			{name: "modules.bindingstorage.etcd.user", value: text(&c.BindingEtcd.User, ""), help: "user; used if the password is set too"},
+			{name: "modules.bindingstorage.etcd.pass", value: text(&c.BindingEtcd.Password, ""), help: "password", secret: true},
+			{name: "modules.bindingstorage.etcd.tls.ca", value: text(&c.BindingEtcd.TLS.CA, ""), help: "PEM file with the authorities to trust"},
+			{name: "modules.bindingstorage.etcd.tls.cert", value: text(&c.BindingEtcd.TLS.Cert, ""), help: "PEM file with the own certificate"},
+			{name: "modules.bindingstorage.etcd.tls.key", value: text(&c.BindingEtcd.TLS.Key, ""), help: "PEM file with its key"},
+			{name: "modules.bindingstorage.etcd.prefix", value: prefix(&c.BindingEtcd.Prefix, &c.BindingEtcd.NoPrefix, "pitaya/"), help: "prefix of keys, slash included"},
+			{name: "modules.bindingstorage.etcd.dialtimeout", value: duration(&c.BindingEtcd.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect"},
+			{name: "modules.bindingstorage.etcd.leasettl", value: wholeSeconds(&c.BindingEtcd.LeaseTTL, 5*time.Hour, zeroRefused), help: "how long a binding outlives its frontend, in whole seconds"},
 		}},
-		{"Discovery in etcd", unusedKeys([]configKey{
+		{"Discovery in etcd", []configKey{
 			{name: "cluster.sd.etcd.endpoints", value: configList{&c.Etcd.Endpoints, etcd}, address: true, help: "addresses of etcd"},
 			{name: "cluster.sd.etcd.user", value: text(&c.Etcd.User, ""), help: "user; used if the password is set too"},
 			{name: "cluster.sd.etcd.pass", value: text(&c.Etcd.Password, ""), help: "password", secret: true},
@@ -167,29 +176,29 @@ func (c *Config) table() []configSection {
 			{name: "cluster.sd.etcd.heartbeat.ttl", value: wholeSeconds(&c.Etcd.HeartbeatTTL, time.Minute, zeroRefused), help: "how long a server that died stays listed, in whole seconds"},
 			{name: "cluster.sd.etcd.heartbeat.log", value: on(&c.Etcd.LogHeartbeat), help: "log each renewal of the lease"},
 			{name: "cluster.sd.etcd.syncservers.interval", value: duration(&c.Etcd.SyncInterval, 2*time.Minute, zeroRefused), help: "how often the full list of servers is read"},
-			{name: "cluster.sd.etcd.syncservers.parallelism", value: number(&c.Etcd.SyncParallelism, 10, zeroIsDefault), help: "reads that may be under way for it; 0: the default"},
+			{name: "cluster.sd.etcd.syncservers.parallelism", value: number(&c.Etcd.SyncParallelism, 10, zeroIsDefault), help: "accepted for old files: the full list is one read", unused: true},
 			{name: "cluster.sd.etcd.revoke.timeout", value: duration(&c.Etcd.RevokeTimeout, 5*time.Second, zeroRefused), help: "longest time to give the lease back"},
 			{name: "cluster.sd.etcd.grantlease.timeout", value: duration(&c.Etcd.GrantLeaseTimeout, time.Minute, zeroRefused), help: "longest time for one attempt to register again"},
 			{name: "cluster.sd.etcd.grantlease.maxretries", value: number(&c.Etcd.GrantLeaseRetries, 0, zeroForEver), help: "attempts before the server gives up; 0: for ever", pitaya: "15"},
 			{name: "cluster.sd.etcd.grantlease.retryinterval", value: duration(&c.Etcd.GrantLeaseInterval, 5*time.Second, zeroRefused), help: "pause between two attempts"},
 			{name: "cluster.sd.etcd.shutdown.delay", value: duration(&c.Etcd.ShutdownDelay, 300*time.Millisecond, zeroIsNone), help: "pause after leaving discovery; 0: none"},
 			{name: "cluster.sd.etcd.servertypesblacklist", value: configList{p: &c.Etcd.IgnoredTypes}, help: "server types to ignore", aliases: []string{"cluster.sd.etcd.servertypeblacklist"}},
-		})},
+		}},
 		{"RPC over NATS, calling side", nats("cluster.rpc.client.nats", "calls", &c.NATSClient,
 			configKey{name: "requesttimeout", value: duration(&c.NATSClient.RequestTimeout, 5*time.Second, zeroRefused), help: "longest time for a call without an earlier deadline"},
 		)},
 		{"RPC over NATS, serving side", nats("cluster.rpc.server.nats", "serving calls", &c.NATSServer,
 			configKey{name: "buffer.messages", value: number(&c.NATSServer.BufferMessages, 8192, zeroRefused), help: "incoming calls that may wait", pitaya: "75", aliases: []string{"buffer.cluster.rpc.server.nats.messages"}},
 			configKey{name: "buffer.push", value: number(&c.NATSServer.BufferPush, 8192, zeroRefused), help: "incoming pushes that may wait", pitaya: "100", aliases: []string{"buffer.cluster.rpc.server.nats.push"}},
-			configKey{name: "services", value: number(&c.NATSServer.Services, 30, zeroRefused), help: "incoming calls that are served at once", aliases: []string{"concurrency.remote.service"}},
+			configKey{name: "services", value: number(&c.NATSServer.Services, 30, zeroRefused), help: "accepted for old files: incoming calls do not wait for each other here", aliases: []string{"concurrency.remote.service"}, unused: true},
 		)},
-		{"RPC over gRPC, and RPC to the own server", unusedKeys([]configKey{
+		{"RPC over gRPC, and RPC to the own server", []configKey{
 			{name: "cluster.rpc.client.grpc.requesttimeout", value: duration(&c.GRPC.RequestTimeout, 5*time.Second, zeroRefused), help: "longest time for a call without an earlier deadline"},
 			{name: "cluster.rpc.client.grpc.dialtimeout", value: duration(&c.GRPC.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect"},
 			{name: "cluster.rpc.client.grpc.lazyconnection", value: on(&c.GRPC.LazyConnection), help: "connect at the first call"},
 			{name: "cluster.rpc.server.grpc.port", value: port(&c.GRPC.Port, 3434), help: "port for calls from other servers"},
 			{name: "cluster.rpc.server.loopbackenabled", value: off(&c.NoLoopback), help: "serve RPCs to the own type or id in the process, instead of refusing them", pitaya: "false"},
-		})},
+		}},
 		{"Metrics", unusedKeys([]configKey{
 			{name: "metrics.period", value: duration(&c.Metrics.Period, 15*time.Second, zeroRefused), help: "how often gauges are measured"},
 			{name: "metrics.game", value: text(&c.Metrics.Game, ""), help: `value of the label "game"`},
@@ -449,6 +458,8 @@ func (c *Config) Validate() error {
 		TLSFiles
 	}{
 		{"cluster.sd.etcd.tls.cert", c.Etcd.TLS},
+		{"groups.etcd.tls.cert", c.GroupsEtcd.TLS},
+		{"modules.bindingstorage.etcd.tls.cert", c.BindingEtcd.TLS},
 		{"cluster.rpc.client.nats.tls.cert", c.NATSClient.TLS},
 		{"cluster.rpc.server.nats.tls.cert", c.NATSServer.TLS},
 	} {

@@ -100,6 +100,7 @@ type conn struct {
 	body net.Conn        // what is read and written: rwc, or what is below the WebSocket framing
 	ws   *wsReader       // nil if the stream is not framed
 	raw  syscall.RawConn // for reading and writing without waiting; nil where there is none
+	cuts bool            // a write that was cut off by its deadline says how far it came, and can be gone on with
 
 	// Owned by the reading goroutine.
 	in      *buffer // borrowed while bytes are waiting to be parsed; nil while idle
@@ -201,6 +202,8 @@ func (c *conn) transportHandshake(ctx context.Context) (err error) {
 	}
 	c.body = bareConn(c.body)
 	c.raw = rawConn(c.body)
+	_, mem := c.body.(*memConn)
+	c.cuts = mem || c.raw != nil // not under TLS
 	return nil
 }
 

@@ -539,7 +539,7 @@ func (c *conn) writeWaiting(b []byte, cost *int) error {
 		b = b[n:]
 		c.wrote(n, cost)
 		var timeout net.Error
-		if err != nil && c.raw != nil && n > 0 && errors.As(err, &timeout) && timeout.Timeout() {
+		if err != nil && c.cuts && n > 0 && errors.As(err, &timeout) && timeout.Timeout() {
 			continue // slow, but alive
 		}
 		if err != nil {

@@ -761,6 +761,68 @@ func TestEtcdDiscoveryTLS(t *testing.T) {
 	w.WaitIDs("a", "b")
 }
 
+// TestEtcdStoresAccess: groups and bindings get in where discovery does, and only then.
+func TestEtcdStoresAccess(t *testing.T) {
+	t.Parallel()
+	files := newTLSFiles(t)
+	tlsFlags := []string{"-tls-cert", files.Cert, "-tls-key", files.Key, "-tls-ca", files.CA}
+	for _, tt := range []struct {
+		name           string
+		flags          []string
+		user, password string
+		tls            pitaya.TLSFiles
+	}{
+		{"login", []string{"-user", "game", "-password", "secret"}, "game", "secret", pitaya.TLSFiles{}},
+		{"tls", tlsFlags, "", "", files},
+		{"both", append(tlsFlags, "-user", "game", "-password", "secret"), "game", "secret", files},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := startEtcd(t, tt.flags...)
+			g := newEtcdGroups(t, pitaya.GroupsEtcdConfig{
+				Endpoints: []string{s.URL()}, User: tt.user, Password: tt.password, TLS: tt.tls,
+			})
+			b := newEtcdBindings(t, pitaya.BindingEtcdConfig{
+				Endpoints: []string{s.URL()}, User: tt.user, Password: tt.password, TLS: tt.tls,
+			}, "connector", "c1")
+			use := func() {
+				t.Helper()
+				if err := g.Create(t.Context(), "g", time.Minute); err != nil && !errors.Is(err, pitaya.ErrGroupExists) {
+					t.Errorf("group: %v", err)
+				}
+				if err := b.Put(t.Context(), "u"); err != nil {
+					t.Errorf("binding: %v", err)
+				}
+				if id, err := b.Get(t.Context(), "u", "connector"); err != nil || id != "c1" {
+					t.Errorf("binding: got %q, %v", id, err)
+				}
+			}
+			use()
+			// Whoever has nothing to show is refused.
+			out := pitaya.GroupsEtcdConfig{Endpoints: []string{s.URL()}, TransactionTimeout: 200 * time.Millisecond}
+			if err := newEtcdGroups(t, out).Create(t.Context(), "h", time.Minute); err == nil {
+				t.Error("group: let in without access")
+			}
+			outside := newEtcdBindings(t, pitaya.BindingEtcdConfig{
+				Endpoints: []string{s.URL()}, DialTimeout: 200 * time.Millisecond,
+			}, "connector", "c2")
+			if _, err := outside.Get(t.Context(), "u", "connector"); err == nil || errors.Is(err, pitaya.ErrNoBinding) {
+				t.Errorf("binding: got %v without access", err)
+			}
+			// Tokens do not survive that.
+			s.Stop()
+			s.Start()
+			use()
+		})
+	}
+	if _, err := pitaya.NewEtcdGroups(pitaya.GroupsEtcdConfig{TLS: pitaya.TLSFiles{CA: "none"}}, nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("groups without their file: got %v", err)
+	}
+	if _, err := pitaya.NewEtcdBindings(pitaya.BindingEtcdConfig{TLS: pitaya.TLSFiles{CA: "none"}}, "a", "b", nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("bindings without their file: got %v", err)
+	}
+}
+
 // newTLSFiles writes an authority of its own and a certificate of it for 127.0.0.1, for servers and clients.
 func newTLSFiles(t *testing.T) pitaya.TLSFiles {
 	t.Helper()

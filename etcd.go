@@ -4,13 +4,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -97,32 +95,6 @@ func (s etcdSettings) clientConfig() (clientv3.Config, error) {
 		return zero, fmt.Errorf("pitaya: etcd: %w", err)
 	}
 	return cfg, nil
-}
-
-// load returns the configuration that is given, or else that of the files; nil if there are none.
-func (f TLSFiles) load(given *tls.Config) (*tls.Config, error) {
-	if given != nil || f == (TLSFiles{}) {
-		return given, nil
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.CA != "" {
-		pem, err := os.ReadFile(f.CA)
-		if err != nil {
-			return nil, fmt.Errorf("TLS authorities: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("TLS authorities: no certificate in %s", f.CA)
-		}
-	}
-	if f.Cert != "" || f.Key != "" {
-		pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
-		if err != nil {
-			return nil, fmt.Errorf("TLS certificate: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
-	}
-	return t, nil
 }
 
 // etcdKeys returns the prefix of keys that a configuration asks for.

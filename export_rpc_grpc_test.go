@@ -39,6 +39,9 @@ func SetGRPCProbe(t *GRPCTransport, every, d time.Duration) {
 	t.client.keepAlive, t.client.pingTimeout = every, d
 }
 
+// SetGRPCUnanswered bounds the calls to one server whose answers nobody wants.
+func SetGRPCUnanswered(t *GRPCTransport, n int) { t.client.maxUnanswered = n }
+
 // GRPCConns returns the number of connections that may take calls to a server, and the number of servers known.
 func GRPCConns(t *GRPCTransport, id string) (conns, peers int) {
 	t.client.mu.Lock()

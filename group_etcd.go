@@ -38,9 +38,13 @@ type EtcdGroups struct {
 }
 
 // NewEtcdGroups connects to etcd in the background: while etcd cannot be reached, calls fail when their context or
-// GroupsEtcdConfig.TransactionTimeout ends. The logger may be nil for none.
+// GroupsEtcdConfig.TransactionTimeout ends. With a user it logs in first, and fails if it cannot within
+// GroupsEtcdConfig.DialTimeout. The logger may be nil for none.
 func NewEtcdGroups(cfg GroupsEtcdConfig, log *slog.Logger) (*EtcdGroups, error) {
-	settings, err := etcdSettings{Endpoints: cfg.Endpoints, DialTimeout: cfg.DialTimeout}.clientConfig()
+	settings, err := etcdSettings{
+		Endpoints: cfg.Endpoints, User: cfg.User, Password: cfg.Password,
+		TLSFiles: cfg.TLS, TLS: cfg.TLSConfig, DialTimeout: cfg.DialTimeout,
+	}.clientConfig()
 	if err != nil {
 		return nil, err
 	}

@@ -57,7 +57,8 @@ type Message struct {
 }
 
 // DecodeMessage decodes the body of a data packet. The payload is a part of b and valid as long as b is; it is not
-// inflated. The dictionary may be nil. A route that it contains, be it sent as code or as text, costs no allocation.
+// inflated. The dictionary may be nil. Decoding allocates nothing, except for the text of a route that is neither in the
+// dictionary nor has come since the last garbage collection.
 //
 // The errors are [ErrInvalidMessage], [ErrMessageType] and [ErrRouteCode].
 func DecodeMessage(b []byte, d *Dictionary) (Message, error) {

@@ -120,7 +120,14 @@ func (t *GRPCTransport) Addr() net.Addr { return t.server.addr() }
 // down: the request was not handled. It wraps [ErrNoAnswer] if nobody can know: the deadline passed, or the connection
 // was lost. The deadline is that of ctx or GRPCConfig.RequestTimeout from now, whichever is earlier, and
 // the other server is told. When ctx is cancelled so is the call, there as well, as far as it has not begun.
+//
+// A call with a nil done takes the goroutine as well, until the other server answers or the deadline passes. While 4096
+// of them are under way to one server, further ones are lost. What is lost is logged, as a sample.
 func (t *GRPCTransport) Call(ctx context.Context, to *ServerInfo, body []byte, done func(response []byte, err error)) {
+	if done == nil {
+		t.client.send(ctx, to, body)
+		return
+	}
 	frame, err := appendGRPCFrame(make([]byte, 0, grpcFrameHeader+len(body)), body)
 	call := func() {
 		if err != nil {

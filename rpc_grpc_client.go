@@ -19,26 +19,34 @@ import (
 // grpcTries is how often a request is sent that no server has begun to handle: its connection was on its way out.
 const grpcTries = 3
 
+// grpcMaxUnanswered is how many calls whose answers nobody wants may be under way to one server. It bounds what one that
+// does not answer costs: nothing else keeps the application from making them faster than they end.
+const grpcMaxUnanswered = 4096
+
 // errGRPCClosed is the reason of calls that fail because the own transport is closed.
 var errGRPCClosed = fmt.Errorf("%w: the transport is closed", ErrUnreachable)
 
 // A grpcClient is the calling half of a GRPCTransport: what it knows of the other servers.
 type grpcClient struct {
-	cfg         GRPCConfig
-	region      string
-	log         *slog.Logger
-	http        *http.Transport // makes connections; they are kept in the peers
-	keepAlive   time.Duration   // how often a quiet connection is tried
-	pingTimeout time.Duration   // how long that may take
+	cfg           GRPCConfig
+	region        string
+	log           *slog.Logger
+	http          *http.Transport // makes connections; they are kept in the peers
+	keepAlive     time.Duration   // how often a quiet connection is tried
+	pingTimeout   time.Duration   // how long that may take
+	maxUnanswered int             // calls under way to one server whose answers nobody wants
 
 	ctx        context.Context // ends with stop: when the transport is closed
 	stop       context.CancelFunc
 	goroutines sync.WaitGroup
 
-	mu     sync.Mutex // taken after that of a grpcPeer, never before
-	closed bool       // nothing is added to goroutines any more
-	self   string     // the own id
-	peers  map[string]*grpcPeer
+	mu         sync.Mutex // taken after that of a grpcPeer, never before
+	closed     bool       // nothing is added to goroutines any more
+	self       string     // the own id
+	peers      map[string]*grpcPeer
+	unanswered map[string]int // the same, by the id of the server; not 0
+
+	faults sampler // of such calls
 }
 
 func newGRPCClient(cfg GRPCConfig, region string, log *slog.Logger) *grpcClient {
@@ -61,9 +69,11 @@ func newGRPCClient(cfg GRPCConfig, region string, log *slog.Logger) *grpcClient 
 				// pings in two hours without traffic. See grpcConn.ask for what is done instead.
 			},
 		},
-		keepAlive:   grpcPingInterval,
-		pingTimeout: grpcPingTimeout,
-		peers:       make(map[string]*grpcPeer),
+		keepAlive:     grpcPingInterval,
+		pingTimeout:   grpcPingTimeout,
+		maxUnanswered: grpcMaxUnanswered,
+		peers:         make(map[string]*grpcPeer),
+		unanswered:    make(map[string]int),
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c
@@ -197,6 +207,62 @@ func (c *grpcClient) invoke(ctx context.Context, to *ServerInfo, method string, 
 			continue
 		}
 		return nil, grpcCallError(to.ID, c.explain(ctx, sent, err))
+	}
+}
+
+// send makes a call whose answer nobody wants.
+func (c *grpcClient) send(ctx context.Context, to *ServerInfo, body []byte) {
+	if ctx.Err() != nil {
+		return
+	}
+	err := c.startUnanswered(ctx, to, body)
+	if err != nil {
+		c.logUnanswered(to, err)
+	}
+}
+
+func (c *grpcClient) startUnanswered(ctx context.Context, to *ServerInfo, body []byte) error {
+	frame, err := appendGRPCFrame(make([]byte, 0, grpcFrameHeader+len(body)), body)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return errGRPCClosed
+	case c.unanswered[to.ID] >= c.maxUnanswered:
+		return fmt.Errorf("%d calls without an answer are under way", c.maxUnanswered)
+	}
+	c.unanswered[to.ID]++
+	c.goroutines.Go(func() {
+		defer c.endUnanswered(to.ID)
+		// Nobody waits, so nobody gives up; the deadline stays.
+		sending, cancel := context.WithoutCancel(ctx), context.CancelFunc(func() {})
+		if deadline, ok := ctx.Deadline(); ok {
+			sending, cancel = context.WithDeadline(sending, deadline)
+		}
+		defer cancel()
+		_, err := c.invoke(sending, to, grpcMethodCall, frame)
+		// A handler may drop calls, which resets their streams.
+		if _, dropped := errors.AsType[grpcStreamError](err); err != nil && !dropped {
+			c.logUnanswered(to, err)
+		}
+	})
+	return nil
+}
+
+func (c *grpcClient) endUnanswered(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unanswered[id]--; c.unanswered[id] == 0 {
+		delete(c.unanswered, id)
+	}
+}
+
+func (c *grpcClient) logUnanswered(to *ServerInfo, err error) {
+	if skipped, ok := c.faults.pass(); ok {
+		c.log.Warn("a call without an answer failed", "server", to.ID, "err", err, "skipped", skipped)
 	}
 }
 

@@ -69,13 +69,13 @@ func grpcNoticeAnswer(kind NoticeKind, answer []byte) error {
 }
 
 // deliver calls the handler.
-func (s *grpcServer) deliver(method string, body []byte, reply func([]byte, error)) error {
+func (s *grpcServer) deliver(ctx context.Context, method string, body []byte, reply func([]byte, error)) error {
 	n := &Notice{FrontendType: s.frontendType, Body: body}
 	var field protowire.Number // of the user
 	yes := "\x0a\x03ack"       // Response with the data "ack"
 	switch method {
 	case grpcMethodCall:
-		s.handler.HandleCall(body, func(response []byte) { reply(response, nil) })
+		s.handler.HandleCall(ctx, body, func(response []byte) { reply(response, nil) })
 		return nil
 	case grpcMethodPush:
 		n.Kind, field = NoticePush, 2

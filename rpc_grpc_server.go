@@ -270,35 +270,68 @@ type grpcAnswer struct {
 	err  error
 }
 
+// A grpcCall is a request that the handler is to answer.
+type grpcCall struct {
+	// Ctx is the handler's. It is not that of the request, which ends with the goroutine of the stream, and so when the
+	// transport is closed: the caller has not given up then.
+	Ctx      context.Context
+	End      context.CancelFunc
+	Timeout  time.Duration // that the caller allows; 0 for any
+	Answered chan grpcAnswer
+}
+
+// newGRPCCall begins the time of a request.
+func newGRPCCall(header http.Header) (*grpcCall, error) {
+	c := &grpcCall{Answered: make(chan grpcAnswer, 1)}
+	text := header.Get("Grpc-Timeout")
+	if text == "" {
+		c.Ctx, c.End = context.WithCancel(context.Background())
+		return c, nil
+	}
+	timeout, err := parseGRPCTimeout(text)
+	if err != nil {
+		return nil, grpcErrorf(grpcInternal, "%s", err)
+	}
+	c.Timeout = max(timeout, 1) // some callers send what has passed already
+	c.Ctx, c.End = context.WithTimeout(context.Background(), c.Timeout)
+	return c, nil
+}
+
+// reply takes the answer.
+func (c *grpcCall) reply(body []byte, err error) {
+	select {
+	case c.Answered <- grpcAnswer{body, err}:
+	default: // a second answer
+	}
+	c.End()
+}
+
 // serve hands the message of a request to the handler and waits for the answer. It returns nil without an error if the
 // stream has no use for one: its peer is gone, or the handler dropped the call.
 func (s *grpcServer) serve(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	answered := make(chan grpcAnswer, 1)
-	timeout, err := s.accept(r, func(body []byte, err error) {
-		select {
-		case answered <- grpcAnswer{body, err}:
-		default: // a second answer
-		}
-	})
+	c, err := s.accept(r)
 	if err != nil {
 		return nil, err
 	}
-	var deadline <-chan time.Time
-	if timeout > 0 {
-		timer := time.NewTimer(timeout)
-		defer timer.Stop()
-		deadline = timer.C
-	}
 	var a grpcAnswer
 	select {
-	case a = <-answered:
-	case <-deadline:
-		return nil, grpcErrorf(grpcDeadlineExceeded, "no answer within %v", timeout)
+	case a = <-c.Answered:
+	case <-c.Ctx.Done():
+		select {
+		case a = <-c.Answered: // which is what ended it
+		default:
+			return nil, grpcErrorf(grpcDeadlineExceeded, "no answer within %v", c.Timeout)
+		}
 	case <-r.Context().Done(): // the caller has given up, or its connection is lost
+		select {
+		case <-s.closing: // by this side
+		default:
+			c.End()
+		}
 		return nil, nil
 	case <-s.closing:
 		select {
-		case a = <-answered: // it was there first
+		case a = <-c.Answered: // it was there first
 		default: // no status: the caller must not take it for a refusal
 		}
 	}
@@ -316,31 +349,32 @@ func (s *grpcServer) serve(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	return a.body, nil
 }
 
-// accept reads a request and gives it to the handler. It returns the time that the caller allows, 0 for any.
-func (s *grpcServer) accept(r *http.Request, reply func([]byte, error)) (timeout time.Duration, err error) {
+// accept reads a request and gives it to the handler.
+func (s *grpcServer) accept(r *http.Request) (*grpcCall, error) {
 	defer s.received()
 	switch r.URL.Path {
 	case grpcMethodCall, grpcMethodPush, grpcMethodKick, grpcMethodBind:
 	default:
-		return 0, grpcErrorf(grpcUnimplemented, "unknown method %.100q", r.URL.Path)
+		return nil, grpcErrorf(grpcUnimplemented, "unknown method %.100q", r.URL.Path)
 	}
-	if text := r.Header.Get("Grpc-Timeout"); text != "" {
-		timeout, err = parseGRPCTimeout(text)
-		if err != nil {
-			return 0, grpcErrorf(grpcInternal, "%s", err)
-		}
-		timeout = max(timeout, 1) // some callers send what has passed already
+	c, err := newGRPCCall(r.Header)
+	if err != nil {
+		return nil, err
 	}
 	body, err := readGRPCMessage(r.Body, r.Header.Get("Grpc-Encoding"))
+	if err == nil {
+		err = s.deliver(c.Ctx, r.URL.Path, body, c.reply)
+	}
 	switch {
 	case err == nil:
-		return timeout, s.deliver(r.URL.Path, body, reply)
+		return c, nil
 	case err == io.EOF:
-		return 0, grpcErrorf(grpcInternal, "request without a message")
+		err = grpcErrorf(grpcInternal, "request without a message")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return 0, grpcErrorf(grpcDeadlineExceeded, "the request took longer than %v", grpcReadTimeout)
+		err = grpcErrorf(grpcDeadlineExceeded, "the request took longer than %v", grpcReadTimeout)
 	}
-	return 0, err
+	c.End()
+	return nil, err
 }
 
 // writeGRPCAnswer ends a request with a message within the limit. An error means that the peer is gone or does not read.

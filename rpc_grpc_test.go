@@ -27,7 +27,7 @@ type grpcHandler struct {
 	notice func(n *pitaya.Notice, reply func([]byte, error))
 }
 
-func (h grpcHandler) HandleCall(body []byte, reply func([]byte)) {
+func (h grpcHandler) HandleCall(_ context.Context, body []byte, reply func([]byte)) {
 	if h.call == nil {
 		reply(body)
 		return
@@ -375,6 +375,49 @@ func TestGRPCCancel(t *testing.T) {
 }
 
 // TestGRPCDrop drops a call. Its caller need not wait until the deadline.
+// TestGRPCUnanswered: a server that does not answer costs its callers a bounded number of goroutines.
+func TestGRPCUnanswered(t *testing.T) {
+	t.Parallel()
+	const most, more = 20, 10
+	replies := make(chan func([]byte), 2*(most+more))
+	_, to := openGRPC(t, "b", pitaya.GRPCConfig{}, grpcHandler{call: func(_ []byte, reply func([]byte)) { replies <- reply }}, nil)
+	a, _ := openGRPC(t, "a", pitaya.GRPCConfig{RequestTimeout: time.Hour}, grpcHandler{}, func(tr *pitaya.GRPCTransport) {
+		pitaya.SetGRPCUnanswered(tr, most)
+	})
+	for range most + more {
+		a.Call(t.Context(), to, nil, nil)
+	}
+	var held []func([]byte)
+	for range most {
+		held = append(held, await(t, replies))
+	}
+	// Others are not concerned, and what would have come has come by the time that they have.
+	answered := goCall(t.Context(), a, to, "x")
+	await(t, replies)([]byte("y"))
+	if r := await(t, answered); r.err != nil {
+		t.Error(r.err)
+	}
+	if len(replies) > 0 {
+		t.Errorf("%d calls beyond the limit", len(replies))
+	}
+	// Each that ends, answered or dropped, makes room for another.
+	for i, reply := range held {
+		reply([][]byte{{}, nil}[i%2])
+	}
+	for range most {
+		until(t, "room for another", func() bool {
+			a.Call(t.Context(), to, nil, nil)
+			select {
+			case reply := <-replies:
+				held = append(held, reply)
+				return true
+			default:
+				return false
+			}
+		})
+	}
+}
+
 func TestGRPCDrop(t *testing.T) {
 	t.Parallel()
 	_, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{call: func(_ []byte, reply func([]byte)) { reply(nil) }}, nil)

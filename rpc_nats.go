@@ -159,8 +159,12 @@ func (t *NATSTransport) Listen(ctx context.Context, self *ServerInfo, h Transpor
 // Call implements [Transport].
 func (t *NATSTransport) Call(ctx context.Context, to *ServerInfo, body []byte, done func([]byte, error)) {
 	subject := natsServerSubject(to)
-	if len(subject) > natsMaxSubject {
-		go done(nil, fmt.Errorf("pitaya: server type and id of %d bytes", len(subject)))
+	if done == nil {
+		t.send(ctx, subject, body)
+		return
+	}
+	if err := checkNATSSubject(subject); err != nil {
+		go done(nil, err)
 		return
 	}
 	token, err := t.pending.add(ctx, t.calling.cfg.RequestTimeout, to, done)
@@ -172,6 +176,30 @@ func (t *NATSTransport) Call(ctx context.Context, to *ServerInfo, body []byte, d
 	if err := t.calling.publish(subject, string(strconv.AppendUint(append(reply[:0], t.inbox...), token, 36)), body); err != nil {
 		t.pending.fail(token, err)
 	}
+}
+
+// send makes a call that nobody waits for: without a reply subject.
+func (t *NATSTransport) send(ctx context.Context, subject string, body []byte) {
+	if ctx.Err() != nil {
+		return
+	}
+	err := checkNATSSubject(subject)
+	if err == nil {
+		err = t.calling.publish(subject, "", body)
+	}
+	if err != nil {
+		if skipped, ok := t.faults.pass(); ok {
+			t.log.Warn("a call without an answer could not be sent", "err", err, "skipped", skipped)
+		}
+	}
+}
+
+// checkNATSSubject refuses what would end the connection.
+func checkNATSSubject(subject string) error {
+	if len(subject) > natsMaxSubject {
+		return fmt.Errorf("pitaya: server type and id of %d bytes", len(subject))
+	}
+	return nil
 }
 
 // Ordered implements [Transport]: NATS keeps the order of one connection.

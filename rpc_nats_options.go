@@ -3,9 +3,6 @@ package pitaya
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"net"
 	"os"
 	"time"
@@ -70,11 +67,12 @@ func (s *natsSide) options() ([]nats.Option, error) {
 	if c.Token != "" {
 		opts = append(opts, nats.Token(c.Token))
 	}
-	config, err := natsTLS(c)
+	config, err := c.TLS.load(c.TLSConfig)
 	if err != nil {
 		return nil, err
 	}
 	if config != nil {
+		config = config.Clone() // it may be the application's
 		config.ServerName = cmp.Or(config.ServerName, s.serverName())
 		opts = append(opts, nats.Secure(config))
 	}
@@ -109,36 +107,6 @@ func readable(file string) error {
 		f.Close()
 	}
 	return err
-}
-
-// natsTLS returns what the connection is to be encrypted with, nil if only the
-// address decides.
-func natsTLS(c *NATSConfig) (*tls.Config, error) {
-	switch {
-	case c.TLSConfig != nil:
-		return c.TLSConfig.Clone(), nil
-	case c.TLS == TLSFiles{}:
-		return nil, nil
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.TLS.CA != "" {
-		pem, err := os.ReadFile(c.TLS.CA)
-		if err != nil {
-			return nil, err
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s has no certificates", c.TLS.CA)
-		}
-	}
-	if c.TLS.Cert != "" || c.TLS.Key != "" {
-		cert, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key)
-		if err != nil {
-			return nil, err
-		}
-		config.Certificates = []tls.Certificate{cert}
-	}
-	return config, nil
 }
 
 // natsDialer makes connections that end with a context, until released: a NATS

@@ -130,7 +130,7 @@ func (t *NATSTransport) deliver(m *nats.Msg) {
 	}
 	switch m.Subject {
 	case t.calls:
-		t.handler.HandleCall(m.Data, t.replier(m.Reply))
+		t.handler.HandleCall(context.Background(), m.Data, t.replier(m.Reply))
 		return
 	case t.bindings:
 		var b pb.BindMsg
@@ -169,8 +169,11 @@ func (t *NATSTransport) answer(token string, m *nats.Msg) {
 
 // replier returns what sends the answer to a call.
 func (t *NATSTransport) replier(reply string) func([]byte) {
+	if reply == "" {
+		return func([]byte) {}
+	}
 	return func(response []byte) {
-		if response == nil || reply == "" {
+		if response == nil {
 			return
 		}
 		err := t.serving.publish(reply, "", response)

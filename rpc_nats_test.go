@@ -174,7 +174,7 @@ func TestNATSForeign(t *testing.T) {
 	notices := make(chan pitaya.NoticeKind, 100)
 	var calls atomic.Int32
 	a := n.server("front", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			if calls.Add(1); string(body) == "panic" {
 				panic("a mistake of the handler")
 			}
@@ -279,7 +279,7 @@ func TestNATSPushBeforeAnswer(t *testing.T) {
 		p.OnNotice = func(n *pitaya.Notice, _ func([]byte, error)) { event("push " + string(n.Body)) }
 	})
 	b := n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			p.Notify(t.Context(), &pitaya.Notice{Kind: pitaya.NoticePush, FrontendType: "front", UID: "u", Body: body})
 			reply(body)
 		}
@@ -310,7 +310,7 @@ func TestNATSOutage(t *testing.T) {
 	notices, held := make(chan string, 10), make(chan struct{}, 10)
 	setup := func(p *transportPeer) {
 		p.OnNotice = func(n *pitaya.Notice, _ func([]byte, error)) { notices <- n.UID }
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			if string(body) == "hold" {
 				held <- struct{}{}
 				return
@@ -410,7 +410,7 @@ func TestNATSLimit(t *testing.T) {
 	t.Parallel()
 	c := natsAt(pitaya.NATSConfig{RequestTimeout: 30 * time.Millisecond}, startNATS(t).URL())
 	n := natsNet(t, c)
-	a := n.server("front", func(p *transportPeer) { p.OnCall = func([]byte, func([]byte)) {} })
+	a := n.server("front", func(p *transportPeer) { p.OnCall = func(context.Context, []byte, func([]byte)) {} })
 	start := time.Now()
 	if _, err := a.call(context.Background(), a.Self, nil); !errors.Is(err, pitaya.ErrNoAnswer) {
 		t.Errorf("got %v, want ErrNoAnswer", err)
@@ -567,7 +567,7 @@ func TestNATSSettings(t *testing.T) {
 		{"no host", pitaya.NATSConfig{URL: "nats://"}, "address 1 of NATS is not a URL"},
 		{"credentials", pitaya.NATSConfig{CredentialsFile: filepath.Join(dir, "none")}, "no such file"},
 		{"nkey", pitaya.NATSConfig{NKeyFile: empty}, "seed"},
-		{"authority", pitaya.NATSConfig{TLS: pitaya.TLSFiles{CA: empty}}, "no certificates"},
+		{"authority", pitaya.NATSConfig{TLS: pitaya.TLSFiles{CA: empty}}, "no certificate in"},
 		{"certificate", pitaya.NATSConfig{TLS: pitaya.TLSFiles{Cert: empty, Key: empty}}, "failed to find any PEM data"},
 		{"both", pitaya.NATSConfig{CredentialsFile: "testdata/nats/server.creds", NKeyFile: natsSeedFile(t)}, "nkey"},
 	} {
@@ -758,7 +758,7 @@ func TestNATSLameDuck(t *testing.T) {
 		}
 	})
 	b := n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			mu.Lock()
 			handled[string(body)]++
 			mu.Unlock()
@@ -939,5 +939,5 @@ func BenchmarkNATSCall(b *testing.B) {
 
 type echoHandler struct{}
 
-func (echoHandler) HandleCall(body []byte, reply func([]byte))       { reply(body) }
-func (echoHandler) HandleNotice(*pitaya.Notice, func([]byte, error)) {}
+func (echoHandler) HandleCall(_ context.Context, body []byte, reply func([]byte)) { reply(body) }
+func (echoHandler) HandleNotice(*pitaya.Notice, func([]byte, error))              {}

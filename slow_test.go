@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"runtime"
 	"sync"
@@ -256,46 +257,43 @@ func TestSteadyReader(t *testing.T) {
 	})
 }
 
-// On a plain socket any progress counts, however small: no write is completed
-// within the timeout here, and in no timeout is nothing taken.
-func TestSteadyReaderTCP(t *testing.T) {
-	const timeout = 300 * time.Millisecond
-	s, dial := startNarrow(t, pitaya.Config{WriteTimeout: timeout, QueueBytes: 8 << 20}, nil)
-	c := dial().hello()
-	session := s.onlySession(t)
-	const size = 1 << 20
-	must(t, session.Push(t.Context(), "big", make([]byte, size)))
-	tick := time.NewTicker(timeout / 3)
-	defer tick.Stop()
-	b := make([]byte, 16<<10)
-	total := 0
-	for range 15 {
-		<-tick.C
-		n, err := readFull(c, b)
-		total += n
-		if err != nil {
-			t.Fatalf("after %d bytes: %v; the cause is %v", total, err, context.Cause(session.Context()))
-		}
+// Any progress counts, however small: no write is completed within the timeout
+// here, and in no timeout is nothing taken.
+func TestSteadyReaderOfLittle(t *testing.T) {
+	for _, kind := range []string{"mem", "memws"} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const timeout, size, piece = 300 * time.Millisecond, 1 << 20, 4 << 10
+				s, dial := startOn(t, kind, pitaya.Config{Heartbeat: -1, WriteTimeout: timeout}, nil)
+				c := dial()
+				c.SetDeadline(time.Time{})
+				c.hello()
+				synctest.Wait()
+				session := s.onlySession(t)
+				must(t, session.Push(t.Context(), "big", make([]byte, size)))
+				b := make([]byte, piece)
+				for total := 0; total < size; {
+					time.Sleep(timeout / 3)
+					n, err := io.ReadFull(c, b)
+					total += n
+					if err != nil {
+						t.Fatalf("after %d bytes: %v; the cause is %v", total, err, context.Cause(session.Context()))
+					}
+				}
+				if err := context.Cause(session.Context()); err != nil {
+					t.Errorf("the session ended: %v", err)
+				}
+				// What is pushed then is not late by the deadlines that have passed.
+				time.Sleep(time.Minute)
+				go io.Copy(io.Discard, c)
+				must(t, session.Push(t.Context(), "more", []byte("x")))
+				synctest.Wait()
+				if err := context.Cause(session.Context()); err != nil {
+					t.Errorf("then the session ended: %v", err)
+				}
+			})
+		})
 	}
-	for total < size {
-		n, err := c.Read(b)
-		total += n
-		if err != nil {
-			t.Fatalf("after %d bytes: %v", total, err)
-		}
-	}
-	if err := context.Cause(session.Context()); err != nil {
-		t.Errorf("the session ended: %v", err)
-	}
-}
-
-func readFull(c net.Conn, b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
-		var m int
-		m, err = c.Read(b[n:])
-		n += m
-	}
-	return n, err
 }
 
 func TestDropWhenSlow(t *testing.T) {

@@ -51,8 +51,14 @@ type Transport interface {
 	// passes first, ErrUnreachable when nobody is there. Call itself does not
 	// wait for the answer; it returns when the request is on its way, or at
 	// once if Ordered is false. done is called in a goroutine of the
-	// Transport's, perhaps before Call returns, and must not block. body is not used after Call has
-	// returned; the response is done's to keep.
+	// Transport's, perhaps before Call returns, and must not block. body is not
+	// used after Call has returned; the response is done's to keep.
+	//
+	// A nil done says that no answer is wanted. Nothing is reported then, not
+	// even what is known at once: the request is sent like all others, in their
+	// order, and may be lost. It is not sent if ctx has ended. That ctx is
+	// cancelled once Call has returned does not take it back; ctx's deadline
+	// bounds it on transports that carry deadlines.
 	Call(ctx context.Context, to *ServerInfo, body []byte, done func(response []byte, err error))
 
 	// Ordered reports whether requests of consecutive Calls to one server
@@ -92,8 +98,15 @@ type Transport interface {
 type TransportHandler interface {
 	// HandleCall takes an encoded protos.Request. reply must be called once,
 	// by any goroutine, with an encoded protos.Response; nil drops the call
-	// without an answer. body is the handler's to keep.
-	HandleCall(body []byte, reply func(response []byte))
+	// without an answer, and where none is wanted reply does nothing. body is
+	// the handler's to keep.
+	//
+	// ctx ends when the caller is known to have given up or to be gone, and
+	// before reply is called for no other reason; thereafter it may end at any
+	// time. Its deadline is the one that the transport carries: the caller's in
+	// memory and over gRPC. NATS carries none and tells nothing of the caller,
+	// so there ctx never ends. It has no values.
+	HandleCall(ctx context.Context, body []byte, reply func(response []byte))
 
 	// HandleNotice takes a notice. reply, which may be nil, sends an encoded
 	// protos.Response or protos.KickAnswer to senders that wait for one, or an

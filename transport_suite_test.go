@@ -32,6 +32,8 @@ func testTransport(t *testing.T, open func(t *testing.T, self *pitaya.ServerInfo
 		{"call", testTransportCall},
 		{"order", testTransportOrder},
 		{"failures", testTransportFailures},
+		{"given up", testTransportGivenUp},
+		{"no answer wanted", testTransportNoAnswer},
 		{"once", testTransportOnce},
 		{"reentrant", testTransportReentrant},
 		{"sizes", testTransportSizes},
@@ -60,17 +62,17 @@ type transportPeer struct {
 	pitaya.Transport
 	t        *testing.T
 	Self     *pitaya.ServerInfo
-	OnCall   func(body []byte, reply func([]byte))
+	OnCall   func(ctx context.Context, body []byte, reply func([]byte))
 	OnNotice func(n *pitaya.Notice, reply func([]byte, error))
 	silent   atomic.Bool // nothing may come in any more
 }
 
-func (p *transportPeer) HandleCall(body []byte, reply func([]byte)) {
+func (p *transportPeer) HandleCall(ctx context.Context, body []byte, reply func([]byte)) {
 	if p.silent.Load() {
 		p.t.Error("HandleCall after Drain or Close")
 	}
 	if p.OnCall != nil {
-		p.OnCall(body, reply)
+		p.OnCall(ctx, body, reply)
 	} else {
 		reply(body)
 	}
@@ -151,7 +153,7 @@ func await[T any](t testing.TB, c <-chan T) T {
 
 func testTransportCall(t *testing.T, n *transportNet) {
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			go reply(append([]byte("re: "), body...)) // any goroutine may
 		}
 	})
@@ -178,7 +180,7 @@ func testTransportOrder(t *testing.T, n *transportNet) {
 	var arrived []int // appended to in order, read after the last answer
 	var mu sync.Mutex
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			var i int
 			fmt.Sscan(string(body), &i)
 			mu.Lock()
@@ -211,7 +213,7 @@ func testTransportOrder(t *testing.T, n *transportNet) {
 func testTransportFailures(t *testing.T, n *transportNet) {
 	replies := make(chan func([]byte), 10)
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			switch string(body) {
 			case "drop":
 				reply(nil)
@@ -282,11 +284,189 @@ func testTransportFailures(t *testing.T, n *transportNet) {
 	}
 }
 
+// transportArrival is a call as the handler gets it.
+type transportArrival struct {
+	Ctx   context.Context
+	Body  string
+	Reply func([]byte)
+}
+
+// arrivals makes a server tell of the calls that come in, and leaves the answers to the test.
+func arrivals(p *transportPeer) <-chan transportArrival {
+	c := make(chan transportArrival, 2000)
+	p.OnCall = func(ctx context.Context, body []byte, reply func([]byte)) {
+		c <- transportArrival{ctx, string(body), reply}
+	}
+	return c
+}
+
+// testTransportGivenUp: the context of a call ends with the caller's interest, on transports that can know, and for no
+// other reason.
+func testTransportGivenUp(t *testing.T, n *transportNet) {
+	type key struct{}
+	var come <-chan transportArrival
+	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) { come = arrivals(p) })
+	if _, nats := a.Transport.(*pitaya.NATSTransport); nats {
+		ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
+		result := a.start(ctx, b.Self, nil)
+		got := await(t, come)
+		cancel()
+		await(t, result)
+		if _, ok := got.Ctx.Deadline(); ok || got.Ctx.Done() != nil {
+			t.Error("the context can end")
+		}
+		return
+	}
+
+	// The deadline comes along, and ends the context. The other server counts from when it hears of the call.
+	var got transportArrival
+	for got.Reply == nil {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, "v"), 300*time.Millisecond)
+		defer cancel()
+		want, _ := ctx.Deadline()
+		result := a.start(ctx, b.Self, nil)
+		select {
+		case got = <-come:
+		case <-result:
+			continue // on its way for too long
+		}
+		late := time.Since(began) + time.Millisecond // and what rounding adds
+		if d, ok := got.Ctx.Deadline(); !ok || d.Before(want) || d.Sub(want) > late {
+			t.Errorf("deadline %v (%v), want %v and at most %v later", d, ok, want, late)
+		}
+		if v := got.Ctx.Value(key{}); v != nil {
+			t.Errorf("the caller's value %v came along", v)
+		}
+		await(t, got.Ctx.Done())
+		if r := await(t, result); !errors.Is(r.Err, pitaya.ErrNoAnswer) {
+			t.Errorf("got %v, want ErrNoAnswer", r.Err)
+		}
+		got.Reply([]byte("late"))
+	}
+
+	// Whoever cancels a call ends the context of that one.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	kept := a.start(t.Context(), b.Self, []byte("kept"))
+	keep := await(t, come)
+	a.start(ctx, b.Self, []byte("cancelled"))
+	got = await(t, come)
+	if got.Body != "cancelled" || got.Ctx.Err() != nil {
+		t.Errorf("got %q with %v", got.Body, got.Ctx.Err())
+	}
+	cancel()
+	await(t, got.Ctx.Done())
+	if err := keep.Ctx.Err(); err != nil {
+		t.Errorf("another call: %v", err)
+	}
+	keep.Reply([]byte("x"))
+	if r := await(t, kept); r.Err != nil || string(r.Body) != "x" {
+		t.Errorf("got %q, %v", r.Body, r.Err)
+	}
+
+	// So does a caller that closes, whatever it has been waiting for.
+	caller := n.server("front", nil)
+	caller.start(t.Context(), b.Self, nil)
+	got = await(t, come)
+	if err := caller.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	await(t, got.Ctx.Done())
+
+	// The own end is none of the caller's doing.
+	a.start(t.Context(), b.Self, nil)
+	got = await(t, come)
+	if err := errors.Join(b.Drain(t.Context()), got.Ctx.Err()); err != nil {
+		t.Errorf("after Drain: %v", err)
+	}
+	if err := errors.Join(b.Close(t.Context()), got.Ctx.Err()); err != nil {
+		t.Errorf("after Close: %v", err)
+	}
+	got.Reply(nil)
+}
+
+// testTransportNoAnswer makes calls with a nil done.
+func testTransportNoAnswer(t *testing.T, n *transportNet) {
+	var come <-chan transportArrival
+	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) { come = arrivals(p) })
+
+	// They stay in order with the others, if there is one.
+	const calls = 300
+	var wanted, got []string
+	results := make(map[string]<-chan transportResult)
+	body := make([]byte, 0, 8)
+	for i := range calls {
+		body = fmt.Append(body[:0], i) // not used once Call has returned
+		wanted = append(wanted, string(body))
+		if i%3 == 0 {
+			results[string(body)] = a.start(t.Context(), b.Self, body)
+		} else {
+			a.Call(t.Context(), b.Self, body, nil)
+		}
+	}
+	for range calls {
+		c := await(t, come)
+		got = append(got, c.Body)
+		c.Reply([]byte("re: " + c.Body)) // which is dropped if nobody wants it
+	}
+	for body, c := range results {
+		if r := await(t, c); r.Err != nil || string(r.Body) != "re: "+body {
+			t.Errorf("call %s: got %q, %v", body, r.Body, r.Err)
+		}
+	}
+	if !a.Ordered() {
+		slices.Sort(wanted)
+		slices.Sort(got)
+	}
+	if !slices.Equal(got, wanted) {
+		t.Errorf("got %v", got)
+	}
+
+	// A context counts until Call has returned, but for its deadline.
+	ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
+	a.Call(ctx, b.Self, []byte("sent"), nil)
+	cancel()
+	a.Call(ctx, b.Self, []byte("not sent"), nil)
+	sent := await(t, come)
+	if sent.Body != "sent" {
+		t.Errorf("got %q", sent.Body)
+	}
+	// What cannot be sent fails without a word.
+	huge := make([]byte, 8<<20)
+	a.Call(t.Context(), b.Self, huge, nil)
+	for _, id := range []string{"nobody", "a\r\nPUB x 0", strings.Repeat("x", 5000)} {
+		a.Call(t.Context(), &pitaya.ServerInfo{ID: id, Type: "back"}, nil, nil)
+	}
+	result := a.start(t.Context(), b.Self, []byte("behind"))
+	behind := await(t, come)
+	if behind.Body != "behind" {
+		t.Errorf("got %.20q", behind.Body)
+	}
+	if err := sent.Ctx.Err(); err != nil {
+		t.Errorf("call without an answer whose caller has cancelled: %v", err)
+	}
+	sent.Reply(nil)
+	behind.Reply([]byte("x"))
+	if r := await(t, result); r.Err != nil || string(r.Body) != "x" {
+		t.Errorf("afterwards: got %q, %v", r.Body, r.Err)
+	}
+	if err := a.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	a.Call(t.Context(), b.Self, nil, nil)
+	select {
+	case c := <-come:
+		t.Errorf("unexpected call %.20q", c.Body)
+	default:
+	}
+}
+
 // testTransportOnce lets answers, deadlines and cancellations race for the end of calls.
 func testTransportOnce(t *testing.T, n *transportNet) {
 	const calls, callers = 400, 8
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			switch rand.IntN(4) {
 			case 0:
 				time.AfterFunc(rand.N(4*time.Millisecond), func() { reply(body) })
@@ -338,7 +518,7 @@ func testTransportOnce(t *testing.T, n *transportNet) {
 func testTransportReentrant(t *testing.T, n *transportNet) {
 	var a *transportPeer
 	b := n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			if string(body) != "ask" {
 				reply(body)
 				return
@@ -376,7 +556,7 @@ func testTransportReentrant(t *testing.T, n *transportNet) {
 func testTransportSizes(t *testing.T, n *transportNet) {
 	huge := make([]byte, 8<<20)
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			if string(body) == "huge" {
 				reply(huge)
 				return
@@ -528,7 +708,7 @@ func testTransportDrain(t *testing.T, n *transportNet) {
 	var handled atomic.Int32
 	replies := make(chan func([]byte), 100)
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) {
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			handled.Add(1)
 			replies <- reply
 		}
@@ -578,7 +758,7 @@ func testTransportDrain(t *testing.T, n *transportNet) {
 func testTransportClose(t *testing.T, n *transportNet) {
 	replies := make(chan func([]byte), 100)
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
-		p.OnCall = func(body []byte, reply func([]byte)) { replies <- reply }
+		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) { replies <- reply }
 	})
 	var results []<-chan transportResult
 	for range 10 {

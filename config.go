@@ -340,7 +340,7 @@ type NATSConfig struct {
 	Services int
 }
 
-// TLSFiles names PEM files for encrypted connections to etcd or NATS. All empty means no encryption, unless the
+// TLSFiles names PEM files for encrypted connections to etcd, NATS or other servers. All empty means no encryption, unless the
 // address asks for it.
 type TLSFiles struct {
 	CA   string // certificates of the authorities to trust; empty means those of the system
@@ -386,6 +386,18 @@ type GRPCConfig struct {
 	LazyConnection bool
 	// Port is where other servers call this one (cluster.rpc.server.grpc.port). Zero means 3434.
 	Port int
+	// ClientTLS names the files for encrypted calls to other servers: the authorities that their certificates are
+	// from, and an own certificate to show to them (cluster.rpc.client.grpc.tls.ca, tls.cert, tls.key). The name in a
+	// certificate is the host that the server tells in its metadata. ClientTLSConfig goes before it.
+	ClientTLS TLSFiles
+	// ClientTLSConfig encrypts calls to other servers. Nil means what ClientTLS says.
+	ClientTLSConfig *tls.Config
+	// ServerTLS names the files for an encrypted port: the certificate of this server and, where only callers with a
+	// certificate are let in, the authorities that those are from (cluster.rpc.server.grpc.tls.cert, tls.key, tls.ca).
+	// ServerTLSConfig goes before it.
+	ServerTLS TLSFiles
+	// ServerTLSConfig encrypts the port. Nil means what ServerTLS says.
+	ServerTLSConfig *tls.Config
 }
 
 // MetricsConfig configures the metrics (metrics).

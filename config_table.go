@@ -196,7 +196,13 @@ func (c *Config) table() []configSection {
 			{name: "cluster.rpc.client.grpc.requesttimeout", value: duration(&c.GRPC.RequestTimeout, 5*time.Second, zeroRefused), help: "longest time for a call without an earlier deadline"},
 			{name: "cluster.rpc.client.grpc.dialtimeout", value: duration(&c.GRPC.DialTimeout, 5*time.Second, zeroRefused), help: "longest time to connect"},
 			{name: "cluster.rpc.client.grpc.lazyconnection", value: on(&c.GRPC.LazyConnection), help: "connect at the first call"},
+			{name: "cluster.rpc.client.grpc.tls.ca", value: text(&c.GRPC.ClientTLS.CA, ""), help: "PEM file with the authorities to trust; this or a certificate encrypts calls"},
+			{name: "cluster.rpc.client.grpc.tls.cert", value: text(&c.GRPC.ClientTLS.Cert, ""), help: "PEM file with the certificate to show to other servers"},
+			{name: "cluster.rpc.client.grpc.tls.key", value: text(&c.GRPC.ClientTLS.Key, ""), help: "PEM file with its key"},
 			{name: "cluster.rpc.server.grpc.port", value: port(&c.GRPC.Port, 3434), help: "port for calls from other servers"},
+			{name: "cluster.rpc.server.grpc.tls.ca", value: text(&c.GRPC.ServerTLS.CA, ""), help: "PEM file with the authorities of callers; empty: callers need no certificate"},
+			{name: "cluster.rpc.server.grpc.tls.cert", value: text(&c.GRPC.ServerTLS.Cert, ""), help: "PEM file with the own certificate, which encrypts the port"},
+			{name: "cluster.rpc.server.grpc.tls.key", value: text(&c.GRPC.ServerTLS.Key, ""), help: "PEM file with its key"},
 			{name: "cluster.rpc.server.loopbackenabled", value: off(&c.NoLoopback), help: "serve RPCs to the own type or id in the process, instead of refusing them", pitaya: "false"},
 		}},
 		{"Metrics", unusedKeys([]configKey{
@@ -462,6 +468,8 @@ func (c *Config) Validate() error {
 		{"modules.bindingstorage.etcd.tls.cert", c.BindingEtcd.TLS},
 		{"cluster.rpc.client.nats.tls.cert", c.NATSClient.TLS},
 		{"cluster.rpc.server.nats.tls.cert", c.NATSServer.TLS},
+		{"cluster.rpc.client.grpc.tls.cert", c.GRPC.ClientTLS},
+		{"cluster.rpc.server.grpc.tls.cert", c.GRPC.ServerTLS},
 	} {
 		if (t.Cert == "") != (t.Key == "") {
 			report(t.name, errors.New("certificate and key must be set together"))

@@ -6,6 +6,7 @@ package pitaya
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,8 +72,9 @@ func grpcAddress(own string, metadata map[string]string) string {
 // A GRPCTransport is a [Transport] over gRPC, as Pitaya speaks it: servers call each other directly, at the address
 // that each one tells in its metadata (see [GRPCMetadata]). It needs no gRPC library.
 //
-// A message has at most 4 MiB. Connections are not encrypted, as nothing in the protocol announces encryption: they
-// belong into a private network. Each call under way costs a few goroutines on either side, where NATS needs none;
+// A message has at most 4 MiB. Connections are encrypted if [GRPCConfig] says how. Nothing in the protocol announces
+// that, and Pitaya cannot: all servers of a cluster do it, or none, and then their connections belong into a private
+// network. Files are read once, by [NewGRPCTransport]; a configuration in code can renew certificates. Each call under way costs a few goroutines on either side, where NATS needs none;
 // HTTP/2 in net/http works that way.
 //
 // Nothing is published, so Notify needs to be told the server of the user: that is what a binding storage is for. A
@@ -96,13 +98,38 @@ func NewGRPCTransport(cfg GRPCConfig, region string, log *slog.Logger) (*GRPCTra
 	case cfg.Port > 1<<16-1:
 		return nil, fmt.Errorf("pitaya: gRPC: port %d", cfg.Port)
 	}
+	calling, err := cfg.ClientTLS.load(cfg.ClientTLSConfig.Clone())
+	if err != nil {
+		return nil, fmt.Errorf("pitaya: gRPC, calling side: %w", err)
+	}
+	serving, err := grpcServerTLS(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("pitaya: gRPC, serving side: %w", err)
+	}
 	if log == nil {
 		log = slog.Default()
 	}
+	// net/http changes the configurations it is given, so these are not the application's.
 	return &GRPCTransport{
-		server: newGRPCServer(max(cfg.Port, 0), log),
-		client: newGRPCClient(cfg, region, log),
+		server: newGRPCServer(max(cfg.Port, 0), serving, log),
+		client: newGRPCClient(cfg, calling, region, log),
 	}, nil
+}
+
+// grpcServerTLS returns what the port is to be encrypted with, nil if nothing.
+func grpcServerTLS(cfg GRPCConfig) (*tls.Config, error) {
+	config, err := cfg.ServerTLS.load(cfg.ServerTLSConfig.Clone())
+	if err != nil || config == nil {
+		return nil, err
+	}
+	if len(config.Certificates) == 0 && config.GetCertificate == nil && config.GetConfigForClient == nil {
+		return nil, errors.New("TLS without a certificate")
+	}
+	if cfg.ServerTLSConfig == nil && config.RootCAs != nil {
+		config.ClientCAs, config.RootCAs = config.RootCAs, nil
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return config, nil
 }
 
 // Listen opens the port on all addresses and serves it.

@@ -3,6 +3,7 @@ package pitaya
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,7 @@ type grpcClient struct {
 	cfg           GRPCConfig
 	region        string
 	log           *slog.Logger
+	scheme        string          // of URLs, for connections encrypted or not
 	http          *http.Transport // makes connections; they are kept in the peers
 	keepAlive     time.Duration   // how often a quiet connection is tried
 	pingTimeout   time.Duration   // how long that may take
@@ -49,16 +51,24 @@ type grpcClient struct {
 	faults sampler // of such calls
 }
 
-func newGRPCClient(cfg GRPCConfig, region string, log *slog.Logger) *grpcClient {
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
+// newGRPCClient returns a client whose connections are encrypted if config, which it keeps, is not nil.
+func newGRPCClient(cfg GRPCConfig, config *tls.Config, region string, log *slog.Logger) *grpcClient {
+	protocols, scheme := new(http.Protocols), "http"
+	if config == nil {
+		protocols.SetUnencryptedHTTP2(true)
+	} else {
+		protocols.SetHTTP2(true)
+		scheme = "https"
+	}
 	dialer := &net.Dialer{Timeout: cfg.DialTimeout}
 	c := &grpcClient{
 		cfg:    cfg,
 		region: region,
 		log:    log,
+		scheme: scheme,
 		http: &http.Transport{
 			Protocols:          protocols,
+			TLSClientConfig:    config,
 			DialContext:        dialer.DialContext,
 			DisableCompression: true, // gRPC has its own
 			HTTP2: &http.HTTP2Config{
@@ -293,14 +303,15 @@ func (c *grpcClient) explain(ctx context.Context, sent bool, err error) error {
 // A grpcConn is one connection to a peer.
 type grpcConn struct {
 	*http.ClientConn
+	scheme  string        // of URLs
 	heard   atomic.Int64  // answers, of any kind
 	changed chan struct{} // has a value when the connection may be closed or idle; of capacity 1
 	doubt   chan struct{} // has a value when a call was not answered in time; of capacity 1
 	retired atomic.Bool   // takes no new requests; closed when idle
 }
 
-func newGRPCConn(cc *http.ClientConn) *grpcConn {
-	c := &grpcConn{ClientConn: cc, changed: make(chan struct{}, 1), doubt: make(chan struct{}, 1)}
+func newGRPCConn(cc *http.ClientConn, scheme string) *grpcConn {
+	c := &grpcConn{ClientConn: cc, scheme: scheme, changed: make(chan struct{}, 1), doubt: make(chan struct{}, 1)}
 	cc.SetStateHook(func(cc *http.ClientConn) {
 		// It runs within any method of the connection, at the end of each request.
 		if c.retired.Load() || cc.Err() != nil {
@@ -377,7 +388,7 @@ func (c *grpcConn) invoke(ctx context.Context, addr, method string, frame []byte
 	}
 	req := (&http.Request{
 		Method:        http.MethodPost,
-		URL:           &url.URL{Scheme: "http", Host: addr, Path: method},
+		URL:           &url.URL{Scheme: c.scheme, Host: addr, Path: method},
 		Header:        header,
 		Body:          body,
 		ContentLength: int64(len(frame)),

@@ -199,11 +199,11 @@ func (p *grpcPeer) wantedLocked() bool {
 func (p *grpcPeer) dial() (*grpcConn, error) {
 	ctx, cancel := context.WithTimeout(p.c.ctx, p.c.cfg.DialTimeout)
 	defer cancel()
-	cc, err := p.c.http.NewClientConn(ctx, "http", p.addr)
+	cc, err := p.c.http.NewClientConn(ctx, p.c.scheme, p.addr)
 	if err != nil {
 		return nil, err
 	}
-	conn := newGRPCConn(cc)
+	conn := newGRPCConn(cc, p.c.scheme)
 	if _, err = conn.ask(ctx, p.addr); err != nil {
 		conn.Close()
 		return nil, err

@@ -2,6 +2,7 @@ package pitaya
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -47,9 +48,10 @@ const (
 
 // A grpcServer is the serving half of a GRPCTransport: an http.Handler for the four methods.
 type grpcServer struct {
-	port int
-	log  *slog.Logger
-	http *http.Server
+	port       int
+	log        *slog.Logger
+	http       *http.Server
+	serveConns func(net.Listener) error // of http, encrypted or not
 
 	closing    chan struct{} // closed by close: ends requests that wait for their answer
 	closeOnce  func()
@@ -72,7 +74,8 @@ type grpcServer struct {
 	waiters   []chan struct{}   // closed at the next change of the numbers above
 }
 
-func newGRPCServer(port int, log *slog.Logger) *grpcServer {
+// newGRPCServer returns a server whose port is encrypted if config, which it keeps, is not nil.
+func newGRPCServer(port int, config *tls.Config, log *slog.Logger) *grpcServer {
 	s := &grpcServer{
 		port:    port,
 		log:     log,
@@ -83,10 +86,15 @@ func newGRPCServer(port int, log *slog.Logger) *grpcServer {
 	s.closeOnce = sync.OnceFunc(func() { close(s.closing) })
 	s.shutdown, s.cancel = context.WithCancel(context.Background())
 	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
+	if config == nil {
+		protocols.SetUnencryptedHTTP2(true)
+	} else {
+		protocols.SetHTTP2(true)
+	}
 	s.http = &http.Server{
 		Handler:   s,
 		Protocols: protocols,
+		TLSConfig: config,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: grpcMaxStreams,
 			SendPingTimeout:      grpcPingInterval,
@@ -100,6 +108,10 @@ func newGRPCServer(port int, log *slog.Logger) *grpcServer {
 		ConnState:         s.connState,
 		// What net/http logs is what peers do wrong.
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	s.serveConns = s.http.Serve
+	if config != nil {
+		s.serveConns = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
 	}
 	return s
 }
@@ -118,7 +130,7 @@ func (s *grpcServer) listen(ctx context.Context, self *ServerInfo, h TransportHa
 	}
 	s.listener, s.handler, s.frontendType = l, h, self.Type
 	s.goroutines.Go(func() {
-		err := s.http.Serve(l)
+		err := s.serveConns(l)
 		if errors.Is(err, http.ErrServerClosed) {
 			return
 		}

@@ -19,9 +19,16 @@ func (g grpcUnderTest) Listen(ctx context.Context, self *pitaya.ServerInfo, h pi
 	return err
 }
 
-func TestGRPCSuite(t *testing.T) {
+func TestGRPCSuite(t *testing.T) { testGRPCTransport(t, pitaya.GRPCConfig{Port: -1}) }
+
+func TestGRPCTLSSuite(t *testing.T) {
+	files := newTLSFiles(t)
+	testGRPCTransport(t, pitaya.GRPCConfig{Port: -1, ClientTLS: files, ServerTLS: files})
+}
+
+func testGRPCTransport(t *testing.T, cfg pitaya.GRPCConfig) {
 	testTransport(t, func(t *testing.T, self *pitaya.ServerInfo) pitaya.Transport {
-		tr, err := pitaya.NewGRPCTransport(pitaya.GRPCConfig{Port: -1}, "", testLogger(t))
+		tr, err := pitaya.NewGRPCTransport(cfg, "", testLogger(t))
 		if err != nil {
 			t.Fatal(err)
 		}

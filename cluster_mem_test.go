@@ -23,9 +23,14 @@ func TestMemDiscovery(t *testing.T) {
 
 func TestMemTransport(t *testing.T) {
 	t.Parallel()
-	cluster := pitaya.NewMemCluster()
-	testTransport(t, func(*testing.T, *pitaya.ServerInfo) pitaya.Transport {
-		_, transport := cluster.Node()
-		return transport
+	pitayatest.TestTransport(t, pitayatest.TransportOptions{
+		Open: func(testing.TB) func(*pitaya.ServerInfo) pitaya.Transport {
+			cluster := pitaya.NewMemCluster()
+			return func(*pitaya.ServerInfo) pitaya.Transport {
+				_, transport := cluster.Node()
+				return transport
+			}
+		},
+		Synctest: true,
 	})
 }

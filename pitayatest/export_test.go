@@ -15,3 +15,5 @@ var (
 	BindingChecks    = bindingChecks
 	SerializerChecks = serializerChecks
 )
+
+var TransportChecks = transportChecks

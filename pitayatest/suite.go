@@ -32,7 +32,7 @@ func runChecks(t *testing.T, bubble bool, checks []check) {
 }
 
 // receive returns what comes on a channel, or fails the test.
-func receive[T any](t testing.TB, c <-chan T, what string) T {
+func receive[T any](t testing.TB, c <-chan T) T {
 	t.Helper()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -40,7 +40,7 @@ func receive[T any](t testing.TB, c <-chan T, what string) T {
 	case v := <-c:
 		return v
 	case <-timer.C:
-		t.Fatalf("%s: nothing within %v", what, patience)
+		t.Fatalf("nothing happened within %v", patience)
 		panic("unreachable")
 	}
 }

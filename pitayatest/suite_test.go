@@ -53,6 +53,8 @@ func runFake(t testing.TB, f func(t testing.TB)) string {
 	if !fake.Failed() {
 		return ""
 	}
+	fake.mu.Lock() // what the check has left running may go on
+	defer fake.mu.Unlock()
 	return cmp.Or(strings.Join(fake.log, "\n"), "failed without a word")
 }
 
@@ -404,4 +406,62 @@ func TestSerializerSuite(t *testing.T) {
 	wantFailures(t, checks("lenient"), "garbage")
 	wantFailures(t, checks("writes to its data"), "memory")
 	pitayatest.TestSerializer(t, options(""))
+}
+
+// oddTransport breaks a rule of Transport.
+type oddTransport struct {
+	pitaya.Transport
+	odd string
+}
+
+func (o *oddTransport) Call(ctx context.Context, to *pitaya.ServerInfo, body []byte, done func([]byte, error)) {
+	if done == nil {
+		o.Transport.Call(ctx, to, body, nil)
+		return
+	}
+	reply := done
+	switch o.odd {
+	case "errors of its own":
+		done = func(b []byte, err error) {
+			if err != nil {
+				err = errors.New("it did not work")
+			}
+			reply(b, err)
+		}
+	}
+	o.Transport.Call(ctx, to, body, done)
+}
+
+func (o *oddTransport) Bind(ctx context.Context, uid string) error {
+	if o.odd == "takes any name" && ctx.Err() == nil {
+		if err := o.Transport.Bind(ctx, uid); !errors.Is(err, pitaya.ErrIllegalUID) {
+			return err
+		}
+		return nil
+	}
+	return o.Transport.Bind(ctx, uid)
+}
+
+func (o *oddTransport) Unbind(ctx context.Context, uid string) error {
+	if o.odd == "keeps users" {
+		return nil
+	}
+	return o.Transport.Unbind(ctx, uid)
+}
+
+func TestTransportSuite(t *testing.T) {
+	checks := func(odd string) []pitayatest.Check {
+		return pitayatest.TransportChecks(pitayatest.TransportOptions{
+			Open: func(testing.TB) func(*pitaya.ServerInfo) pitaya.Transport {
+				cluster := pitaya.NewMemCluster()
+				return func(*pitaya.ServerInfo) pitaya.Transport {
+					_, transport := cluster.Node()
+					return &oddTransport{transport, odd}
+				}
+			},
+		})
+	}
+	wantFailures(t, checks("takes any name"), "illegal names")
+	wantFailures(t, checks("keeps users"), "notices")
+	wantFailures(t, checks("errors of its own"), "deadline", "deadline has passed", "cancel", "nobody there", "given up", "drain", "close")
 }

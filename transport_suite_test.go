@@ -78,11 +78,6 @@ func (n *transportNet) server(serverType string, setup func(*transportPeer)) *tr
 	return p
 }
 
-// typeName returns a server type that no other test uses.
-func (n *transportNet) typeName(what string) string {
-	return fmt.Sprintf("%s%08x", what, rand.Uint32())
-}
-
 type transportResult struct {
 	Body []byte
 	Err  error

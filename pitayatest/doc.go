@@ -29,9 +29,9 @@
 //		srv := pitayatest.NewServer(t, pitaya.Config{}, setUpGame)
 //		c := srv.Client(t)
 //		c.Notify("Game.Begin", nil)
-//		time.Sleep(time.Minute - 1)
+//		time.Sleep(time.Minute - time.Nanosecond)
 //		c.NoPush()
-//		time.Sleep(1)
+//		time.Sleep(time.Nanosecond)
 //		c.ExpectPush("onTurnEnd")
 //	})
 //

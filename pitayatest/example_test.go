@@ -98,9 +98,9 @@ func TestTurnEnds(t *testing.T) {
 		c := srv.Client(t)
 		c.Notify("Turns.Begin", nil)
 		c.NoPush() // and the server has begun to count
-		time.Sleep(time.Minute - 1)
+		time.Sleep(time.Minute - time.Nanosecond)
 		c.NoPush()
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		c.ExpectPush("onTurnEnd")
 	})
 }

@@ -18,6 +18,38 @@ func TestAPI(t *testing.T) {
 	compareGolden(t, filepath.Join("testdata", "api.txt"), got)
 }
 
+// TestKitAPI does the same for package pitayatest.
+func TestKitAPI(t *testing.T) {
+	t.Parallel()
+	names, err := filepath.Glob(filepath.Join("pitayatest", "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, "_test.go") })
+	files := make(map[string]string)
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = string(text)
+	}
+	exports, err := exportFiles("./pitayatest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := checkFiles("github.com/pitaya-go/pitaya/pitayatest", names, files, exportImporter(exports))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, imp := range src.Pkg.Imports() {
+		if path := imp.Path(); strings.Contains(path, ".") && path != "github.com/pitaya-go/pitaya" {
+			t.Errorf("package pitayatest imports %s; it is to need nothing but the library", path)
+		}
+	}
+	compareGolden(t, filepath.Join("testdata", "api_pitayatest.txt"), strings.Join(apiLines(src.Pkg), "\n")+"\n")
+}
+
 // compareGolden compares got with the text of a file, or writes the file when the test runs with -update.
 func compareGolden(t *testing.T, name, got string) {
 	t.Helper()

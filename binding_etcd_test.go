@@ -5,90 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
-// testBindings checks the rules of [pitaya.BindingStore]. open makes an empty store, and returns a function that opens it for
-// a server.
-func testBindings(t *testing.T, open func(*testing.T) func(serverType, id string) pitaya.BindingStore) {
-	store := open(t)
-	a, b, back := store("connector", "a"), store("connector", "b"), store("room", "r")
-	ctx := t.Context()
-	do := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	want := func(uid, frontendType, want string) {
-		t.Helper()
-		for _, s := range []pitaya.BindingStore{a, b, back} {
-			got, err := s.Get(ctx, uid, frontendType)
-			if want == "" && !errors.Is(err, pitaya.ErrNoBinding) || want != "" && err != nil || got != want {
-				t.Errorf("%s on %s: got %q, %v, want %q", uid, frontendType, got, err, want)
-			}
-		}
-	}
-	for _, uid := range []string{"u", "a/b", "mail@example.com", "größe"} {
-		want(uid, "connector", "")
-		do(a.Delete(ctx, uid))
-		do(a.Put(ctx, uid))
-		want(uid, "connector", "a")
-		want(uid, "room", "")
-		do(a.Put(ctx, uid))
-		do(b.Delete(ctx, uid))
-		want(uid, "connector", "a")
-		do(b.Put(ctx, uid))
-		want(uid, "connector", "b")
-		do(a.Delete(ctx, uid))
-		want(uid, "connector", "b")
-		do(a.Put(ctx, uid))
-		want(uid, "connector", "a")
-		do(a.Delete(ctx, uid))
-		want(uid, "connector", "")
-	}
-	want("", "connector", "")
-	want("u", "", "")
-	if err := a.Put(ctx, ""); err == nil {
-		t.Error("put an empty uid")
-	}
-	done, cancel := context.WithCancel(ctx)
-	cancel()
-	if err := a.Put(done, "late"); !errors.Is(err, context.Canceled) {
-		t.Errorf("put with a context that is done: got %v", err)
-	}
-	if _, err := a.Get(done, "u", "connector"); !errors.Is(err, context.Canceled) {
-		t.Errorf("get with a context that is done: got %v", err)
-	}
-	var wg sync.WaitGroup
-	for i := range 50 {
-		wg.Go(func() {
-			uid := fmt.Sprint("p", i)
-			if err := errors.Join(a.Put(ctx, uid), a.Delete(ctx, uid), a.Put(ctx, uid)); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	want("p0", "connector", "a")
-	do(a.Put(ctx, "taken"))
-	do(b.Put(ctx, "taken"))
-	do(a.Close(ctx))
-	if got, err := b.Get(ctx, "p0", "connector"); !errors.Is(err, pitaya.ErrNoBinding) {
-		t.Errorf("after the end of its server: got %q, %v", got, err)
-	}
-	if got, err := b.Get(ctx, "taken", "connector"); err != nil || got != "b" {
-		t.Errorf("after the end of the server that had it before: got %q, %v", got, err)
-	}
-}
-
-func newEtcdBindings(t *testing.T, cfg pitaya.BindingEtcdConfig, typ, id string) *pitaya.EtcdBindings {
+func newEtcdBindings(t testing.TB, cfg pitaya.BindingEtcdConfig, typ, id string) *pitaya.EtcdBindings {
 	t.Helper()
 	b, err := pitaya.NewEtcdBindings(cfg, typ, id, nil)
 	if err != nil {
@@ -105,10 +32,12 @@ func newEtcdBindings(t *testing.T, cfg pitaya.BindingEtcdConfig, typ, id string)
 func TestEtcdBindings(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t)
-	testBindings(t, func(t *testing.T) func(string, string) pitaya.BindingStore {
-		return func(typ, id string) pitaya.BindingStore {
-			return newEtcdBindings(t, pitaya.BindingEtcdConfig{Endpoints: []string{s.URL()}}, typ, id)
-		}
+	var n atomic.Int64
+	pitayatest.TestBindingStore(t, pitayatest.BindingStoreOptions{
+		Open: func(t testing.TB) func(string, string) pitaya.BindingStore {
+			cfg := pitaya.BindingEtcdConfig{Endpoints: []string{s.URL()}, Prefix: fmt.Sprintf("b%d/", n.Add(1))}
+			return func(typ, id string) pitaya.BindingStore { return newEtcdBindings(t, cfg, typ, id) }
+		},
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
 // TestClientOnAllTransports runs one conversation of the Go client with a real
@@ -26,15 +27,11 @@ func TestClientOnAllTransports(t *testing.T) {
 	tcps := listen(pitaya.ListenTCP("127.0.0.1:0", serverTLS))
 	ws := listen(pitaya.ListenWS("127.0.0.1:0", nil))
 	wss := listen(pitaya.ListenWS("127.0.0.1:0", &pitaya.WSOptions{TLS: serverTLS}))
-	startServer(t, pitaya.Config{Listeners: []net.Listener{tcp, tcps, ws, wss}}, func(s *pitaya.Server) {
-		err := errors.Join(
-			s.Register(&Room{}, pitaya.WithName("room"), pitaya.WithNameFunc(strings.ToLower)),
-			pitaya.Handle(s, "room.typed", roomTyped),
-			s.SetDictionary(map[string]uint16{"conn.room.echo": 1, "onPush": 2}),
-		)
-		if err != nil {
-			t.Fatal(err)
-		}
+	cfg := pitaya.Config{Type: "conn", Listeners: []net.Listener{tcp, tcps, ws, wss}}
+	pitayatest.NewServer(t, cfg, func(s *pitaya.Server) {
+		s.Register(&Room{}, pitaya.WithName("room"), pitaya.WithNameFunc(strings.ToLower))
+		pitaya.Handle(s, "room.typed", roomTyped)
+		s.SetDictionary(map[string]uint16{"conn.room.echo": 1, "onPush": 2})
 	})
 	for _, url := range []string{
 		"tcp://" + tcp.Addr().String(),

@@ -4,24 +4,33 @@ import (
 	"testing"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
 func TestMemDiscovery(t *testing.T) {
 	t.Parallel()
-	testDiscovery(t, func(*testing.T) func() pitaya.Discovery {
-		cluster := pitaya.NewMemCluster()
-		return func() pitaya.Discovery {
-			discovery, _ := cluster.Node()
-			return discovery
-		}
+	pitayatest.TestDiscovery(t, pitayatest.DiscoveryOptions{
+		Open: func(testing.TB) pitayatest.DiscoveryCluster {
+			cluster := pitaya.NewMemCluster()
+			return pitayatest.DiscoveryCluster{New: func() pitaya.Discovery {
+				discovery, _ := cluster.Node()
+				return discovery
+			}}
+		},
+		Synctest: true,
 	})
 }
 
 func TestMemTransport(t *testing.T) {
 	t.Parallel()
-	cluster := pitaya.NewMemCluster()
-	testTransport(t, func(*testing.T, *pitaya.ServerInfo) pitaya.Transport {
-		_, transport := cluster.Node()
-		return transport
+	pitayatest.TestTransport(t, pitayatest.TransportOptions{
+		Open: func(testing.TB) func(*pitaya.ServerInfo) pitaya.Transport {
+			cluster := pitaya.NewMemCluster()
+			return func(*pitaya.ServerInfo) pitaya.Transport {
+				_, transport := cluster.Node()
+				return transport
+			}
+		},
+		Synctest: true,
 	})
 }

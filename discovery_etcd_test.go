@@ -28,120 +28,11 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
 // eventTime is how long tests wait for what must happen. What takes so long has failed.
 const eventTime = 30 * time.Second
-
-// A serverWatcher takes the events of a Discovery, keeps the servers they add up to, and checks that they do.
-type serverWatcher struct {
-	t       *testing.T
-	running atomic.Bool
-
-	mu      sync.Mutex
-	servers map[string]*pitaya.ServerInfo
-	events  []string // "joined id" and so on
-	over    bool     // no event may come any more
-	changed chan struct{}
-}
-
-func newServerWatcher(t *testing.T) *serverWatcher {
-	return &serverWatcher{t: t, servers: make(map[string]*pitaya.ServerInfo), changed: make(chan struct{}, 1)}
-}
-
-func (w *serverWatcher) watch(e pitaya.DiscoveryEvent) {
-	if w.running.Swap(true) {
-		w.t.Error("two calls of watch at a time")
-	}
-	defer w.running.Store(false)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.over {
-		w.t.Errorf("an event after the end: %v of %s", e.Change, e.Server.ID)
-	}
-	old, known := w.servers[e.Server.ID]
-	var name string
-	switch e.Change {
-	case pitaya.ServerJoined:
-		name = "joined"
-		if known {
-			w.t.Errorf("%s joined twice", e.Server.ID)
-		}
-		w.servers[e.Server.ID] = e.Server
-	case pitaya.ServerUpdated:
-		name = "updated"
-		if !known {
-			w.t.Errorf("%s updated before it joined", e.Server.ID)
-		}
-		w.servers[e.Server.ID] = e.Server
-	case pitaya.ServerLeft:
-		name = "left"
-		if !known || old.Type != e.Server.Type {
-			w.t.Errorf("%s left and was not there", e.Server.ID)
-		}
-		delete(w.servers, e.Server.ID)
-	default:
-		w.t.Errorf("change %d", e.Change)
-	}
-	w.events = append(w.events, name+" "+e.Server.ID)
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
-}
-
-// ids returns the servers that are known now.
-func (w *serverWatcher) ids() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Sorted(maps.Keys(w.servers))
-}
-
-// saw returns how often an event has come.
-func (w *serverWatcher) saw(event string) int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.sawLocked(event)
-}
-
-// sawLocked is saw for conditions of wait.
-func (w *serverWatcher) sawLocked(event string) int {
-	n := 0
-	for _, e := range w.events {
-		if e == event {
-			n++
-		}
-	}
-	return n
-}
-
-// wait waits until the servers are as cond wants them.
-func (w *serverWatcher) wait(what string, cond func(servers map[string]*pitaya.ServerInfo) bool) {
-	w.t.Helper()
-	timeout := time.NewTimer(eventTime)
-	defer timeout.Stop()
-	for {
-		w.mu.Lock()
-		ok := cond(w.servers)
-		w.mu.Unlock()
-		if ok {
-			return
-		}
-		select {
-		case <-w.changed:
-		case <-timeout.C:
-			w.t.Fatalf("waiting for %s: got servers %q after the events %q", what, w.ids(), w.events)
-		}
-	}
-}
-
-func (w *serverWatcher) waitIDs(ids ...string) {
-	w.t.Helper()
-	slices.Sort(ids)
-	w.wait(fmt.Sprintf("servers %q", ids), func(servers map[string]*pitaya.ServerInfo) bool {
-		return slices.Equal(slices.Sorted(maps.Keys(servers)), ids)
-	})
-}
 
 // poll waits until cond is true of something that tells nobody when it changes.
 func poll(t *testing.T, what string, cond func() bool) {
@@ -158,164 +49,22 @@ func poll(t *testing.T, what string, cond func() bool) {
 }
 
 // join lets a Discovery join and leave with the test.
-func join(t *testing.T, d pitaya.Discovery, self *pitaya.ServerInfo) *serverWatcher {
+func join(t *testing.T, d pitaya.Discovery, self *pitaya.ServerInfo) *pitayatest.ServerWatcher {
 	t.Helper()
-	w := newServerWatcher(t)
-	if err := d.Join(t.Context(), self, w.watch); err != nil {
+	w := pitayatest.NewServerWatcher(t)
+	if err := d.Join(t.Context(), self, w.Watch); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { leave(t, d, w) })
 	return w
 }
 
-func leave(t *testing.T, d pitaya.Discovery, w *serverWatcher) {
+func leave(t *testing.T, d pitaya.Discovery, w *pitayatest.ServerWatcher) {
 	t.Helper()
 	if err := d.Leave(context.WithoutCancel(t.Context())); err != nil {
 		t.Errorf("leaving: %v", err)
 	}
-	if w.running.Load() {
-		t.Error("watch is running after Leave")
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.over = true
-}
-
-// testDiscovery checks the rules of [pitaya.Discovery]. open makes a cluster without servers, and returns a function that
-// makes a Discovery in it.
-func testDiscovery(t *testing.T, open func(*testing.T) func() pitaya.Discovery) {
-	server := func(id string) *pitaya.ServerInfo {
-		return &pitaya.ServerInfo{ID: id, Type: "room", Metadata: map[string]string{"k": id}, Hostname: "h"}
-	}
-	t.Run("join, update, leave", func(t *testing.T) {
-		make := open(t)
-		first, second := make(), make()
-		if first.Healthy() == nil {
-			t.Error("healthy before it has joined")
-		}
-		if err := first.Update(t.Context(), server("first")); err == nil {
-			t.Error("an update before Join succeeds")
-		}
-		w1 := join(t, first, server("first"))
-		if got := w1.ids(); !slices.Equal(got, []string{"first"}) {
-			t.Errorf("when Join returns: got servers %q, want itself", got)
-		}
-		front := &pitaya.ServerInfo{ID: "second", Type: "connector", Frontend: true}
-		w2 := join(t, second, front)
-		if got := w2.ids(); !slices.Equal(got, []string{"first", "second"}) {
-			t.Errorf("when Join of another returns: got servers %q", got)
-		}
-		w1.waitIDs("first", "second")
-		w1.wait("all fields", func(servers map[string]*pitaya.ServerInfo) bool {
-			s := servers["second"]
-			return s.ID == "second" && s.Type == "connector" && s.Frontend && s.Hostname == "" && len(s.Metadata) == 0
-		})
-		w2.wait("all fields", func(servers map[string]*pitaya.ServerInfo) bool {
-			s := servers["first"]
-			return s.Type == "room" && !s.Frontend && s.Hostname == "h" && s.Metadata["k"] == "first"
-		})
-		for _, d := range []pitaya.Discovery{first, second} {
-			if err := d.Healthy(); err != nil {
-				t.Errorf("after Join: %v", err)
-			}
-		}
-
-		changed := server("first")
-		changed.Metadata = map[string]string{"draining": "1"}
-		if err := first.Update(t.Context(), changed); err != nil {
-			t.Error(err)
-		}
-		for _, w := range []*serverWatcher{w1, w2} {
-			w.wait("metadata", func(servers map[string]*pitaya.ServerInfo) bool {
-				return maps.Equal(servers["first"].Metadata, changed.Metadata)
-			})
-			if w.saw("left first") > 0 || w.saw("updated first") != 1 {
-				t.Errorf("an update gave the events %q", w.events)
-			}
-		}
-		if err := first.Update(t.Context(), server("other")); err == nil {
-			t.Error("an update with another id succeeds")
-		}
-
-		leave(t, second, w2)
-		w1.waitIDs("first")
-		if second.Healthy() == nil {
-			t.Error("healthy after it has left")
-		}
-		if err := second.Update(t.Context(), front); err == nil {
-			t.Error("an update after Leave succeeds")
-		}
-		// Somebody of the same id may come again.
-		join(t, make(), front)
-		w1.waitIDs("first", "second")
-	})
-	t.Run("many", func(t *testing.T) {
-		make := open(t)
-		const n = 10
-		var ids []string
-		for i := range n {
-			ids = append(ids, fmt.Sprint("s", i))
-		}
-		watchers := new([n]*serverWatcher)
-		discoveries := new([n]pitaya.Discovery)
-		var wg sync.WaitGroup
-		for i, id := range ids {
-			watchers[i], discoveries[i] = newServerWatcher(t), make()
-			wg.Go(func() {
-				if err := discoveries[i].Join(t.Context(), server(id), watchers[i].watch); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		for _, w := range watchers {
-			w.waitIDs(ids...)
-		}
-		for i := n - 1; i >= 0; i-- {
-			leave(t, discoveries[i], watchers[i])
-			for _, w := range watchers[:i] {
-				w.waitIDs(ids[:i]...)
-			}
-		}
-	})
-	t.Run("refused", func(t *testing.T) {
-		make := open(t)
-		good := make()
-		w := join(t, good, server("good"))
-		for _, bad := range []*pitaya.ServerInfo{
-			{Type: "room"}, {ID: "x"}, {ID: "a/b", Type: "room"}, {ID: "x", Type: "a/b"}, {ID: "x", Type: "a.b"},
-			{ID: "a b", Type: "room"}, {ID: "x\x00", Type: "room"}, {ID: "\xff", Type: "room"},
-		} {
-			d := make()
-			if err := d.Join(t.Context(), bad, w.watch); err == nil {
-				t.Errorf("joined with id %q and type %q", bad.ID, bad.Type)
-			}
-			if err := d.Leave(t.Context()); err != nil {
-				t.Errorf("leaving without having joined: %v", err)
-			}
-		}
-		done, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := make().Join(done, server("late"), w.watch); !errors.Is(err, context.Canceled) {
-			t.Errorf("joining with a context that is done: got %v", err)
-		}
-		if got := w.ids(); !slices.Equal(got, []string{"good"}) {
-			t.Errorf("got servers %q", got)
-		}
-	})
-	t.Run("leaving in no time", func(t *testing.T) {
-		make := open(t)
-		d, w := make(), newServerWatcher(t)
-		if err := d.Join(t.Context(), server("hasty"), w.watch); err != nil {
-			t.Fatal(err)
-		}
-		done, cancel := context.WithCancel(t.Context())
-		cancel()
-		_ = d.Leave(done) // it may say that others will learn of it later
-		w.mu.Lock()
-		w.over = true
-		w.mu.Unlock()
-	})
+	w.End()
 }
 
 // etcdConfig is a configuration with short times.
@@ -326,7 +75,7 @@ func etcdConfig(url string) pitaya.EtcdConfig {
 	}
 }
 
-func newEtcdDiscovery(t *testing.T, cfg pitaya.EtcdConfig) *pitaya.EtcdDiscovery {
+func newEtcdDiscovery(t testing.TB, cfg pitaya.EtcdConfig) *pitaya.EtcdDiscovery {
 	t.Helper()
 	d, err := pitaya.NewEtcdDiscovery(cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
@@ -351,13 +100,12 @@ func room(id string) *pitaya.ServerInfo { return &pitaya.ServerInfo{ID: id, Type
 func TestEtcdDiscovery(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t)
-	n := 0
-	testDiscovery(t, func(t *testing.T) func() pitaya.Discovery {
-		n++
+	var n atomic.Int64
+	pitayatest.TestDiscovery(t, pitayatest.DiscoveryOptions{Open: func(t testing.TB) pitayatest.DiscoveryCluster {
 		cfg := etcdConfig(s.URL())
-		cfg.Prefix = fmt.Sprintf("cluster%d/", n)
-		return func() pitaya.Discovery { return newEtcdDiscovery(t, cfg) }
-	})
+		cfg.Prefix = fmt.Sprintf("cluster%d/", n.Add(1))
+		return pitayatest.DiscoveryCluster{New: func() pitaya.Discovery { return newEtcdDiscovery(t, cfg) }}
+	}})
 }
 
 // TestEtcdDiscoveryEntries compares what is written to etcd, and what is made of what others write, with the vectors.
@@ -387,7 +135,7 @@ func TestEtcdDiscoveryEntries(t *testing.T) {
 			e := *v.Server
 			want = pitaya.ServerInfo{ID: e.ID, Type: e.Type, Hostname: e.Hostname, Metadata: e.Metadata, Frontend: e.Frontend}
 		}
-		d, w := newEtcdDiscovery(t, cfg), newServerWatcher(t)
+		d, w := newEtcdDiscovery(t, cfg), pitayatest.NewServerWatcher(t)
 		self := &want
 		if v.Direction == "decode" {
 			self = room("self")
@@ -395,7 +143,7 @@ func TestEtcdDiscoveryEntries(t *testing.T) {
 				return err
 			}
 		}
-		if err := d.Join(t.Context(), self, w.watch); err != nil {
+		if err := d.Join(t.Context(), self, w.Watch); err != nil {
 			return err
 		}
 		defer leave(t, d, w)
@@ -409,9 +157,9 @@ func TestEtcdDiscoveryEntries(t *testing.T) {
 			}
 			return nil
 		}
-		got, ok := w.servers["x"]
+		got, ok := w.Servers()["x"]
 		if ok == v.Error {
-			return fmt.Errorf("servers are %q", w.ids())
+			return fmt.Errorf("servers are %q", w.IDs())
 		}
 		if ok && (got.Type != want.Type || got.Hostname != want.Hostname || got.Frontend != want.Frontend ||
 			!maps.Equal(got.Metadata, want.Metadata)) {
@@ -447,9 +195,9 @@ func TestEtcdNames(t *testing.T) {
 		case "etcd_server":
 			cfg := etcdConfig(s.URL())
 			cfg.Prefix = v.Inputs.Prefix
-			d, w := newEtcdDiscovery(t, cfg), newServerWatcher(t)
+			d, w := newEtcdDiscovery(t, cfg), pitayatest.NewServerWatcher(t)
 			self := &pitaya.ServerInfo{ID: v.Inputs.ServerID, Type: v.Inputs.ServerType}
-			if err := d.Join(ctx, self, w.watch); err != nil {
+			if err := d.Join(ctx, self, w.Watch); err != nil {
 				return err
 			}
 			defer leave(t, d, w)
@@ -536,33 +284,33 @@ func TestEtcdDiscoveryHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := join(t, d, &pitaya.ServerInfo{ID: "self", Type: "selfish"})
-	w.waitIDs("self", "x")
+	w.WaitIDs("self", "x")
 	for _, b := range bad {
 		put(b.key, b.value)
 	}
 	// Whatever comes after all those has been seen after them.
 	put("room/y", `{"id":"y","type":"room"}`)
-	w.waitIDs("self", "x", "y")
+	w.WaitIDs("self", "x", "y")
 	// A server that turns into nonsense stays until it is deleted, and can recover. Another one may take its key.
 	put("room/x", `null`)
 	put("room/y", `{"id":"z","type":"room"}`)
-	w.waitIDs("self", "x", "z")
+	w.WaitIDs("self", "x", "z")
 	put("room/x", strings.Replace(good, `"1"`, `"2"`, 1))
-	w.wait("recovery", func(servers map[string]*pitaya.ServerInfo) bool { return servers["x"].Metadata["a"] == "2" })
+	w.Wait("recovery", func(servers map[string]*pitaya.ServerInfo) bool { return servers["x"].Metadata["a"] == "2" })
 	if _, err := c.Delete(ctx, "pitaya/servers/room/", clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
-	w.waitIDs("self")
+	w.WaitIDs("self")
 	put("room/twin", good)
-	w.waitIDs("self", "x")
+	w.WaitIDs("self", "x")
 	if n := strings.Count(logs.String(), "key=pitaya/servers/room/none "); n != 2 {
 		t.Errorf("an invalid entry that was written twice was logged %d times:\n%s", n, logs.String())
 	}
 	// What somebody else writes over the own entry is not what this server is.
 	put("selfish/self", `{"id":"self","type":"selfish","metadata":{"a":"b"}}`)
 	put("room/last", `{"id":"last","type":"room"}`)
-	w.waitIDs("self", "x", "last")
-	if w.saw("updated self") > 0 {
+	w.WaitIDs("self", "x", "last")
+	if w.Saw("updated self") > 0 {
 		t.Error("somebody else changed the own server")
 	}
 }
@@ -593,7 +341,7 @@ func TestEtcdDiscoveryLostEntry(t *testing.T) {
 	cfg := etcdConfig(s.URL())
 	cfg.HeartbeatTTL = time.Minute // so that no renewal helps
 	w1, w2 := join(t, newEtcdDiscovery(t, cfg), room("a")), join(t, newEtcdDiscovery(t, cfg), room("b"))
-	w1.waitIDs("a", "b")
+	w1.WaitIDs("a", "b")
 	const key = "pitaya/servers/room/a"
 	lease := func() clientv3.LeaseID {
 		r, err := c.Get(ctx, key)
@@ -613,14 +361,14 @@ func TestEtcdDiscoveryLostEntry(t *testing.T) {
 		t.Fatal(err)
 	}
 	poll(t, "the entry to be put back", func() bool { return lease() == first })
-	w2.wait("a to come back", func(map[string]*pitaya.ServerInfo) bool { return w2.sawLocked("joined a") == 2 })
+	w2.Wait("a to come back", func(map[string]*pitaya.ServerInfo) bool { return w2.Saw("joined a") == 2 })
 
 	if _, err := c.Revoke(ctx, first); err != nil {
 		t.Fatal(err)
 	}
 	poll(t, "another lease", func() bool { l := lease(); return l != 0 && l != first })
-	w2.wait("a to come back", func(map[string]*pitaya.ServerInfo) bool { return w2.sawLocked("joined a") == 3 })
-	if n := w1.saw("left a"); n > 0 {
+	w2.Wait("a to come back", func(map[string]*pitaya.ServerInfo) bool { return w2.Saw("joined a") == 3 })
+	if n := w1.Saw("left a"); n > 0 {
 		t.Errorf("a server was told %d times that itself has left", n)
 	}
 }
@@ -727,7 +475,7 @@ func TestEtcdDiscoveryCompaction(t *testing.T) {
 	cfg.HeartbeatTTL, cfg.SyncInterval = time.Minute, time.Hour
 	d := newEtcdDiscovery(t, cfg)
 	w := join(t, d, room("self"))
-	w.waitIDs("self", "stays", "goes", "changes")
+	w.WaitIDs("self", "stays", "goes", "changes")
 
 	p.Cut()
 	poll(t, "the cut to be noticed", func() bool { return d.Healthy() != nil })
@@ -743,17 +491,17 @@ func TestEtcdDiscoveryCompaction(t *testing.T) {
 	if _, err := c.Compact(ctx, r.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
 		t.Fatal(err)
 	}
-	if got := len(w.ids()); got != 4 {
+	if got := len(w.IDs()); got != 4 {
 		t.Errorf("cut off, it knows %d servers", got)
 	}
 	p.Mend()
-	w.waitIDs("self", "stays", "comes", "changes")
-	w.wait("change", func(servers map[string]*pitaya.ServerInfo) bool { return servers["changes"].Hostname == "new" })
+	w.WaitIDs("self", "stays", "comes", "changes")
+	w.Wait("change", func(servers map[string]*pitaya.ServerInfo) bool { return servers["changes"].Hostname == "new" })
 	poll(t, "health", func() bool { return d.Healthy() == nil })
 	put("later", "")
-	w.waitIDs("self", "stays", "comes", "changes", "later")
-	if n := w.saw("left stays") + w.saw("left self") + w.saw("left changes"); n > 0 {
-		t.Errorf("got events %q", w.events)
+	w.WaitIDs("self", "stays", "comes", "changes", "later")
+	if n := w.Saw("left stays") + w.Saw("left self") + w.Saw("left changes"); n > 0 {
+		t.Errorf("got events %q", w.Events())
 	}
 }
 
@@ -768,17 +516,17 @@ func TestEtcdDiscoveryExpiry(t *testing.T) {
 	cfg.Endpoints = []string{p.URL()}
 	d := newEtcdDiscovery(t, cfg)
 	far := join(t, d, room("far"))
-	w.waitIDs("here", "far")
+	w.WaitIDs("here", "far")
 	p.Cut()
-	w.waitIDs("here")
+	w.WaitIDs("here")
 	if d.Healthy() == nil {
 		t.Error("healthy while it is cut off")
 	}
 	p.Mend()
-	w.waitIDs("here", "far")
+	w.WaitIDs("here", "far")
 	poll(t, "health", func() bool { return d.Healthy() == nil })
-	if far.saw("left here")+far.saw("left far") > 0 {
-		t.Errorf("cut off, it got the events %q", far.events)
+	if far.Saw("left here")+far.Saw("left far") > 0 {
+		t.Errorf("cut off, it got the events %q", far.Events())
 	}
 }
 
@@ -797,11 +545,11 @@ func TestEtcdDiscoverySync(t *testing.T) {
 		}
 	}
 	w := join(t, newEtcdDiscovery(t, cfg), room("self"))
-	w.waitIDs("self", "x")
+	w.WaitIDs("self", "x")
 	if _, err := c.Delete(ctx, "pitaya/servers/room/x"); err != nil {
 		t.Fatal(err)
 	}
-	w.wait("the second", func(map[string]*pitaya.ServerInfo) bool { return w.sawLocked("joined x") == 2 })
+	w.Wait("the second", func(map[string]*pitaya.ServerInfo) bool { return w.Saw("joined x") == 2 })
 }
 
 func TestEtcdDiscoveryOutage(t *testing.T) {
@@ -810,7 +558,7 @@ func TestEtcdDiscoveryOutage(t *testing.T) {
 	cfg := etcdConfig(s.URL())
 	cfg.HeartbeatTTL = 2 * time.Second
 	var all []*pitaya.EtcdDiscovery
-	var watchers []*serverWatcher
+	var watchers []*pitayatest.ServerWatcher
 	ids := []string{"a", "b", "c"}
 	for _, id := range ids {
 		d := newEtcdDiscovery(t, cfg)
@@ -819,9 +567,9 @@ func TestEtcdDiscoveryOutage(t *testing.T) {
 	quiet := func(when string) {
 		t.Helper()
 		for i, w := range watchers {
-			w.waitIDs(ids...)
+			w.WaitIDs(ids...)
 			for _, id := range ids {
-				if w.saw("left "+id) > 0 {
+				if w.Saw("left "+id) > 0 {
 					t.Errorf("%s: %s was told that %s left", when, ids[i], id)
 				}
 			}
@@ -834,7 +582,7 @@ func TestEtcdDiscoveryOutage(t *testing.T) {
 		}
 	}
 	for _, w := range watchers {
-		w.waitIDs(ids...)
+		w.WaitIDs(ids...)
 	}
 	s.Stop()
 	health(false)
@@ -851,7 +599,7 @@ func TestEtcdDiscoveryOutage(t *testing.T) {
 	health(true)
 	quiet("etcd came back")
 	for _, w := range watchers {
-		w.wait("the update", func(servers map[string]*pitaya.ServerInfo) bool { return servers["a"].Metadata["k"] == "1" })
+		w.Wait("the update", func(servers map[string]*pitaya.ServerInfo) bool { return servers["a"].Metadata["k"] == "1" })
 	}
 
 	s.Kill()
@@ -866,16 +614,16 @@ func TestEtcdDiscoveryOutage(t *testing.T) {
 	quiet("etcd came back without data")
 	// The watch goes on where the new etcd is.
 	late := newEtcdDiscovery(t, cfg)
-	w := newServerWatcher(t)
-	if err := late.Join(t.Context(), room("late"), w.watch); err != nil {
+	w := pitayatest.NewServerWatcher(t)
+	if err := late.Join(t.Context(), room("late"), w.Watch); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range watchers {
-		w.waitIDs("a", "b", "c", "late")
+		w.WaitIDs("a", "b", "c", "late")
 	}
 	leave(t, late, w)
 	for _, w := range watchers {
-		w.waitIDs(ids...)
+		w.WaitIDs(ids...)
 	}
 
 	// One that does not register again is missed after a while.
@@ -884,24 +632,24 @@ func TestEtcdDiscoveryOutage(t *testing.T) {
 	cut := newEtcdDiscovery(t, cfg)
 	join(t, cut, room("cut"))
 	for _, w := range watchers {
-		w.waitIDs("a", "b", "c", "cut")
+		w.WaitIDs("a", "b", "c", "cut")
 	}
 	p.Cut()
 	s.Kill()
 	s.StartEmpty()
 	quietStart := time.Now()
 	for _, w := range watchers {
-		w.waitIDs(ids...)
+		w.WaitIDs(ids...)
 	}
 	t.Logf("missed after %v", time.Since(quietStart))
 	for i, w := range watchers {
-		if w.saw("left a")+w.saw("left b")+w.saw("left c") > 0 {
-			t.Errorf("%s was told that others left: %q", ids[i], w.events)
+		if w.Saw("left a")+w.Saw("left b")+w.Saw("left c") > 0 {
+			t.Errorf("%s was told that others left: %q", ids[i], w.Events())
 		}
 	}
 	p.Mend()
 	for _, w := range watchers {
-		w.waitIDs("a", "b", "c", "cut")
+		w.WaitIDs("a", "b", "c", "cut")
 	}
 }
 
@@ -911,8 +659,8 @@ func TestEtcdDiscoveryPaused(t *testing.T) {
 	s := startEtcd(t)
 	cfg := etcdConfig(s.URL())
 	cfg.HeartbeatTTL, cfg.RevokeTimeout, cfg.DialTimeout = time.Minute, 100*time.Millisecond, 100*time.Millisecond
-	d, w := newEtcdDiscovery(t, cfg), newServerWatcher(t)
-	if err := d.Join(t.Context(), room("a"), w.watch); err != nil {
+	d, w := newEtcdDiscovery(t, cfg), pitayatest.NewServerWatcher(t)
+	if err := d.Join(t.Context(), room("a"), w.Watch); err != nil {
 		t.Fatal(err)
 	}
 	s.Pause()
@@ -934,8 +682,8 @@ func TestEtcdDiscoveryGivesUp(t *testing.T) {
 	s := startEtcd(t)
 	cfg := etcdConfig(s.URL())
 	cfg.GrantLeaseRetries, cfg.GrantLeaseTimeout, cfg.RevokeTimeout = 2, 50*time.Millisecond, 50*time.Millisecond
-	d, w := newEtcdDiscovery(t, cfg), newServerWatcher(t)
-	if err := d.Join(t.Context(), room("a"), w.watch); err != nil {
+	d, w := newEtcdDiscovery(t, cfg), pitayatest.NewServerWatcher(t)
+	if err := d.Join(t.Context(), room("a"), w.Watch); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -974,13 +722,13 @@ func TestEtcdDiscoveryLogin(t *testing.T) {
 	a, b := newEtcdDiscovery(t, cfg), newEtcdDiscovery(t, cfg)
 	w := join(t, a, room("a"))
 	join(t, b, room("b"))
-	w.waitIDs("a", "b")
+	w.WaitIDs("a", "b")
 	// Tokens do not survive that.
 	s.Stop()
 	s.Start()
 	poll(t, "health", func() bool { return a.Healthy() == nil && b.Healthy() == nil })
 	join(t, newEtcdDiscovery(t, cfg), room("c"))
-	w.waitIDs("a", "b", "c")
+	w.WaitIDs("a", "b", "c")
 }
 
 func TestEtcdDiscoveryTLS(t *testing.T) {
@@ -1011,7 +759,7 @@ func TestEtcdDiscoveryTLS(t *testing.T) {
 	cfg.TLSConfig.RootCAs.AppendCertsFromPEM(pem)
 	cfg.Endpoints = []string{strings.TrimPrefix(s.URL(), "https://")} // without a scheme, TLS is what is configured
 	join(t, newEtcdDiscovery(t, cfg), room("b"))
-	w.waitIDs("a", "b")
+	w.WaitIDs("a", "b")
 }
 
 // TestEtcdStoresAccess: groups and bindings get in where discovery does, and only then.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
 type grpcUnderTest struct{ *pitaya.GRPCTransport }
@@ -29,11 +30,15 @@ func TestGRPCTLSSuite(t *testing.T) {
 func testGRPCTransport(t *testing.T, cfg pitaya.GRPCConfig) {
 	// A busy machine is no reason for what the tests expect to fail with its own deadline.
 	cfg.RequestTimeout, cfg.DialTimeout = 2*transportPatience, 2*transportPatience
-	testTransport(t, func(t *testing.T, self *pitaya.ServerInfo) pitaya.Transport {
-		tr, err := pitaya.NewGRPCTransport(cfg, "", testLogger(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return grpcUnderTest{tr}
+	pitayatest.TestTransport(t, pitayatest.TransportOptions{
+		Open: func(t testing.TB) func(*pitaya.ServerInfo) pitaya.Transport {
+			return func(*pitaya.ServerInfo) pitaya.Transport {
+				tr, err := pitaya.NewGRPCTransport(cfg, "", testLogger(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return grpcUnderTest{tr}
+			}
+		},
 	})
 }

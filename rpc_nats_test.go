@@ -25,6 +25,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
 // natsQuick is for tests in which NATS goes away: it is back soon, and so are those who wait for it.
@@ -87,7 +88,11 @@ func TestNATSTransport(t *testing.T) {
 			if two {
 				client.MaxPings = 5
 			}
-			testTransport(t, func(t *testing.T, _ *pitaya.ServerInfo) pitaya.Transport { return newNATS(t, client, server) })
+			pitayatest.TestTransport(t, pitayatest.TransportOptions{
+				Open: func(t testing.TB) func(*pitaya.ServerInfo) pitaya.Transport {
+					return func(*pitaya.ServerInfo) pitaya.Transport { return newNATS(t, client, server) }
+				},
+			})
 		})
 	}
 }

@@ -6,8 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/pitaya-go/pitaya"
 	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
 func TestJSON(t *testing.T) {
@@ -63,6 +66,34 @@ func TestProtobuf(t *testing.T) {
 			t.Errorf("%s: got %v, want %q in it", tt.name, tt.err, tt.want)
 		}
 	}
+}
+
+// Both keep the rules of the interface.
+func TestSerializers(t *testing.T) {
+	type inner struct{ List []string }
+	pitayatest.TestSerializer(t, pitayatest.SerializerOptions{
+		Serializer: pitaya.JSON{},
+		Values: []any{
+			&struct {
+				Text   string
+				Number int64
+				Bytes  []byte
+				Map    map[string]float64
+				Inner  *inner
+			}{"größer <x>", 1 << 60, []byte{0, 255}, map[string]float64{"a": 0.5}, &inner{[]string{"b", ""}}},
+			&[]int{1, 2, 3},
+		},
+		Garbage: [][]byte{nil, []byte("{"), []byte(`{"Text":`), []byte("\xff"), []byte(`"a"`)},
+	})
+	pitayatest.TestSerializer(t, pitayatest.SerializerOptions{
+		Serializer: pitaya.Protobuf{},
+		Values: []any{
+			&pb.Push{Route: "onX", Uid: "größe", Data: []byte{0, 255}},
+			&pb.Error{Code: "X-1", Msg: "m", Metadata: map[string]string{"k": "v"}},
+		},
+		Equal:   func(a, b any) bool { return proto.Equal(a.(proto.Message), b.(proto.Message)) },
+		Garbage: [][]byte{[]byte("\xff"), []byte("\x0a\x05x"), []byte("\x0a\x01\xff")},
+	})
 }
 
 func errOf(_ []byte, err error) error { return err }

@@ -203,11 +203,19 @@
 //	pitaya.Error(err, code)                           pitaya.NewError(err, code), pitaya.Errorf
 //	pitaya.SetLogger                                  Config.Logger
 //	builder.Serializer                                Config.Serializer, pitaya.SetSerializer
-//	builder.HandlerHooks                              Server.Before, Server.After
+//	builder.HandlerHooks, .RemoteHooks                Server.Before, .After, .BeforeRemote, .AfterRemote
+//	builder.RPCClient, .RPCServer                     Config.Transport: pitaya.NewNATSTransport, .NewGRPCTransport
+//	builder.ServiceDiscovery                          Config.Discovery: pitaya.NewEtcdDiscovery
+//	modules.NewETCDBindingStorage                     Config.Bindings: pitaya.NewEtcdBindings
+//	groups.NewEtcdGroupService                        Config.Groups: pitaya.NewEtcdGroups
+//	app.GetServersByType, .GetServerByID              Server.Servers, .ServerByID
+//	pitaya.AddGRPCInfoToMetadata                      pitaya.GRPCMetadata
+//	cluster.SDListener                                Server.OnServerChange
 //	app.RegisterModule                                pitaya.AddModule
 //	session.Get, .Int, .String and the like           Session.Get, pitaya.SessionValue[T]
 //	session.HasKey, .Remove                           Session.Has, .Delete
 //	session.GetData, .GetHandshakeData                Session.Data, .HandshakeData
+//	session.GetIsFrontend                             Session.IsFrontend
 //	sessionPool.GetSessionByUID, .ForEachSession      Server.SessionByUID, .Sessions
 //	sessionPool.OnSessionBind, .OnAfterSessionBind    Server.OnSessionBind, .OnAfterSessionBind
 //	sessionPool.OnSessionClose                        Server.OnSessionClose

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -87,32 +88,99 @@ type propagated struct {
 var errPropagated = errors.New("pitaya: the values sent along are no JSON object")
 
 // decodePropagated looks at Request.metadata as far as the library itself needs
-// it.
+// it. Keys are those of the wire to the letter: encoding/json would take another
+// case of them as well, and those are the application's.
 func decodePropagated(raw []byte) (*propagated, error) {
-	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' {
+	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || !json.Valid(raw) {
 		return nil, errPropagated // null among them, which some peers have died of
 	}
-	var head struct {
-		ID      any `json:"request.id"`
-		Timeout any `json:"reqTimeout"`
-	}
-	if err := json.Unmarshal(raw, &head); err != nil {
-		return nil, errPropagated
-	}
-	p := &propagated{raw: raw}
-	p.id, _ = head.ID.(string)
-	switch text := head.Timeout.(type) {
-	case nil:
-	case string:
-		d, err := time.ParseDuration(text)
-		if err != nil {
-			return nil, fmt.Errorf("pitaya: %s is no duration", propagatedTimeout)
+	var id, timeout []byte
+	eachJSONKey(raw, func(key string, value []byte) {
+		switch key {
+		case propagatedID:
+			id = value
+		case propagatedTimeout:
+			timeout = value
 		}
-		p.Timeout = max(d, time.Nanosecond)
-	default:
+	})
+	p := &propagated{raw: raw}
+	p.id, _ = unquoteJSON(id)
+	if len(timeout) == 0 || timeout[0] == 'n' { // null
+		return p, nil
+	}
+	text, ok := unquoteJSON(timeout)
+	if !ok {
 		return nil, fmt.Errorf("pitaya: %s is no text", propagatedTimeout)
 	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return nil, fmt.Errorf("pitaya: %s is no duration", propagatedTimeout)
+	}
+	p.Timeout = max(d, time.Nanosecond)
 	return p, nil
+}
+
+// eachJSONKey calls f for each key of an object, which is known to be valid
+// JSON, with the value as it is written.
+func eachJSONKey(object []byte, f func(key string, value []byte)) {
+	b := object[bytes.IndexByte(object, '{')+1:]
+	for {
+		start := bytes.IndexAny(b, `"}`)
+		if start < 0 || b[start] == '}' {
+			return
+		}
+		b = b[start:]
+		n := jsonLength(b)
+		key, _ := unquoteJSON(b[:n])
+		b = bytes.TrimLeft(b[n:], ": \t\r\n")
+		n = jsonLength(b)
+		f(key, b[:n])
+		b = b[n:]
+	}
+}
+
+// jsonLength returns the length of the value that b begins with.
+func jsonLength(b []byte) int {
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			for i++; i < len(b) && b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return min(i+1, len(b))
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			switch depth--; depth {
+			case 0:
+				return i + 1
+			case -1: // of the object around a number
+				return i
+			}
+		case ',', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return len(b)
+}
+
+// unquoteJSON returns a value that is a text.
+func unquoteJSON(value []byte) (text string, ok bool) {
+	if len(value) < 2 || value[0] != '"' {
+		return "", false
+	}
+	inner := value[1 : len(value)-1]
+	if bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
+		return string(inner), true
+	}
+	return text, json.Unmarshal(value, &text) == nil
 }
 
 func (p *propagated) requestID() string {
@@ -127,7 +195,7 @@ func (p *propagated) values() map[string]any {
 		return nil
 	}
 	p.once.Do(func() {
-		json.Unmarshal(p.raw, &p.all) // was checked
+		json.Unmarshal(p.raw, &p.all) // is valid; a number too large for float64 becomes nil
 		if span, ok := p.all[propagatedSpan]; ok && !isTextMap(span) {
 			delete(p.all, propagatedSpan)
 		}
@@ -170,7 +238,10 @@ func callLimit(ctx context.Context, setting time.Duration) time.Duration {
 // clocks and people tell apart.
 func limitText(limit time.Duration) string {
 	const unit = time.Millisecond
-	return ((limit + unit - 1) / unit * unit).String()
+	if rest := limit % unit; rest > 0 && limit < math.MaxInt64-unit {
+		limit += unit - rest
+	}
+	return limit.String()
 }
 
 // encodePropagated returns Request.metadata for a call made with ctx by the server

@@ -243,10 +243,13 @@ func (c *incoming) limit() {
 }
 
 // answer answers the call, if that has not been done: by then its time may be
-// over.
+// over. What fails because it is gets the same answer, whoever is first.
 func (c *incoming) answer(data []byte, err error) {
 	if c.answered.Swap(true) {
 		return
+	}
+	if err != nil && c.in != nil && c.in.Timeout > 0 && c.ctx.Err() == context.DeadlineExceeded {
+		err = Errorf(CodeInternal, textCallTimeout)
 	}
 	r := rpcResponse{Data: data}
 	if err != nil {

@@ -125,7 +125,9 @@ func TestFrontendFlowVectors(t *testing.T) {
 			front.connect(t).Close()
 		}
 		c := front.connect(t)
+		defer c.Close()
 		peer := newNATSPeer(t, url, subjects...)
+		defer peer.nc.Close()
 		var answers <-chan *nats.Msg
 		var last *nats.Msg
 		var otherwise error
@@ -155,6 +157,9 @@ func TestFrontendFlowVectors(t *testing.T) {
 				got := c.next()
 				b, perr := pitaya.AppendPacket(nil, got.Type, got.Body)
 				err = errors.Join(perr, wantBytes("client", b, want))
+				if code := []byte(`{"code":"PIT-500",`); len(subjects) == 1 && !bytes.Contains(got.Body, code) {
+					t.Errorf("%s: got %q, want code PIT-500", v.Name, got.Body)
+				}
 			case step.Silent:
 				// A call that comes after it is answered, so it has been looked at.
 				peer.call(subjectOf(vectorFront()), userRequest(t, "sys.kick", "\x0a\x01x", "{}"))

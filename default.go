@@ -4,11 +4,14 @@ package pitaya
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 )
 
 // defaultServer is the only state of the package itself. Nothing uses it but
@@ -145,6 +148,48 @@ func GetServerID() string { return DefaultServer().ID() }
 
 // GetServerType is [Server.Type].
 func GetServerType() string { return DefaultServer().Type() }
+
+// GetServerByID is [Server.ServerByID] with an error if there is no such server.
+func GetServerByID(id string) (*ServerInfo, error) {
+	info := DefaultServer().ServerByID(id)
+	if info == nil {
+		return nil, fmt.Errorf("pitaya: there is no server %q", id)
+	}
+	return info, nil
+}
+
+// GetServersByType returns the known servers of a type by their ids, and an
+// error if there are none. The map is the caller's.
+func GetServersByType(serverType string) (map[string]*ServerInfo, error) {
+	if serverType == "" {
+		return nil, errors.New("pitaya: no server type given")
+	}
+	servers := make(map[string]*ServerInfo)
+	for _, info := range DefaultServer().Servers(serverType) {
+		servers[info.ID] = info
+	}
+	if len(servers) == 0 {
+		return nil, errNoServers()
+	}
+	return servers, nil
+}
+
+// GetServers is [Server.Servers] for all types.
+func GetServers() []*ServerInfo { return DefaultServer().Servers("") }
+
+// IsReady reports whether [Server.Healthy] finds nothing wrong. It asks nobody,
+// so unlike Pitaya's it takes no time and no context.
+func IsReady() bool { return DefaultServer().Healthy() == nil }
+
+// RPC is [Server.RPC].
+func RPC(ctx context.Context, route string, reply, arg proto.Message) error {
+	return DefaultServer().RPC(ctx, route, reply, arg)
+}
+
+// RPCTo is [Server.RPCTo].
+func RPCTo(ctx context.Context, serverID, route string, reply, arg proto.Message) error {
+	return DefaultServer().RPCTo(ctx, serverID, route, reply, arg)
+}
 
 // AddModule is [Server.AddModule].
 func AddModule(name string, m Module) error { return DefaultServer().AddModule(name, m) }

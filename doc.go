@@ -169,7 +169,8 @@
 //	component.go, dispatch.go                         lifecycle; calls and answers
 //	members.go, node.go                               the servers of the cluster; calls to them
 //	node_rpc.go, node_forward.go                      remotes of others; clients' messages for others
-//	node_serve.go, node_sys.go                        what others send here; the library's own remotes
+//	node_serve.go, node_context.go                    what others send here; the contexts of that
+//	node_sys.go                                       the library's own remotes
 //	node_bind.go, node_push.go, node_event.go         users of the cluster: bound, sent to, told about
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library
@@ -203,11 +204,19 @@
 //	pitaya.Error(err, code)                           pitaya.NewError(err, code), pitaya.Errorf
 //	pitaya.SetLogger                                  Config.Logger
 //	builder.Serializer                                Config.Serializer, pitaya.SetSerializer
-//	builder.HandlerHooks                              Server.Before, Server.After
+//	builder.HandlerHooks, .RemoteHooks                Server.Before, .After, .BeforeRemote, .AfterRemote
+//	builder.RPCClient, .RPCServer                     Config.Transport: pitaya.NewNATSTransport, .NewGRPCTransport
+//	builder.ServiceDiscovery                          Config.Discovery: pitaya.NewEtcdDiscovery
+//	modules.NewETCDBindingStorage                     Config.Bindings: pitaya.NewEtcdBindings
+//	groups.NewEtcdGroupService                        Config.Groups: pitaya.NewEtcdGroups
+//	app.GetServersByType, .GetServerByID              Server.Servers, .ServerByID
+//	pitaya.AddGRPCInfoToMetadata                      pitaya.GRPCMetadata
+//	cluster.SDListener                                Server.OnServerChange
 //	app.RegisterModule                                pitaya.AddModule
 //	session.Get, .Int, .String and the like           Session.Get, pitaya.SessionValue[T]
 //	session.HasKey, .Remove                           Session.Has, .Delete
 //	session.GetData, .GetHandshakeData                Session.Data, .HandshakeData
+//	session.GetIsFrontend                             Session.IsFrontend
 //	sessionPool.GetSessionByUID, .ForEachSession      Server.SessionByUID, .Sessions
 //	sessionPool.OnSessionBind, .OnAfterSessionBind    Server.OnSessionBind, .OnAfterSessionBind
 //	sessionPool.OnSessionClose                        Server.OnSessionClose

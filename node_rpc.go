@@ -93,8 +93,14 @@ func (n *node) loopback(ctx context.Context, own *backend, text string, payload 
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	// As from outside: the remote sees no value of ctx, but its end.
+	inside, end := context.WithCancel(context.Background())
+	defer context.AfterFunc(ctx, end)()
 	c := make(chan rpcAnswer, 1)
-	own.HandleCall(context.WithoutCancel(ctx), body, func(response []byte) { c <- rpcAnswer{body: response} })
+	own.HandleCall(inside, body, func(response []byte) {
+		end()
+		c <- rpcAnswer{body: response}
+	})
 	self := &member{Info: n.Self()}
 	select {
 	case a := <-c:

@@ -67,7 +67,7 @@ func (b *backend) sysBind(c *incoming) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx := &callContext{Context: c.ctx, Session: s, Route: string(c.req.Msg.Route), Log: b.log, Start: c.arrived, In: c.in}
+	ctx := &callContext{Context: c, Session: s, Route: string(c.req.Msg.Route), Log: b.log, Start: c.arrived, In: c.in}
 	if err := s.Bind(ctx, string(arg.UID)); err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (b *backend) sysKick(c *incoming) ([]byte, error) {
 	if err := proto.Unmarshal(c.req.Msg.Data, &arg); err != nil {
 		return nil, NewError(err, CodeBadRequest)
 	}
-	if err := b.kick(c.ctx, arg.UserId); err != nil {
+	if err := b.kick(c, arg.UserId); err != nil {
 		return nil, err
 	}
 	return []byte(kickAnswer), nil

@@ -91,30 +91,118 @@ var errPropagated = errors.New("pitaya: the values sent along are no JSON object
 // decodePropagated looks at Request.metadata as far as the library itself needs
 // it.
 func decodePropagated(raw []byte) (*propagated, error) {
-	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' {
-		return nil, errPropagated // null among them, which some peers have died of
-	}
-	var head struct {
-		ID      any `json:"request.id"`
-		Timeout any `json:"reqTimeout"`
-	}
-	if err := json.Unmarshal(raw, &head); err != nil {
+	if !json.Valid(raw) {
 		return nil, errPropagated
 	}
 	p := &propagated{raw: raw}
-	p.id, _ = head.ID.(string)
-	switch text := head.Timeout.(type) {
-	case nil:
-	case string:
-		d, err := time.ParseDuration(text)
-		if err != nil {
-			return nil, fmt.Errorf("pitaya: %s is no duration", propagatedTimeout)
+	var err error
+	ok := eachJSONField(raw, func(key, value []byte) {
+		switch string(key) {
+		case propagatedID:
+			p.id, _ = jsonString(value)
+		case propagatedTimeout:
+			text, ok := jsonString(value)
+			switch d, wrong := time.ParseDuration(text); {
+			case string(value) == "null":
+				p.Timeout, err = 0, nil
+			case !ok:
+				err = fmt.Errorf("pitaya: %s is no text", propagatedTimeout)
+			case wrong != nil:
+				err = fmt.Errorf("pitaya: %s is no duration", propagatedTimeout)
+			default:
+				p.Timeout, err = max(d, time.Nanosecond), nil
+			}
 		}
-		p.Timeout = max(d, time.Nanosecond)
-	default:
-		return nil, fmt.Errorf("pitaya: %s is no text", propagatedTimeout)
+	})
+	if !ok {
+		return nil, errPropagated // null among them, which some peers have died of
+	}
+	if err != nil {
+		return nil, err
 	}
 	return p, nil
+}
+
+// eachJSONField calls f with each key of an object, without escapes, and its
+// value as it is written. b is valid JSON; eachJSONField reports false if it is
+// no object.
+func eachJSONField(b []byte, f func(key, value []byte)) bool {
+	i := jsonSpace(b, 0)
+	if b[i] != '{' {
+		return false
+	}
+	i = jsonSpace(b, i+1)
+	for b[i] == '"' {
+		end := jsonValueEnd(b, i)
+		key := b[i+1 : end-1]
+		if bytes.IndexByte(key, '\\') >= 0 {
+			text, _ := jsonString(b[i:end])
+			key = []byte(text)
+		}
+		i = jsonSpace(b, end)
+		i = jsonSpace(b, i+1) // behind the colon
+		end = jsonValueEnd(b, i)
+		f(key, b[i:end])
+		i = jsonSpace(b, end)
+		if b[i] == ',' {
+			i = jsonSpace(b, i+1)
+		}
+	}
+	return true
+}
+
+// jsonSpace returns where the white space at i ends.
+func jsonSpace(b []byte, i int) int {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\n' || b[i] == '\r') {
+		i++
+	}
+	return i
+}
+
+// jsonValueEnd returns where the value at i ends. b is valid JSON.
+func jsonValueEnd(b []byte, i int) int {
+	depth := 0
+	for ; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			for i++; b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return i + 1
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 {
+				return i // of what is around
+			}
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case ',', ' ', '\t', '\n', '\r':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return i
+}
+
+// jsonString returns the text that a valid JSON value is, false if it is none.
+func jsonString(value []byte) (string, bool) {
+	if value[0] != '"' {
+		return "", false
+	}
+	inner := value[1 : len(value)-1]
+	if bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
+		return string(inner), true
+	}
+	var text string
+	json.Unmarshal(value, &text) // is valid
+	return text, true
 }
 
 func (p *propagated) requestID() string {

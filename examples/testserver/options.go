@@ -40,8 +40,8 @@ func parse(args, environ []string, output io.Writer) (*options, error) {
 	o := &options{Config: pitaya.Config{
 		Type:            "connector",
 		Frontend:        true,
-		NoLoopback:      true,            // the family's testing server has none
-		ShutdownTimeout: 3 * time.Second, // whoever stops the program waits five
+		NoLoopback:      true,                    // the family's testing server has none
+		ShutdownTimeout: 2500 * time.Millisecond, // whoever stops the program waits five
 	}}
 	fs := flag.NewFlagSet("testserver", flag.ContinueOnError)
 	fs.SetOutput(output)

@@ -316,6 +316,15 @@ func (c *incoming) run(f func(*incoming)) {
 // errInternalCall answers a call whose handler ended its goroutine.
 var errInternalCall = Errorf(CodeInternal, "internal error")
 
+// text returns the route as the other server wrote it, "" if that is how the
+// entry is called here: the type in it may be any.
+func (c *incoming) text() string {
+	if string(c.req.Msg.Route) == c.entry.Route {
+		return ""
+	}
+	return string(c.req.Msg.Route)
+}
+
 // handle calls a handler.
 func (c *incoming) handle() {
 	notify := c.req.Msg.Type == rpcMsgNotify
@@ -330,6 +339,7 @@ func (c *incoming) handle() {
 	q := request{
 		Session: newBackendSession(c.b.host, ctx, front, string(c.req.Session.UID), c.req.Session.Data),
 		Entry:   c.entry,
+		Text:    c.text(),
 		ID:      c.req.Msg.ID,
 		Notify:  notify,
 		Payload: c.req.Msg.Data,
@@ -346,7 +356,7 @@ func (c *incoming) handle() {
 
 // callRemote calls a remote.
 func (c *incoming) callRemote() {
-	q := request{Entry: c.entry, Payload: c.req.Msg.Data, Arrived: c.arrived, Parent: c, In: c.in}
+	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Parent: c, In: c.in}
 	payload, err := c.b.remotes.handle(&q)
 	c.b.remotes.report(&q, err)
 	c.answer(payload, err)

@@ -2,6 +2,7 @@ package pitaya
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,7 +48,8 @@ const (
 // GetFromPropagateCtx returns the value that [AddToPropagateCtx] stored under
 // key, here or on a server that called this one; nil if there is none. In
 // handlers and remotes "request.id" is a text that tells the client's request
-// from all others, and "req-route" the route; where another server has called,
+// from all others, and "req-route" the route as the client or the calling server
+// wrote it; where another server has called,
 // "peer.id" and "peer.service" are its id and type.
 func GetFromPropagateCtx(ctx context.Context, key string) any {
 	if c := callFromContext(ctx); c != nil {
@@ -55,7 +57,7 @@ func GetFromPropagateCtx(ctx context.Context, key string) any {
 		case propagatedID:
 			return c.RequestID()
 		case propagatedRoute:
-			return c.Route
+			return cmp.Or(c.Text, c.Route)
 		}
 	}
 	return propagatedValues(ctx)[key]
@@ -256,7 +258,7 @@ func encodePropagated(ctx context.Context, id, serverType string, limit time.Dur
 	maps.Copy(values, old)
 	if c := callFromContext(ctx); c != nil {
 		values[propagatedID] = c.RequestID()
-		values[propagatedRoute] = c.Route
+		values[propagatedRoute] = cmp.Or(c.Text, c.Route)
 		if c.In == nil {
 			values[propagatedStart] = c.Start.UnixNano()
 		}

@@ -22,6 +22,7 @@ type node struct {
 	Log       *slog.Logger
 	Counters  *counters
 	Guard     func(what string, f func() error) error // calls code of the application
+	Cancels   bool                                    // the transport can tell the other side that a caller has given up
 	bounded   bool                                    // the transport keeps to Timeout by itself
 
 	self atomic.Pointer[ServerInfo] // as the others know it
@@ -31,10 +32,17 @@ type node struct {
 // time.
 type callTimer interface{ requestTimeout() time.Duration }
 
+// cancelTeller is a transport that says whether it tells the other side when a
+// caller gives up. Those that are none may.
+type cancelTeller interface{ tellsCancel() bool }
+
 // newNode returns a node. Its exported fields are set by the caller; timeout is
 // for transports that have none of their own.
 func newNode(t Transport, timeout time.Duration) *node {
-	n := &node{Transport: t, Members: newMembers(), Timeout: timeout}
+	n := &node{Transport: t, Members: newMembers(), Timeout: timeout, Cancels: true}
+	if c, ok := t.(cancelTeller); ok {
+		n.Cancels = c.tellsCancel()
+	}
 	if own, ok := t.(callTimer); ok {
 		n.Timeout, n.bounded = own.requestTimeout(), true
 	}
@@ -87,9 +95,15 @@ func (n *node) route(ctx context.Context, route Route, payload []byte, skip []*m
 	case chosen == nil:
 		return nil, Errorf(CodeInternal, "no server was chosen")
 	}
-	// It may be one of another type, or one that has left meanwhile.
+	// It may be one of another type, or one that has left meanwhile. The
+	// latter cannot be reached, and another one is tried.
 	if m := n.Members.get(chosen.ID); m != nil {
 		return m, nil
+	}
+	for _, m := range t.All {
+		if m.Info.ID == chosen.ID {
+			return m, nil
+		}
 	}
 	return nil, fmt.Errorf("%w: server %s", NewError(ErrUnreachable, CodeInternal), chosen.ID)
 }

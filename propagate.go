@@ -2,6 +2,7 @@ package pitaya
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,7 +48,8 @@ const (
 // GetFromPropagateCtx returns the value that [AddToPropagateCtx] stored under
 // key, here or on a server that called this one; nil if there is none. In
 // handlers and remotes "request.id" is a text that tells the client's request
-// from all others, and "req-route" the route; where another server has called,
+// from all others, and "req-route" the route as the client or the calling server
+// wrote it; where another server has called,
 // "peer.id" and "peer.service" are its id and type.
 func GetFromPropagateCtx(ctx context.Context, key string) any {
 	if c := callFromContext(ctx); c != nil {
@@ -55,7 +57,7 @@ func GetFromPropagateCtx(ctx context.Context, key string) any {
 		case propagatedID:
 			return c.RequestID()
 		case propagatedRoute:
-			return c.Route
+			return cmp.Or(c.Text, c.Route)
 		}
 	}
 	return propagatedValues(ctx)[key]
@@ -95,8 +97,8 @@ func decodePropagated(raw []byte) (*propagated, error) {
 		return nil, errPropagated // null among them, which some peers have died of
 	}
 	var id, timeout []byte
-	eachJSONKey(raw, func(key string, value []byte) {
-		switch key {
+	eachJSONKey(raw, func(key, value []byte) {
+		switch string(key) {
 		case propagatedID:
 			id = value
 		case propagatedTimeout:
@@ -122,7 +124,7 @@ func decodePropagated(raw []byte) (*propagated, error) {
 
 // eachJSONKey calls f for each key of an object, which is known to be valid
 // JSON, with the value as it is written.
-func eachJSONKey(object []byte, f func(key string, value []byte)) {
+func eachJSONKey(object []byte, f func(key, value []byte)) {
 	b := object[bytes.IndexByte(object, '{')+1:]
 	for {
 		start := bytes.IndexAny(b, `"}`)
@@ -131,7 +133,11 @@ func eachJSONKey(object []byte, f func(key string, value []byte)) {
 		}
 		b = b[start:]
 		n := jsonLength(b)
-		key, _ := unquoteJSON(b[:n])
+		key := b[1 : n-1]
+		if bytes.IndexByte(key, '\\') >= 0 {
+			text, _ := unquoteJSON(b[:n])
+			key = []byte(text)
+		}
 		b = bytes.TrimLeft(b[n:], ": \t\r\n")
 		n = jsonLength(b)
 		f(key, b[:n])
@@ -252,7 +258,7 @@ func encodePropagated(ctx context.Context, id, serverType string, limit time.Dur
 	maps.Copy(values, old)
 	if c := callFromContext(ctx); c != nil {
 		values[propagatedID] = c.RequestID()
-		values[propagatedRoute] = c.Route
+		values[propagatedRoute] = cmp.Or(c.Text, c.Route)
 		if c.In == nil {
 			values[propagatedStart] = c.Start.UnixNano()
 		}

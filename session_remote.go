@@ -56,6 +56,14 @@ func (s *Session) FrontendID() string {
 	return s.front.server()
 }
 
+// frontend is FrontendID, but the own id on the frontend.
+func (s *Session) frontend() string {
+	if s.front == nil {
+		return s.host.ServerID
+	}
+	return s.front.server()
+}
+
 // FrontendSessionID returns the number of the session on the server that the
 // client is connected to.
 func (s *Session) FrontendSessionID() int64 {

@@ -168,6 +168,7 @@
 //	handler.go, remote.go                             registration
 //	component.go, dispatch.go                         lifecycle; calls and answers
 //	members.go, node.go                               the servers of the cluster; calls to them
+//	routing.go                                        functions that choose among servers
 //	node_rpc.go, node_forward.go                      remotes of others; clients' messages for others
 //	node_serve.go, node_context.go                    what others send here; the contexts of that
 //	node_sys.go                                       the library's own remotes

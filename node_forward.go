@@ -165,8 +165,9 @@ func (f *forward) done(response []byte, err error) {
 	if errors.Is(err, ErrUnreachable) && f.again() {
 		return
 	}
+	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
 	// The answer first: the next message of the lane may be answered at once.
-	f.answer(f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout))
+	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
 	f.leave()
 }
 

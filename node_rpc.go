@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -66,20 +67,22 @@ func (n *node) rpc(ctx context.Context, own *backend, id, text string, reply, ar
 // askType calls a remote of a server type. Another server is tried if the one
 // that was chosen cannot have got the call.
 func (n *node) askType(ctx context.Context, route Route, text string, payload []byte) ([]byte, error) {
+	m, err := n.route(ctx, route, payload, nil)
+	if err != nil {
+		return nil, err
+	}
 	var tried []*member
 	for {
-		m, err := n.route(ctx, route, payload, tried)
-		if err != nil {
-			return nil, err
-		}
 		data, err := n.askRemote(ctx, m, text, payload)
 		if len(tried) >= forwardTries-1 || !errors.Is(err, ErrUnreachable) || ctx.Err() != nil {
 			return data, err
 		}
 		tried = append(tried, m)
-		if _, again := n.route(ctx, route, payload, tried); again != nil {
+		next, again := n.route(ctx, route, payload, tried)
+		if again != nil || slices.ContainsFunc(tried, func(m *member) bool { return m.Info.ID == next.Info.ID }) {
 			return nil, err // there is no other
 		}
+		m = next
 	}
 }
 

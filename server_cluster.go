@@ -329,6 +329,23 @@ func (s *Server) Healthy() error {
 	return errors.Join(s.cluster.node.Transport.Healthy(), s.cluster.node.Discovery.Healthy())
 }
 
+// RouteLeastPending returns a routing function ([Server.AddRoute]) that chooses
+// the server to which the fewest calls of this server are under way: messages of
+// clients and RPCs that were sent and are not answered yet. Of several, it is
+// any. So a server that has become slow gets less, and one that hangs no more
+// than the calls that wait for it.
+func (s *Server) RouteLeastPending() RoutingFunc {
+	return routeLeastPending(func(id string) int64 {
+		if s.cluster == nil {
+			return 0
+		}
+		if m := s.cluster.node.Members.get(id); m != nil {
+			return m.Pending.Load()
+		}
+		return 0
+	})
+}
+
 // OnServerChange adds a function that is told of each server of the cluster
 // that joins, changes or leaves, those present at the start included; one change
 // at a time, in order, in a goroutine of the server's. It is called before Run.

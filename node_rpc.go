@@ -97,8 +97,9 @@ func (n *node) loopback(ctx context.Context, own *backend, text string, payload 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	// As from outside: the remote sees no value of ctx, but its end.
-	inside, end := context.WithCancel(context.Background())
-	defer context.AfterFunc(ctx, end)()
+	deadline, _ := ctx.Deadline()
+	inside, end := context.WithDeadline(context.Background(), deadline)
+	context.AfterFunc(ctx, end)
 	c := make(chan rpcAnswer, 1)
 	own.HandleCall(inside, body, func(response []byte) {
 		end()
@@ -109,6 +110,9 @@ func (n *node) loopback(ctx context.Context, own *backend, text string, payload 
 	case a := <-c:
 		return n.result(a.body, a.err, self, text, limit)
 	case <-ctx.Done():
-		return nil, n.callError(ErrNoAnswer, self, text, limit)
+		if ctx.Err() == context.DeadlineExceeded {
+			return nil, n.callError(ErrNoAnswer, self, text, limit)
+		}
+		return nil, context.Cause(ctx)
 	}
 }

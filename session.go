@@ -246,7 +246,14 @@ func (s *Session) bindHere(ctx context.Context, uid string) error {
 			return err
 		}
 	}
-	old, ok := s.host.Table.bind(uid, s)
+	var old *Session
+	var ok bool
+	enter := func() { old, ok = s.host.Table.bind(uid, s) }
+	if s.host.Cluster == nil {
+		enter()
+	} else if err := s.host.Cluster.enter(s, uid, enter); err != nil {
+		return err
+	}
 	if !ok {
 		return ErrSessionClosed
 	}

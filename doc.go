@@ -170,7 +170,8 @@
 //	members.go, node.go                               the servers of the cluster; calls to them
 //	routing.go                                        functions that choose among servers
 //	node_rpc.go, node_forward.go                      remotes of others; clients' messages for others
-//	node_serve.go, node_sys.go                        what others send here; the library's own remotes
+//	node_serve.go, node_context.go                    what others send here; the contexts of that
+//	node_sys.go                                       the library's own remotes
 //	node_bind.go, node_push.go, node_event.go         users of the cluster: bound, sent to, told about
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library

@@ -58,7 +58,7 @@ func (u *undelivered) result() error {
 // each kind of client that is among them. It is used by one goroutine.
 type multicast struct {
 	host    *sessionHost
-	route   string
+	Route   string
 	Payload []byte
 	deflate []byte          // the payload compressed; nil if that was not tried, empty if it does not pay
 	frames  [4]*sharedFrame // by frameKind
@@ -81,7 +81,7 @@ func (h *sessionHost) newMulticast(route string, v any) (*multicast, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pitaya: push on %q: %w", route, err)
 	}
-	m := &multicast{host: h, route: route, Payload: payload}
+	m := &multicast{host: h, Route: route, Payload: payload}
 	// A route that cannot be encoded is the caller's mistake, not that of each
 	// receiver.
 	if _, err := m.frame(false, false); err != nil {
@@ -96,7 +96,7 @@ func (m *multicast) frame(inflates, codes bool) (*sharedFrame, error) {
 	if f := m.frames[kind]; f != nil {
 		return f, nil
 	}
-	msg := Message{Type: MessagePush, Route: m.route, Payload: m.Payload}
+	msg := Message{Type: MessagePush, Route: m.Route, Payload: m.Payload}
 	if inflates {
 		if m.deflate == nil {
 			m.deflate, _ = deflate([]byte{}, m.Payload)

@@ -22,6 +22,7 @@ type node struct {
 	Log       *slog.Logger
 	Counters  *counters
 	Guard     func(what string, f func() error) error // calls code of the application
+	Cancels   bool                                    // the transport can tell the other side that a caller has given up
 	bounded   bool                                    // the transport keeps to Timeout by itself
 
 	self atomic.Pointer[ServerInfo] // as the others know it
@@ -31,10 +32,17 @@ type node struct {
 // time.
 type callTimer interface{ requestTimeout() time.Duration }
 
+// cancelTeller is a transport that says whether it tells the other side when a
+// caller gives up. Those that are none may.
+type cancelTeller interface{ tellsCancel() bool }
+
 // newNode returns a node. Its exported fields are set by the caller; timeout is
 // for transports that have none of their own.
 func newNode(t Transport, timeout time.Duration) *node {
-	n := &node{Transport: t, Members: newMembers(), Timeout: timeout}
+	n := &node{Transport: t, Members: newMembers(), Timeout: timeout, Cancels: true}
+	if c, ok := t.(cancelTeller); ok {
+		n.Cancels = c.tellsCancel()
+	}
 	if own, ok := t.(callTimer); ok {
 		n.Timeout, n.bounded = own.requestTimeout(), true
 	}

@@ -67,11 +67,11 @@ func (fs *forwards) forward(q request, route Route, text string) {
 		return
 	}
 	f := &forward{fs: fs, q: q, route: route, text: text, slots: slots}
-	// A request is of no more use when the client has left. A notify was sent
-	// to be handled whatever comes after it.
+	// A request is of no more use when the client has left, if that can be
+	// told. A notify was sent to be handled whatever comes after it.
 	f.context = s.Context()
-	if q.Notify {
-		f.context = context.WithoutCancel(f.context)
+	if q.Notify || !fs.node.Cancels {
+		f.context = context.Background()
 	}
 	to, err := fs.node.route(f.routing(), route, q.Payload, nil)
 	if err != nil {
@@ -165,14 +165,15 @@ func (f *forward) done(response []byte, err error) {
 	if errors.Is(err, ErrUnreachable) && f.again() {
 		return
 	}
+	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
 	// The answer first: the next message of the lane may be answered at once.
-	f.answer(f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout))
+	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
 	f.leave()
 }
 
 // again offers the message to another server. The one before has not got it.
 func (f *forward) again() bool {
-	if len(f.tried) >= forwardTries || f.context.Err() != nil {
+	if len(f.tried) >= forwardTries || !f.q.Notify && f.q.Session.Context().Err() != nil {
 		return false
 	}
 	var r rpcRequest
@@ -204,7 +205,7 @@ func (f *forward) answer(payload []byte, err error) {
 
 func (f *forward) fail(err error) {
 	defer f.end()
-	if f.context.Err() != nil { // nobody is there to be told
+	if f.q.Session.Context().Err() != nil { // nobody is there to be told
 		if !f.q.Notify {
 			f.q.settle(&f.fs.d.Counters.Lost)
 		}

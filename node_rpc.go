@@ -3,6 +3,7 @@ package pitaya
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -11,6 +12,13 @@ import (
 // ErrNoCluster is what calls to other servers return on a server that is in no
 // cluster.
 var ErrNoCluster = errors.New("pitaya: the server is in no cluster")
+
+// Reasons for a call not to be made. They have no codes, as in Pitaya, whose
+// texts begin like these.
+var (
+	errNonsenseRPC    = errors.New("you are making a rpc that may be processed locally, either specify a different server type or specify a server id")
+	errServerNotFound = errors.New("server not found")
+)
 
 // rpc calls a remote: on the given server, or on one of the route's type.
 func (n *node) rpc(ctx context.Context, own *backend, id, text string, reply, arg proto.Message) error {
@@ -35,13 +43,13 @@ func (n *node) rpc(ctx context.Context, own *backend, id, text string, reply, ar
 	switch {
 	case id == self.ID || id == "" && route.ServerType == self.Type:
 		if own == nil {
-			return Errorf(CodeInternal, "pitaya: RPC to the own server, which the setting forbids")
+			return errNonsenseRPC
 		}
 		data, err = n.loopback(ctx, own, text, payload)
 	case id != "":
 		m := n.Members.get(id)
 		if m == nil {
-			return NewError(ErrUnreachable, CodeInternal, map[string]string{"server": id})
+			return fmt.Errorf("%w: %w", errServerNotFound, ErrUnreachable)
 		}
 		data, err = n.askRemote(ctx, m, text, payload)
 	default:

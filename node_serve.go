@@ -2,7 +2,6 @@ package pitaya
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -69,9 +68,10 @@ const (
 
 // An incoming is one call from another server.
 type incoming struct {
+	incomingContext // of the call; begun by limit
+
 	b        *backend
-	ctx      context.Context
-	cancel   context.CancelFunc
+	outer    context.Context // the transport's
 	reply    func(response []byte)
 	answered atomic.Bool
 	req      rpcRequest
@@ -92,7 +92,7 @@ const (
 
 // HandleCall implements TransportHandler (cluster protocol, section 3.3).
 func (b *backend) HandleCall(ctx context.Context, body []byte, reply func(response []byte)) {
-	c := &incoming{b: b, ctx: ctx, reply: reply, arrived: time.Now()}
+	c := &incoming{b: b, outer: ctx, reply: reply, arrived: time.Now()}
 	if err := c.req.decode(body); err != nil || !c.req.HasMsg {
 		b.drop("call", err)
 		reply(nil)
@@ -104,7 +104,7 @@ func (b *backend) HandleCall(ctx context.Context, body []byte, reply func(respon
 		return
 	}
 	if !c.start() {
-		c.end()
+		c.close()
 	}
 }
 
@@ -149,11 +149,9 @@ func (b *backend) wait(ctx context.Context) error {
 	}
 }
 
-// end is begin's other half.
-func (c *incoming) end() {
-	if c.cancel != nil {
-		c.cancel()
-	}
+// close is begin's other half.
+func (c *incoming) close() {
+	c.end(context.Canceled)
 	b := c.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -229,18 +227,10 @@ func (c *incoming) refuse(err error) bool {
 }
 
 // limit makes the call end with the time that the caller waits.
-func (c *incoming) limit() {
-	if c.in.Timeout == 0 {
-		c.ctx, c.cancel = context.WithCancel(c.ctx)
-		return
-	}
-	c.ctx, c.cancel = context.WithTimeout(c.ctx, c.in.Timeout)
-	context.AfterFunc(c.ctx, func() {
-		if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
-			c.answer(nil, Errorf(CodeInternal, textCallTimeout))
-		}
-	})
-}
+func (c *incoming) limit() { c.begin(c.outer, c.in.Timeout, c.expire) }
+
+// expire answers a call whose time is over. What it has begun goes on.
+func (c *incoming) expire() { c.answer(nil, Errorf(CodeInternal, textCallTimeout)) }
 
 // answer answers the call, if that has not been done: by then its time may be
 // over.
@@ -313,7 +303,7 @@ func (b *backend) next(key laneKey, l *lane) *incoming {
 
 // run calls f and sees to it that the call is answered, whatever f does.
 func (c *incoming) run(f func(*incoming)) {
-	defer c.end()
+	defer c.close()
 	defer func() {
 		if v := recover(); v != nil {
 			c.answer(nil, c.b.host.panicked(string(c.req.Msg.Route), newRequestID(), v))
@@ -326,11 +316,20 @@ func (c *incoming) run(f func(*incoming)) {
 // errInternalCall answers a call whose handler ended its goroutine.
 var errInternalCall = Errorf(CodeInternal, "internal error")
 
+// text returns the route as the other server wrote it, "" if that is how the
+// entry is called here: the type in it may be any.
+func (c *incoming) text() string {
+	if string(c.req.Msg.Route) == c.entry.Route {
+		return ""
+	}
+	return string(c.req.Msg.Route)
+}
+
 // handle calls a handler.
 func (c *incoming) handle() {
 	notify := c.req.Msg.Type == rpcMsgNotify
-	ctx := c.ctx
-	if c.ctx.Err() != nil {
+	ctx := context.Context(c)
+	if c.Err() != nil {
 		if !notify {
 			return // nobody waits any more
 		}
@@ -340,6 +339,7 @@ func (c *incoming) handle() {
 	q := request{
 		Session: newBackendSession(c.b.host, ctx, front, string(c.req.Session.UID), c.req.Session.Data),
 		Entry:   c.entry,
+		Text:    c.text(),
 		ID:      c.req.Msg.ID,
 		Notify:  notify,
 		Payload: c.req.Msg.Data,
@@ -356,7 +356,7 @@ func (c *incoming) handle() {
 
 // callRemote calls a remote.
 func (c *incoming) callRemote() {
-	q := request{Entry: c.entry, Payload: c.req.Msg.Data, Arrived: c.arrived, Parent: c.ctx, In: c.in}
+	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Parent: c, In: c.in}
 	payload, err := c.b.remotes.handle(&q)
 	c.b.remotes.report(&q, err)
 	c.answer(payload, err)

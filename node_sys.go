@@ -67,7 +67,7 @@ func (b *backend) sysBind(c *incoming) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx := &callContext{Context: c.ctx, Session: s, Route: string(c.req.Msg.Route), Log: b.log, Start: c.arrived, In: c.in}
+	ctx := &callContext{Context: c, Session: s, Route: string(c.req.Msg.Route), Log: b.log, Start: c.arrived, In: c.in}
 	if err := s.Bind(ctx, string(arg.UID)); err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (b *backend) sysKick(c *incoming) ([]byte, error) {
 	if err := proto.Unmarshal(c.req.Msg.Data, &arg); err != nil {
 		return nil, NewError(err, CodeBadRequest)
 	}
-	if err := b.kick(c.ctx, arg.UserId); err != nil {
+	if err := b.kick(c, arg.UserId); err != nil {
 		return nil, err
 	}
 	return []byte(kickAnswer), nil
@@ -113,7 +113,8 @@ func (b *backend) kick(ctx context.Context, uid string) error {
 	if s == nil {
 		return errNoSession()
 	}
-	return s.Kick(ctx)
+	s.deliver(0, func() { s.Kick(ctx) }) // behind what was pushed before
+	return nil
 }
 
 // sysUsers pushes to those of the users that are here. The answer names the
@@ -129,7 +130,16 @@ func (b *backend) sysUsers(c *incoming) ([]byte, error) {
 	}
 	var u undelivered
 	for _, uid := range arg.UIDs {
-		m.sendTo(uid, &u)
+		s := b.host.Table.user(uid)
+		if s == nil {
+			u.add(uid, ErrUserNotFound)
+			continue
+		}
+		if !s.delivering() {
+			m.sendTo(uid, &u)
+			continue
+		}
+		s.deliver(0, func() { s.push(m.Route, m.Payload) }) // behind what is still being compressed
 	}
 	return (&rpcUsers{UIDs: u.UIDs}).encode(), nil
 }
@@ -167,7 +177,8 @@ func (b *backend) notice(n *Notice) ([]byte, error) {
 			b.log.Debug("push for a user that is not here")
 			return nil, errNoSession()
 		}
-		if err := s.push(string(p.Route), p.Data); err != nil {
+		var err error
+		if done := s.deliver(len(p.Data), func() { err = s.push(string(p.Route), p.Data) }); done && err != nil {
 			return nil, err
 		}
 		return []byte(ackResponse), nil

@@ -2,11 +2,13 @@ package pitaya
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -46,7 +48,8 @@ const (
 // GetFromPropagateCtx returns the value that [AddToPropagateCtx] stored under
 // key, here or on a server that called this one; nil if there is none. In
 // handlers and remotes "request.id" is a text that tells the client's request
-// from all others, and "req-route" the route; where another server has called,
+// from all others, and "req-route" the route as the client or the calling server
+// wrote it; where another server has called,
 // "peer.id" and "peer.service" are its id and type.
 func GetFromPropagateCtx(ctx context.Context, key string) any {
 	if c := callFromContext(ctx); c != nil {
@@ -54,7 +57,7 @@ func GetFromPropagateCtx(ctx context.Context, key string) any {
 		case propagatedID:
 			return c.RequestID()
 		case propagatedRoute:
-			return c.Route
+			return cmp.Or(c.Text, c.Route)
 		}
 	}
 	return propagatedValues(ctx)[key]
@@ -87,32 +90,103 @@ type propagated struct {
 var errPropagated = errors.New("pitaya: the values sent along are no JSON object")
 
 // decodePropagated looks at Request.metadata as far as the library itself needs
-// it.
+// it. Keys are those of the wire to the letter: encoding/json would take another
+// case of them as well, and those are the application's.
 func decodePropagated(raw []byte) (*propagated, error) {
-	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' {
+	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || !json.Valid(raw) {
 		return nil, errPropagated // null among them, which some peers have died of
 	}
-	var head struct {
-		ID      any `json:"request.id"`
-		Timeout any `json:"reqTimeout"`
-	}
-	if err := json.Unmarshal(raw, &head); err != nil {
-		return nil, errPropagated
-	}
-	p := &propagated{raw: raw}
-	p.id, _ = head.ID.(string)
-	switch text := head.Timeout.(type) {
-	case nil:
-	case string:
-		d, err := time.ParseDuration(text)
-		if err != nil {
-			return nil, fmt.Errorf("pitaya: %s is no duration", propagatedTimeout)
+	var id, timeout []byte
+	eachJSONKey(raw, func(key, value []byte) {
+		switch string(key) {
+		case propagatedID:
+			id = value
+		case propagatedTimeout:
+			timeout = value
 		}
-		p.Timeout = max(d, time.Nanosecond)
-	default:
+	})
+	p := &propagated{raw: raw}
+	p.id, _ = unquoteJSON(id)
+	if len(timeout) == 0 || timeout[0] == 'n' { // null
+		return p, nil
+	}
+	text, ok := unquoteJSON(timeout)
+	if !ok {
 		return nil, fmt.Errorf("pitaya: %s is no text", propagatedTimeout)
 	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return nil, fmt.Errorf("pitaya: %s is no duration", propagatedTimeout)
+	}
+	p.Timeout = max(d, time.Nanosecond)
 	return p, nil
+}
+
+// eachJSONKey calls f for each key of an object, which is known to be valid
+// JSON, with the value as it is written.
+func eachJSONKey(object []byte, f func(key, value []byte)) {
+	b := object[bytes.IndexByte(object, '{')+1:]
+	for {
+		start := bytes.IndexAny(b, `"}`)
+		if start < 0 || b[start] == '}' {
+			return
+		}
+		b = b[start:]
+		n := jsonLength(b)
+		key := b[1 : n-1]
+		if bytes.IndexByte(key, '\\') >= 0 {
+			text, _ := unquoteJSON(b[:n])
+			key = []byte(text)
+		}
+		b = bytes.TrimLeft(b[n:], ": \t\r\n")
+		n = jsonLength(b)
+		f(key, b[:n])
+		b = b[n:]
+	}
+}
+
+// jsonLength returns the length of the value that b begins with.
+func jsonLength(b []byte) int {
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			for i++; i < len(b) && b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return min(i+1, len(b))
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			switch depth--; depth {
+			case 0:
+				return i + 1
+			case -1: // of the object around a number
+				return i
+			}
+		case ',', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return len(b)
+}
+
+// unquoteJSON returns a value that is a text.
+func unquoteJSON(value []byte) (text string, ok bool) {
+	if len(value) < 2 || value[0] != '"' {
+		return "", false
+	}
+	inner := value[1 : len(value)-1]
+	if bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
+		return string(inner), true
+	}
+	return text, json.Unmarshal(value, &text) == nil
 }
 
 func (p *propagated) requestID() string {
@@ -127,7 +201,7 @@ func (p *propagated) values() map[string]any {
 		return nil
 	}
 	p.once.Do(func() {
-		json.Unmarshal(p.raw, &p.all) // was checked
+		json.Unmarshal(p.raw, &p.all) // is valid; a number too large for float64 becomes nil
 		if span, ok := p.all[propagatedSpan]; ok && !isTextMap(span) {
 			delete(p.all, propagatedSpan)
 		}
@@ -170,7 +244,10 @@ func callLimit(ctx context.Context, setting time.Duration) time.Duration {
 // clocks and people tell apart.
 func limitText(limit time.Duration) string {
 	const unit = time.Millisecond
-	return ((limit + unit - 1) / unit * unit).String()
+	if rest := limit % unit; rest > 0 && limit < math.MaxInt64-unit {
+		limit += unit - rest
+	}
+	return limit.String()
 }
 
 // encodePropagated returns Request.metadata for a call made with ctx by the server
@@ -181,7 +258,7 @@ func encodePropagated(ctx context.Context, id, serverType string, limit time.Dur
 	maps.Copy(values, old)
 	if c := callFromContext(ctx); c != nil {
 		values[propagatedID] = c.RequestID()
-		values[propagatedRoute] = c.Route
+		values[propagatedRoute] = cmp.Or(c.Text, c.Route)
 		if c.In == nil {
 			values[propagatedStart] = c.Start.UnixNano()
 		}

@@ -203,6 +203,9 @@ func checkNATSSubject(subject string) error {
 	return nil
 }
 
+// tellsCancel implements cancelTeller.
+func (t *NATSTransport) tellsCancel() bool { return false }
+
 // requestTimeout implements callTimer.
 func (t *NATSTransport) requestTimeout() time.Duration { return t.calling.cfg.RequestTimeout }
 

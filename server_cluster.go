@@ -139,7 +139,21 @@ func (c *cluster) watch(e DiscoveryEvent) {
 	c.changes.add(e)
 }
 
-// announceEnd tells the others to send no new work here.
+// leaveGrace is what each step of leaving the cluster gets when the time for the
+// end is over. A server that stays in discovery draws calls that nobody answers,
+// until its lease ends.
+const leaveGrace = 500 * time.Millisecond
+
+// graceful returns a context for such a step: ctx if it lasts that long.
+func graceful(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d, ok := ctx.Deadline(); ctx.Err() == nil && (!ok || time.Until(d) >= leaveGrace) {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), leaveGrace)
+}
+
+// announceEnd tells the others to send no new work here. It is a courtesy, for
+// which the clients do not wait for long.
 func (s *Server) announceEnd(ctx context.Context) error {
 	c := s.cluster
 	if c == nil || !c.joined {
@@ -149,6 +163,8 @@ func (s *Server) announceEnd(ctx context.Context) error {
 	self.Metadata = maps.Clone(self.Metadata)
 	self.Metadata[metadataDraining] = "true"
 	c.node.SetSelf(&self)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	return c.node.Discovery.Update(ctx, &self)
 }
 
@@ -162,7 +178,9 @@ func (s *Server) leaveCluster(ctx context.Context) error {
 	}
 	var errs []error
 	if c.joined {
-		errs = append(errs, c.node.Discovery.Leave(ctx))
+		leave, cancel := graceful(ctx)
+		errs = append(errs, c.node.Discovery.Leave(leave))
+		cancel()
 		if _, ok := c.node.Discovery.(*EtcdDiscovery); ok && s.cfg.Etcd.ShutdownDelay > 0 {
 			sleep(ctx, s.cfg.Etcd.ShutdownDelay)
 		}
@@ -186,7 +204,9 @@ func (s *Server) closeCluster(ctx context.Context) error {
 	}
 	var err error
 	if c.node.Bindings != nil {
-		err = c.node.Bindings.Close(ctx)
+		leave, cancel := graceful(ctx)
+		err = c.node.Bindings.Close(leave)
+		cancel()
 	}
 	return errors.Join(err, c.node.Transport.Close(ctx))
 }

@@ -50,6 +50,7 @@ type Session struct {
 	changed     map[string]bool // on a backend: keys that the frontend does not know the values of
 	replaced    bool            // on a backend: SetData was called, so all of it is to be sent
 	onClose     []func()
+	deliveries  *deliveries   // made by delivery
 	concurrency chan struct{} // bounds handlers that run beside the mailbox; nil until there is one
 	forwarded   chan struct{} // bounds messages under way to other servers; nil until there is one
 }

@@ -31,8 +31,16 @@ type sessionFront interface {
 }
 
 // newBackendSession returns the session for one call from a frontend. data was
-// checked and is not changed any more.
+// checked and is not changed any more. As long as the handler changes nothing it
+// goes back as it came: none stays none, which leaves the frontend's alone. Only
+// null does not, which frontends of Pitaya panic of.
 func newBackendSession(host *sessionHost, ctx context.Context, front sessionFront, uid string, data []byte) *Session {
+	switch {
+	case data == nil:
+		data = []byte{}
+	case string(data) == "null":
+		data = []byte("{}")
+	}
 	return &Session{host: host, id: host.Table.nextID(), ctx: ctx, front: front, uid: uid, encoded: data}
 }
 

@@ -13,10 +13,9 @@ import (
 // cluster.
 var ErrNoCluster = errors.New("pitaya: the server is in no cluster")
 
-// Reasons for a call not to be made. They have no codes, as in Pitaya, whose
-// texts begin like these.
+// Reasons for a call not to be made. They have no codes, as in Pitaya.
 var (
-	errNonsenseRPC    = errors.New("you are making a rpc that may be processed locally, either specify a different server type or specify a server id")
+	errOwnServer      = errors.New("pitaya: RPC to the own server, which Config.NoLoopback rules out")
 	errServerNotFound = errors.New("server not found")
 )
 
@@ -43,7 +42,7 @@ func (n *node) rpc(ctx context.Context, own *backend, id, text string, reply, ar
 	switch {
 	case id == self.ID || id == "" && route.ServerType == self.Type:
 		if own == nil {
-			return errNonsenseRPC
+			return errOwnServer
 		}
 		data, err = n.loopback(ctx, own, text, payload)
 	case id != "":

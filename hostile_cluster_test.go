@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
@@ -422,5 +424,69 @@ func TestHostileEntries(t *testing.T) {
 	var reply testpb.TestResponse
 	until(t, "a call", func() bool {
 		return errors.Join(front.RPCTo(ctx, "room-1", "room.r.ping", &reply, nil), room.RPCTo(ctx, "front-1", "connector.r.ping", &reply, nil)) == nil
+	})
+}
+
+// The same calls over the other transports.
+func TestHostileCalls(t *testing.T) {
+	run := func(t *testing.T, transport pitaya.Transport, caller func() pitaya.Transport) {
+		handler := &VectorHandler{probe: func(ctx context.Context, s *pitaya.Session) { s.Set("k", 1); s.PushToFront(ctx) }}
+		remote := &VectorRemote{probe: func(ctx context.Context) { pitaya.GetFromPropagateCtx(ctx, "a") }}
+		self := vectorFront()
+		srv := runCluster(t, self, pitaya.Config{Discovery: knownServers{vectorRoom()}, Transport: transport, Logger: errorLogs(t)},
+			registerVectors(t, handler, remote))
+		c := srv.connect(t)
+		defer c.Close()
+		must(t, sessionOf(t, srv, 1).Bind(t.Context(), "u-1"))
+		if g, ok := transport.(*pitaya.GRPCTransport); ok {
+			_, port, err := net.SplitHostPort(g.Addr().String())
+			must(t, err)
+			self.Metadata = pitaya.GRPCMetadata(nil, "", "127.0.0.1", port, "", "")
+		}
+		peer := &transportPeer{Transport: caller(), t: t, Self: vectorRoom()}
+		ping := userRequest(t, "r.ping", "\x0a\x01m", "{}")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var pending sync.WaitGroup
+		for _, call := range hostileCalls(t) {
+			pending.Add(1)
+			peer.Call(ctx, self, call.body, func([]byte, error) { pending.Done() })
+			peer.Call(ctx, self, call.body, nil)
+			got, err := peer.call(ctx, self, ping)
+			if err != nil || !bytes.HasSuffix(got, []byte("pong m")) {
+				t.Fatalf("after %s: got %q, %v", call.name, got, err)
+			}
+			if n := srv.Stats().Panics; n > 0 {
+				t.Fatalf("after %s: %d panics", call.name, n)
+			}
+		}
+		c.request(1, "connector.h.echo", "still here")
+		m := c.message()
+		for m.Type == pitaya.MessagePush { // to users, on odd routes
+			m = c.message()
+		}
+		if string(m.Payload) != "still here" || sessionOf(t, srv, 1).UID() != "u-1" {
+			t.Errorf("the client got %q", m.Payload)
+		}
+		cancel() // those that were dropped
+		pending.Wait()
+	}
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
+			c := pitaya.NewMemCluster()
+			_, transport := c.Node()
+			run(t, transport, func() pitaya.Transport {
+				n := &transportNet{t: t, open: func(*testing.T, *pitaya.ServerInfo) pitaya.Transport { _, tr := c.Node(); return tr }}
+				return n.server("room", nil).Transport
+			})
+		})
+	})
+	t.Run("gRPC", func(t *testing.T) {
+		t.Parallel()
+		cfg := pitaya.GRPCConfig{Port: -1, RequestTimeout: transportPatience}
+		tr, err := pitaya.NewGRPCTransport(cfg, "", testLogger(t))
+		must(t, err)
+		run(t, tr, func() pitaya.Transport { return grpcCaller(t, cfg) })
 	})
 }

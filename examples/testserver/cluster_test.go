@@ -294,6 +294,11 @@ func TestClusterProtobuf(t *testing.T) {
 		if err := proto.Unmarshal([]byte(c.must("proto.docs.docs", "")), &doc); err != nil || !strings.Contains(doc.Doc, `"proto.protosvc.echo"`) {
 			t.Errorf("docs: %s, %v", doc.Doc, err)
 		}
+		doc.Reset()
+		if err := proto.Unmarshal([]byte(c.must("room.docs.docs", "")), &doc); err != nil ||
+			!strings.Contains(doc.Doc, `"room.testremotesvc.rpctestnoargs":{"input":null,"output":[{"*protos.TestResponse":{"code":"int32","msg":"string"}},"error"]}`) {
+			t.Errorf("docs: %s, %v", doc.Doc, err)
+		}
 	})
 }
 

@@ -209,9 +209,11 @@ func (r *rpcResponse) encode() []byte {
 	e = appendBytes(e, 1, r.Err.Code)
 	e = appendBytes(e, 2, r.Err.Message)
 	for _, k := range slices.Sorted(maps.Keys(r.Err.Metadata)) {
-		var entry []byte
-		entry = appendBytes(entry, 1, k)
-		entry = appendBytes(entry, 2, r.Err.Metadata[k])
+		var entry []byte // has both fields, empty ones too, as all peers write it
+		entry = protowire.AppendTag(entry, 1, protowire.BytesType)
+		entry = protowire.AppendString(entry, k)
+		entry = protowire.AppendTag(entry, 2, protowire.BytesType)
+		entry = protowire.AppendString(entry, r.Err.Metadata[k])
 		e = protowire.AppendTag(e, 3, protowire.BytesType)
 		e = protowire.AppendBytes(e, entry)
 	}

@@ -244,7 +244,7 @@ func (c *incoming) answer(data []byte, err error) {
 	if c.answered.Swap(true) {
 		return
 	}
-	if err != nil && c.in != nil && c.in.Timeout > 0 && c.ctx.Err() == context.DeadlineExceeded {
+	if err != nil && c.in != nil && c.in.Timeout > 0 && c.Err() == context.DeadlineExceeded {
 		err = Errorf(CodeInternal, textCallTimeout)
 	}
 	r := rpcResponse{Data: data}

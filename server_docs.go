@@ -6,7 +6,6 @@ import (
 	"compress/gzip"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"strings"
 	"time"
@@ -43,15 +42,15 @@ import (
 func (s *Server) Documentation(pointerNames bool) (map[string]any, error) {
 	s.mu.Lock()
 	list := s.registry.all()
-	remoteEntries := maps.Clone(s.registry.remoteMethods) // by short routes
+	called := s.registry.allRemotes()
 	s.mu.Unlock()
 	handlers := make(map[string]any, len(list))
 	for _, e := range list {
 		handlers[e.Route] = describeEntry(e, pointerNames)
 	}
-	remotes := make(map[string]any, len(remoteEntries))
-	for short, e := range remoteEntries {
-		remotes[s.registry.serverType+"."+short] = describeEntry(e, pointerNames)
+	remotes := make(map[string]any, len(called))
+	for route, e := range called {
+		remotes[route] = describeEntry(e, pointerNames)
 	}
 	return map[string]any{"handlers": handlers, "remotes": remotes}, nil
 }

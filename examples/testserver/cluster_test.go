@@ -141,6 +141,9 @@ func TestClusterServices(t *testing.T) {
 		f.backend(t, "game")
 		connect := f.frontend(t, "front")
 		first := connect()
+		// It has said that it is ready when it knew the others.
+		first.must("room.testsvc.testrequestonlysessionreturnsptr", "")
+		first.must("interopsvc.rpcto", `{"serverid":"game","route":"game.interopremote.who"}`)
 		settle(first, "front", "connector", "room", "game")
 		settle(first, "game", "game", "room", "connector")
 		settle(first, "room", "room", "game", "connector")

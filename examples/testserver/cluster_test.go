@@ -331,6 +331,40 @@ func TestClusterUnique(t *testing.T) {
 	})
 }
 
+// A backend that dies is forgotten when its lease ends, and one that comes back
+// under its id is found. Settings from the environment say when.
+func TestClusterCrash(t *testing.T) {
+	overTransports(t, nil, func(t *testing.T, f *farm) {
+		env := []string{
+			"PITAYA_CLUSTER_SD_ETCD_HEARTBEAT_TTL=2s", "PITAYA_CLUSTER_SD_ETCD_SYNCSERVERS_INTERVAL=1s",
+			"PITAYA_CLUSTER_RPC_CLIENT_GRPC_LAZYCONNECTION=true",
+		}
+		room := f.backend(t, "room", env...)
+		c := f.frontend(t, "front", env...)()
+		const route = "room.testsvc.testrequestonlysessionreturnsptr"
+		c.must(route, "")
+		if err := room.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		room.stop()
+		for {
+			got, isErr := c.request(route, "")
+			if !isErr {
+				t.Fatalf("answer %q of a dead server", got)
+			}
+			if got == `{"code":"PIT-500","msg":"no servers available of this type"}` {
+				break
+			}
+		}
+		f.backend(t, "room", env...)
+		for {
+			if _, isErr := c.request(route, ""); !isErr {
+				break
+			}
+		}
+	})
+}
+
 // The end of a server is in time whatever it is busy with, and leaves nothing in
 // etcd.
 func TestClusterEnd(t *testing.T) {

@@ -53,6 +53,16 @@ func (r *registry) remoteRegistry() *registry {
 	return remotes
 }
 
+// allRemotes returns the remotes by their full routes. It changes nothing, since
+// they may be in use.
+func (r *registry) allRemotes() map[string]*handlerEntry {
+	all := make(map[string]*handlerEntry, len(r.remoteMethods))
+	for short, e := range r.remoteMethods {
+		all[r.serverType+"."+short] = e
+	}
+	return all
+}
+
 // remoteOf looks at a method's shape (API document, section 2.4) as handlerOf
 // does. Handlers that are no remotes have no reason: a component may have both.
 func remoteOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason string) {

@@ -41,16 +41,26 @@ import (
 // so far.
 func (s *Server) Documentation(pointerNames bool) (map[string]any, error) {
 	s.mu.Lock()
-	entries := s.registry.all()
+	list := s.registry.all()
+	called := s.registry.allRemotes()
 	s.mu.Unlock()
-	handlers := make(map[string]any, len(entries))
-	for _, e := range entries {
-		handlers[e.Route] = map[string]any{
-			"input":  describe(e.In, false, pointerNames),
-			"output": describeResult(e.Out, pointerNames),
-		}
+	handlers := make(map[string]any, len(list))
+	for _, e := range list {
+		handlers[e.Route] = describeEntry(e, pointerNames)
 	}
-	return map[string]any{"handlers": handlers, "remotes": map[string]any{}}, nil
+	remotes := make(map[string]any, len(called))
+	for route, e := range called {
+		remotes[route] = describeEntry(e, pointerNames)
+	}
+	return map[string]any{"handlers": handlers, "remotes": remotes}, nil
+}
+
+// describeEntry documents a handler or a remote.
+func describeEntry(e *handlerEntry, pointerNames bool) map[string]any {
+	return map[string]any{
+		"input":  describe(e.In, false, pointerNames),
+		"output": describeResult(e.Out, pointerNames),
+	}
 }
 
 // describe documents the type of an argument or of a result.

@@ -166,6 +166,10 @@ func (DocShapes) Get(context.Context) (*docPlain, error)                   { ret
 func (DocShapes) Raw(context.Context, []byte) ([]byte, error)              { return nil, nil }
 func (DocShapes) Request(context.Context, *docPlain) (*map[int]int, error) { return nil, nil }
 
+type DocRemote struct{}
+
+func (DocRemote) Call(context.Context, *pb.Error) (*pb.KickAnswer, error) { return nil, nil }
+
 func TestDocumentationShapes(t *testing.T) {
 	s, err := pitaya.NewServer(pitaya.Config{Type: "conn", Frontend: true})
 	if err != nil {
@@ -183,6 +187,9 @@ func TestDocumentationShapes(t *testing.T) {
 	if err := pitaya.HandleRaw(s, "f.raw", func(context.Context, []byte) ([]byte, error) { return nil, nil }); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.RegisterRemote(DocRemote{}); err != nil {
+		t.Fatal(err)
+	}
 	want := `{"handlers":{` +
 		`"conn.DocShapes.Get":{"input":null,"output":[{"NoTag":"string","a":"int"},"error"]},` +
 		`"conn.DocShapes.Nothing":{"input":null,"output":[]},` +
@@ -192,7 +199,9 @@ func TestDocumentationShapes(t *testing.T) {
 		`"conn.DocShapes.Request":{"input":{"a":"int","noTag":"string"},"output":["map[int]int","error"]},` +
 		`"conn.f.notify":{"input":{"a":"int","noTag":"string"},"output":[]},` +
 		`"conn.f.raw":{"input":"[]byte","output":["[]byte","error"]}` +
-		`},"remotes":{}}`
+		`},"remotes":{` +
+		`"conn.DocRemote.Call":{"input":{"code":"string","metadata":"map[string]string","msg":"string"},"output":[{"kicked":"bool"},"error"]}` +
+		`}}`
 	if got := documentation(t, s, false); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}

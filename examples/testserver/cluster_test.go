@@ -141,6 +141,9 @@ func TestClusterServices(t *testing.T) {
 		f.backend(t, "game")
 		connect := f.frontend(t, "front")
 		first := connect()
+		// It has said that it is ready when it knew the others.
+		first.must("room.testsvc.testrequestonlysessionreturnsptr", "")
+		first.must("interopsvc.rpcto", `{"serverid":"game","route":"game.interopremote.who"}`)
 		settle(first, "front", "connector", "room", "game")
 		settle(first, "game", "game", "room", "connector")
 		settle(first, "room", "room", "game", "connector")
@@ -294,6 +297,11 @@ func TestClusterProtobuf(t *testing.T) {
 		if err := proto.Unmarshal([]byte(c.must("proto.docs.docs", "")), &doc); err != nil || !strings.Contains(doc.Doc, `"proto.protosvc.echo"`) {
 			t.Errorf("docs: %s, %v", doc.Doc, err)
 		}
+		doc.Reset()
+		if err := proto.Unmarshal([]byte(c.must("room.docs.docs", "")), &doc); err != nil ||
+			!strings.Contains(doc.Doc, `"room.testremotesvc.rpctestnoargs":{"input":null,"output":[{"*protos.TestResponse":{"code":"int32","msg":"string"}},"error"]}`) {
+			t.Errorf("docs: %s, %v", doc.Doc, err)
+		}
 	})
 }
 
@@ -319,6 +327,40 @@ func TestClusterUnique(t *testing.T) {
 		second.must("testsvc.testbindid", uid)
 		for _, c := range []*client{first, second, again} { // of another type
 			c.check([]row{{route: "interopsvc.whoami", like: `\{"uid":"` + uid + `",.*`}})
+		}
+	})
+}
+
+// A backend that dies is forgotten when its lease ends, and one that comes back
+// under its id is found. Settings from the environment say when.
+func TestClusterCrash(t *testing.T) {
+	overTransports(t, nil, func(t *testing.T, f *farm) {
+		env := []string{
+			"PITAYA_CLUSTER_SD_ETCD_HEARTBEAT_TTL=2s", "PITAYA_CLUSTER_SD_ETCD_SYNCSERVERS_INTERVAL=1s",
+			"PITAYA_CLUSTER_RPC_CLIENT_GRPC_LAZYCONNECTION=true",
+		}
+		room := f.backend(t, "room", env...)
+		c := f.frontend(t, "front", env...)()
+		const route = "room.testsvc.testrequestonlysessionreturnsptr"
+		c.must(route, "")
+		if err := room.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		room.stop()
+		for {
+			got, isErr := c.request(route, "")
+			if !isErr {
+				t.Fatalf("answer %q of a dead server", got)
+			}
+			if got == `{"code":"PIT-500","msg":"no servers available of this type"}` {
+				break
+			}
+		}
+		f.backend(t, "room", env...)
+		for {
+			if _, isErr := c.request(route, ""); !isErr {
+				break
+			}
 		}
 	})
 }

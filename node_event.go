@@ -3,6 +3,9 @@ package pitaya
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
 	"sync"
 )
 
@@ -39,8 +42,15 @@ type eventSource struct {
 	node *node
 	log  *slog.Logger
 
+	order keyedMutex // by session: what is said of one is said in the order in which it happens
+
 	mu    sync.Mutex       // guards the field below
 	known map[int64]string // sessions that were said to be bound, with their users
+}
+
+// lock waits for the others that speak of the session.
+func (e *eventSource) lock(session int64) (unlock func()) {
+	return e.order.lock(strconv.FormatInt(session, 10))
 }
 
 func newEventSource(n *node, log *slog.Logger) *eventSource {
@@ -48,6 +58,7 @@ func newEventSource(n *node, log *slog.Logger) *eventSource {
 }
 
 func (e *eventSource) bound(s *Session, uid string) {
+	defer e.lock(s.ID())()
 	e.mu.Lock()
 	e.known[s.ID()] = uid
 	e.mu.Unlock()
@@ -56,6 +67,7 @@ func (e *eventSource) bound(s *Session, uid string) {
 
 // ended is told of a session that is not bound any more, if it was.
 func (e *eventSource) ended(s *Session) {
+	defer e.lock(s.ID())()
 	e.mu.Lock()
 	uid, ok := e.known[s.ID()]
 	delete(e.known, s.ID())
@@ -73,13 +85,28 @@ func (e *eventSource) ended(s *Session) {
 // joined tells a server that has come about all bound sessions.
 func (e *eventSource) joined(m *member) {
 	e.mu.Lock()
-	list := make([]*rpcEvent, 0, len(e.known))
-	for id, uid := range e.known {
-		list = append(list, &rpcEvent{Kind: uint64(SessionBound), Session: id, UID: uid})
-	}
+	list := slices.Collect(maps.Keys(e.known))
 	e.mu.Unlock()
-	for _, event := range list {
-		e.tell(m, event)
+	for _, id := range list {
+		e.again(m, id)
+	}
+}
+
+// again tells a server about a session, if that is bound still.
+func (e *eventSource) again(m *member, id int64) {
+	defer e.lock(id)()
+	e.mu.Lock()
+	uid, ok := e.known[id]
+	e.mu.Unlock()
+	if ok {
+		e.tell(m, &rpcEvent{Kind: uint64(SessionBound), Session: id, UID: uid})
+	}
+}
+
+// returned tells all that listen: they have believed this server to be lost.
+func (e *eventSource) returned() {
+	for _, m := range e.node.Members.listeners() {
+		e.joined(m)
 	}
 }
 

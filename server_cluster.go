@@ -24,6 +24,7 @@ type cluster struct {
 
 	wg     sync.WaitGroup  // what was started for servers that have joined
 	gaveUp <-chan struct{} // closed when discovery does not try any more; may be nil, set before the server serves
+	missed bool            // discovery has said that this server left; used by watch only
 	joined bool            // Join has succeeded; used by Run only
 	listen bool            // Listen has; used by Run only
 }
@@ -119,6 +120,7 @@ func (c *cluster) watch(e DiscoveryEvent) {
 	switch e.Change {
 	case ServerLeft:
 		if self {
+			c.missed = true
 			return // it is here, whatever discovery believes
 		}
 		c.node.Members.remove(e.Server.ID)
@@ -129,6 +131,10 @@ func (c *cluster) watch(e DiscoveryEvent) {
 	default:
 		c.node.Members.put(e.Server)
 		if self {
+			if c.missed { // the others have believed that its sessions are lost
+				c.missed = false
+				c.wg.Go(c.events.returned)
+			}
 			return
 		}
 		c.node.Transport.ServerSeen(e.Server)

@@ -15,6 +15,7 @@ type callContext struct {
 	context.Context
 	Session *Session // nil in a remote
 	Route   string   // full
+	Text    string   // the route as it was received; may be empty if it is Route
 	Log     *slog.Logger
 	Start   time.Time   // when the client's message arrived at its frontend, or the call here
 	In      *propagated // what another server sent along; nil for a message of an own client

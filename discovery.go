@@ -13,10 +13,20 @@ type ServerInfo struct {
 }
 
 // A RoutingFunc chooses, among the servers of one type, the one that is to
-// handle a client's message; see [Server.AddRoute]. The session is in ctx, the
-// route has its server type, and payload is as the client sent it. servers is
-// never empty and belongs to the function. An error, also that of choosing
-// nobody, is answered to the client.
+// handle a client's message or an RPC; see [Server.AddRoute]. ctx is that of the
+// call: it leads to the session ([SessionFromContext]), if one is behind it. The
+// route has its server type, and payload is as the client sent it, or the
+// message of the RPC as it is sent.
+//
+// servers, by id, is never empty, and the function may change the map, but not
+// what it points to. Servers that are draining are only in it if all are. When
+// a server turns out to be unreachable the function is called again, without
+// that server.
+//
+// An error goes to the client, or is returned by the RPC, with its code or
+// [CodeInternal], and so is that of choosing nobody, of a panic, and of a server
+// that is not in the cluster. The function may choose a server that is not in
+// servers.
 //
 // It is called by many goroutines at once, and must not block: the client's
 // next messages wait for it.

@@ -46,6 +46,7 @@ type forwarder interface {
 type request struct {
 	Session *Session      // nil for a call of a remote
 	Entry   *handlerEntry // nil if the handler is not here
+	Text    string        // the route as it was received; may be empty if it is the entry's
 	ID      uint64
 	Notify  bool
 	Payload []byte
@@ -92,7 +93,11 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 		}
 		payload = inflated.B
 	}
-	q := request{Session: s, Entry: entry, ID: m.ID, Payload: payload, Arrived: time.Now()}
+	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: time.Now()}
+	if entry != nil && !m.HasCode {
+		// The full route, or it without the type.
+		q.Text = entry.Route[len(entry.Route)-len(m.Route):]
+	}
 	switch m.Type {
 	case MessageNotify:
 		q.Notify = true
@@ -359,7 +364,7 @@ const (
 // call decodes the argument and runs pipelines and handler. A panic anywhere in
 // it is an error.
 func (d *dispatcher) call(q *request) (out any, err error) {
-	call := &callContext{Session: q.Session, Route: q.Entry.Route, Log: d.Log, Start: q.Arrived, In: q.In}
+	call := &callContext{Session: q.Session, Route: q.Entry.Route, Text: q.Text, Log: d.Log, Start: q.Arrived, In: q.In}
 	defer func() {
 		if v := recover(); v != nil {
 			out, err = nil, d.Host.panicked(q.Entry.Route, call.RequestID(), v)

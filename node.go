@@ -95,9 +95,15 @@ func (n *node) route(ctx context.Context, route Route, payload []byte, skip []*m
 	case chosen == nil:
 		return nil, Errorf(CodeInternal, "no server was chosen")
 	}
-	// It may be one of another type, or one that has left meanwhile.
+	// It may be one of another type, or one that has left meanwhile. The
+	// latter cannot be reached, and another one is tried.
 	if m := n.Members.get(chosen.ID); m != nil {
 		return m, nil
+	}
+	for _, m := range t.All {
+		if m.Info.ID == chosen.ID {
+			return m, nil
+		}
 	}
 	return nil, fmt.Errorf("%w: server %s", NewError(ErrUnreachable, CodeInternal), chosen.ID)
 }

@@ -2,6 +2,7 @@ package pitaya
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -125,8 +126,8 @@ func (b *binder) unbound(s *Session, uid string) {
 	if err := b.node.Transport.Unbind(ctx, uid); err != nil {
 		b.log.Debug("user not unsubscribed", "uid", uid, "err", err)
 	}
-	if b.node.Bindings == nil {
-		return
+	if b.node.Bindings == nil || errors.Is(context.Cause(s.Context()), ErrServerClosed) {
+		return // there is none, or the server ends and takes all bindings back at once
 	}
 	if err := b.node.Bindings.Delete(ctx, uid); err != nil {
 		b.log.Debug("binding not deleted", "uid", uid, "err", err)

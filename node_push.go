@@ -20,13 +20,11 @@ func (n *node) pushUsers(ctx context.Context, frontendType, route string, payloa
 	if len(uids) == 0 {
 		return
 	}
+	// Notices find users on servers that this one does not know, because discovery
+	// has not told of them yet or the settings say that it is not to.
 	peers, multi := n.frontends(frontendType)
 	switch {
-	case len(peers) == 0:
-		for _, uid := range uids {
-			u.add(uid, ErrUserNotFound)
-		}
-	case multi && (len(uids) > 1 || !n.Transport.Ordered() && n.Bindings == nil):
+	case len(peers) > 0 && multi && (len(uids) > 1 || !n.Transport.Ordered() && n.Bindings == nil):
 		for len(uids) > 0 {
 			k, size := 0, 0
 			for k < len(uids) && (k == 0 || size+len(uids[k]) <= usersBytes) {
@@ -141,10 +139,6 @@ func (n *node) notify(ctx context.Context, kind NoticeKind, frontendType, uid st
 
 // kickUser asks the server that the user is on to kick it.
 func (n *node) kickUser(ctx context.Context, frontendType, uid string, u *undelivered) {
-	if peers, _ := n.frontends(frontendType); len(peers) == 0 {
-		u.add(uid, ErrUserNotFound)
-		return
-	}
 	body, err := proto.Marshal(&pb.KickMsg{UserId: uid})
 	if err != nil {
 		u.add(uid, err)

@@ -3,6 +3,8 @@ package pitaya
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -10,6 +12,12 @@ import (
 // ErrNoCluster is what calls to other servers return on a server that is in no
 // cluster.
 var ErrNoCluster = errors.New("pitaya: the server is in no cluster")
+
+// Reasons for a call not to be made. They have no codes, as in Pitaya.
+var (
+	errOwnServer      = errors.New("pitaya: RPC to the own server, which Config.NoLoopback rules out")
+	errServerNotFound = errors.New("server not found")
+)
 
 // rpc calls a remote: on the given server, or on one of the route's type.
 func (n *node) rpc(ctx context.Context, own *backend, id, text string, reply, arg proto.Message) error {
@@ -34,13 +42,13 @@ func (n *node) rpc(ctx context.Context, own *backend, id, text string, reply, ar
 	switch {
 	case id == self.ID || id == "" && route.ServerType == self.Type:
 		if own == nil {
-			return Errorf(CodeInternal, "pitaya: RPC to the own server, which the setting forbids")
+			return errOwnServer
 		}
 		data, err = n.loopback(ctx, own, text, payload)
 	case id != "":
 		m := n.Members.get(id)
 		if m == nil {
-			return NewError(ErrUnreachable, CodeInternal, map[string]string{"server": id})
+			return fmt.Errorf("%w: %w", errServerNotFound, ErrUnreachable)
 		}
 		data, err = n.askRemote(ctx, m, text, payload)
 	default:
@@ -58,20 +66,22 @@ func (n *node) rpc(ctx context.Context, own *backend, id, text string, reply, ar
 // askType calls a remote of a server type. Another server is tried if the one
 // that was chosen cannot have got the call.
 func (n *node) askType(ctx context.Context, route Route, text string, payload []byte) ([]byte, error) {
+	m, err := n.route(ctx, route, payload, nil)
+	if err != nil {
+		return nil, err
+	}
 	var tried []*member
 	for {
-		m, err := n.route(ctx, route, payload, tried)
-		if err != nil {
-			return nil, err
-		}
 		data, err := n.askRemote(ctx, m, text, payload)
 		if len(tried) >= forwardTries-1 || !errors.Is(err, ErrUnreachable) || ctx.Err() != nil {
 			return data, err
 		}
 		tried = append(tried, m)
-		if _, again := n.route(ctx, route, payload, tried); again != nil {
+		next, again := n.route(ctx, route, payload, tried)
+		if again != nil || slices.ContainsFunc(tried, func(m *member) bool { return m.Info.ID == next.Info.ID }) {
 			return nil, err // there is no other
 		}
+		m = next
 	}
 }
 

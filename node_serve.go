@@ -239,10 +239,13 @@ func (c *incoming) expire() {
 }
 
 // answer answers the call, if that has not been done: by then its time may be
-// over.
+// over. What fails because it is gets the same answer, whoever is first.
 func (c *incoming) answer(data []byte, err error) {
 	if c.answered.Swap(true) {
 		return
+	}
+	if err != nil && c.in != nil && c.in.Timeout > 0 && c.ctx.Err() == context.DeadlineExceeded {
+		err = Errorf(CodeInternal, textCallTimeout)
 	}
 	r := rpcResponse{Data: data}
 	if err != nil {
@@ -322,6 +325,15 @@ func (c *incoming) run(f func(*incoming)) {
 // errInternalCall answers a call whose handler ended its goroutine.
 var errInternalCall = Errorf(CodeInternal, "internal error")
 
+// text returns the route as the other server wrote it, "" if that is how the
+// entry is called here: the type in it may be any.
+func (c *incoming) text() string {
+	if string(c.req.Msg.Route) == c.entry.Route {
+		return ""
+	}
+	return string(c.req.Msg.Route)
+}
+
 // handle calls a handler.
 func (c *incoming) handle() {
 	notify := c.req.Msg.Type == rpcMsgNotify
@@ -336,6 +348,7 @@ func (c *incoming) handle() {
 	q := request{
 		Session: newBackendSession(c.b.host, ctx, front, string(c.req.Session.UID), c.req.Session.Data),
 		Entry:   c.entry,
+		Text:    c.text(),
 		ID:      c.req.Msg.ID,
 		Notify:  notify,
 		Payload: c.req.Msg.Data,
@@ -352,7 +365,7 @@ func (c *incoming) handle() {
 
 // callRemote calls a remote.
 func (c *incoming) callRemote() {
-	q := request{Entry: c.entry, Payload: c.req.Msg.Data, Arrived: c.arrived, Parent: c, In: c.in}
+	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Parent: c, In: c.in}
 	payload, err := c.b.remotes.handle(&q)
 	c.b.remotes.report(&q, err)
 	c.answer(payload, err)

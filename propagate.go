@@ -2,11 +2,13 @@ package pitaya
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -46,7 +48,8 @@ const (
 // GetFromPropagateCtx returns the value that [AddToPropagateCtx] stored under
 // key, here or on a server that called this one; nil if there is none. In
 // handlers and remotes "request.id" is a text that tells the client's request
-// from all others, and "req-route" the route; where another server has called,
+// from all others, and "req-route" the route as the client or the calling server
+// wrote it; where another server has called,
 // "peer.id" and "peer.service" are its id and type.
 func GetFromPropagateCtx(ctx context.Context, key string) any {
 	if c := callFromContext(ctx); c != nil {
@@ -54,7 +57,7 @@ func GetFromPropagateCtx(ctx context.Context, key string) any {
 		case propagatedID:
 			return c.RequestID()
 		case propagatedRoute:
-			return c.Route
+			return cmp.Or(c.Text, c.Route)
 		}
 	}
 	return propagatedValues(ctx)[key]
@@ -87,120 +90,103 @@ type propagated struct {
 var errPropagated = errors.New("pitaya: the values sent along are no JSON object")
 
 // decodePropagated looks at Request.metadata as far as the library itself needs
-// it.
+// it. Keys are those of the wire to the letter: encoding/json would take another
+// case of them as well, and those are the application's.
 func decodePropagated(raw []byte) (*propagated, error) {
-	if !json.Valid(raw) {
-		return nil, errPropagated
-	}
-	p := &propagated{raw: raw}
-	var err error
-	ok := eachJSONField(raw, func(key, value []byte) {
-		switch string(key) {
-		case propagatedID:
-			p.id, _ = jsonString(value)
-		case propagatedTimeout:
-			text, ok := jsonString(value)
-			switch d, wrong := time.ParseDuration(text); {
-			case string(value) == "null":
-				p.Timeout, err = 0, nil
-			case !ok:
-				err = fmt.Errorf("pitaya: %s is no text", propagatedTimeout)
-			case wrong != nil:
-				err = fmt.Errorf("pitaya: %s is no duration", propagatedTimeout)
-			default:
-				p.Timeout, err = max(d, time.Nanosecond), nil
-			}
-		}
-	})
-	if !ok {
+	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' || !json.Valid(raw) {
 		return nil, errPropagated // null among them, which some peers have died of
 	}
-	if err != nil {
-		return nil, err
+	var id, timeout []byte
+	eachJSONKey(raw, func(key, value []byte) {
+		switch string(key) {
+		case propagatedID:
+			id = value
+		case propagatedTimeout:
+			timeout = value
+		}
+	})
+	p := &propagated{raw: raw}
+	p.id, _ = unquoteJSON(id)
+	if len(timeout) == 0 || timeout[0] == 'n' { // null
+		return p, nil
 	}
+	text, ok := unquoteJSON(timeout)
+	if !ok {
+		return nil, fmt.Errorf("pitaya: %s is no text", propagatedTimeout)
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return nil, fmt.Errorf("pitaya: %s is no duration", propagatedTimeout)
+	}
+	p.Timeout = max(d, time.Nanosecond)
 	return p, nil
 }
 
-// eachJSONField calls f with each key of an object, without escapes, and its
-// value as it is written. b is valid JSON; eachJSONField reports false if it is
-// no object.
-func eachJSONField(b []byte, f func(key, value []byte)) bool {
-	i := jsonSpace(b, 0)
-	if b[i] != '{' {
-		return false
-	}
-	i = jsonSpace(b, i+1)
-	for b[i] == '"' {
-		end := jsonValueEnd(b, i)
-		key := b[i+1 : end-1]
+// eachJSONKey calls f for each key of an object, which is known to be valid
+// JSON, with the value as it is written.
+func eachJSONKey(object []byte, f func(key, value []byte)) {
+	b := object[bytes.IndexByte(object, '{')+1:]
+	for {
+		start := bytes.IndexAny(b, `"}`)
+		if start < 0 || b[start] == '}' {
+			return
+		}
+		b = b[start:]
+		n := jsonLength(b)
+		key := b[1 : n-1]
 		if bytes.IndexByte(key, '\\') >= 0 {
-			text, _ := jsonString(b[i:end])
+			text, _ := unquoteJSON(b[:n])
 			key = []byte(text)
 		}
-		i = jsonSpace(b, end)
-		i = jsonSpace(b, i+1) // behind the colon
-		end = jsonValueEnd(b, i)
-		f(key, b[i:end])
-		i = jsonSpace(b, end)
-		if b[i] == ',' {
-			i = jsonSpace(b, i+1)
-		}
+		b = bytes.TrimLeft(b[n:], ": \t\r\n")
+		n = jsonLength(b)
+		f(key, b[:n])
+		b = b[n:]
 	}
-	return true
 }
 
-// jsonSpace returns where the white space at i ends.
-func jsonSpace(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\n' || b[i] == '\r') {
-		i++
-	}
-	return i
-}
-
-// jsonValueEnd returns where the value at i ends. b is valid JSON.
-func jsonValueEnd(b []byte, i int) int {
+// jsonLength returns the length of the value that b begins with.
+func jsonLength(b []byte) int {
 	depth := 0
-	for ; i < len(b); i++ {
+	for i := 0; i < len(b); i++ {
 		switch b[i] {
 		case '"':
-			for i++; b[i] != '"'; i++ {
+			for i++; i < len(b) && b[i] != '"'; i++ {
 				if b[i] == '\\' {
 					i++
 				}
 			}
 			if depth == 0 {
-				return i + 1
+				return min(i+1, len(b))
 			}
 		case '{', '[':
 			depth++
 		case '}', ']':
-			if depth == 0 {
-				return i // of what is around
-			}
-			if depth--; depth == 0 {
+			switch depth--; depth {
+			case 0:
 				return i + 1
+			case -1: // of the object around a number
+				return i
 			}
-		case ',', ' ', '\t', '\n', '\r':
+		case ',', ' ', '\t', '\r', '\n':
 			if depth == 0 {
 				return i
 			}
 		}
 	}
-	return i
+	return len(b)
 }
 
-// jsonString returns the text that a valid JSON value is, false if it is none.
-func jsonString(value []byte) (string, bool) {
-	if value[0] != '"' {
+// unquoteJSON returns a value that is a text.
+func unquoteJSON(value []byte) (text string, ok bool) {
+	if len(value) < 2 || value[0] != '"' {
 		return "", false
 	}
 	inner := value[1 : len(value)-1]
 	if bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
 		return string(inner), true
 	}
-	var text string
-	json.Unmarshal(value, &text) // is valid
-	return text, true
+	return text, json.Unmarshal(value, &text) == nil
 }
 
 func (p *propagated) requestID() string {
@@ -215,7 +201,7 @@ func (p *propagated) values() map[string]any {
 		return nil
 	}
 	p.once.Do(func() {
-		json.Unmarshal(p.raw, &p.all) // was checked
+		json.Unmarshal(p.raw, &p.all) // is valid; a number too large for float64 becomes nil
 		if span, ok := p.all[propagatedSpan]; ok && !isTextMap(span) {
 			delete(p.all, propagatedSpan)
 		}
@@ -258,7 +244,10 @@ func callLimit(ctx context.Context, setting time.Duration) time.Duration {
 // clocks and people tell apart.
 func limitText(limit time.Duration) string {
 	const unit = time.Millisecond
-	return ((limit + unit - 1) / unit * unit).String()
+	if rest := limit % unit; rest > 0 && limit < math.MaxInt64-unit {
+		limit += unit - rest
+	}
+	return limit.String()
 }
 
 // encodePropagated returns Request.metadata for a call made with ctx by the server
@@ -269,7 +258,7 @@ func encodePropagated(ctx context.Context, id, serverType string, limit time.Dur
 	maps.Copy(values, old)
 	if c := callFromContext(ctx); c != nil {
 		values[propagatedID] = c.RequestID()
-		values[propagatedRoute] = c.Route
+		values[propagatedRoute] = cmp.Or(c.Text, c.Route)
 		if c.In == nil {
 			values[propagatedStart] = c.Start.UnixNano()
 		}

@@ -209,9 +209,11 @@ func (r *rpcResponse) encode() []byte {
 	e = appendBytes(e, 1, r.Err.Code)
 	e = appendBytes(e, 2, r.Err.Message)
 	for _, k := range slices.Sorted(maps.Keys(r.Err.Metadata)) {
-		var entry []byte
-		entry = appendBytes(entry, 1, k)
-		entry = appendBytes(entry, 2, r.Err.Metadata[k])
+		var entry []byte // has both fields, empty ones too, as all peers write it
+		entry = protowire.AppendTag(entry, 1, protowire.BytesType)
+		entry = protowire.AppendString(entry, k)
+		entry = protowire.AppendTag(entry, 2, protowire.BytesType)
+		entry = protowire.AppendString(entry, r.Err.Metadata[k])
 		e = protowire.AppendTag(e, 3, protowire.BytesType)
 		e = protowire.AppendBytes(e, entry)
 	}
@@ -316,6 +318,9 @@ func eachField(b []byte, f func(num protowire.Number, v uint64, data []byte) err
 		if n < 0 {
 			return fmt.Errorf("%w: %w", errEnvelope, protowire.ParseError(n))
 		}
+		if num > protowire.MaxValidNumber {
+			return fmt.Errorf("%w: field number %d", errEnvelope, num)
+		}
 		b = b[n:]
 		var v uint64
 		var data []byte
@@ -367,11 +372,12 @@ type rpcUsers struct {
 func (u *rpcUsers) encode() []byte {
 	n := sizeBytes(1, len(u.Route)) + sizeBytes(3, len(u.Data))
 	for _, uid := range u.UIDs {
-		n += sizeBytes(2, len(uid))
+		n += protowire.SizeTag(2) + protowire.SizeBytes(len(uid))
 	}
 	b := appendBytes(make([]byte, 0, n), 1, u.Route)
-	for _, uid := range u.UIDs {
-		b = appendBytes(b, 2, uid)
+	for _, uid := range u.UIDs { // empty ones too: the answer must tell of as many
+		b = protowire.AppendTag(b, 2, protowire.BytesType)
+		b = protowire.AppendString(b, uid)
 	}
 	return appendBytes(b, 3, u.Data)
 }

@@ -145,7 +145,21 @@ func (c *cluster) watch(e DiscoveryEvent) {
 	c.changes.add(e)
 }
 
-// announceEnd tells the others to send no new work here.
+// leaveGrace is what each step of leaving the cluster gets when the time for the
+// end is over. A server that stays in discovery draws calls that nobody answers,
+// until its lease ends.
+const leaveGrace = 500 * time.Millisecond
+
+// graceful returns a context for such a step: ctx if it lasts that long.
+func graceful(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d, ok := ctx.Deadline(); ctx.Err() == nil && (!ok || time.Until(d) >= leaveGrace) {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), leaveGrace)
+}
+
+// announceEnd tells the others to send no new work here. It is a courtesy, for
+// which the clients do not wait for long.
 func (s *Server) announceEnd(ctx context.Context) error {
 	c := s.cluster
 	if c == nil || !c.joined {
@@ -155,6 +169,8 @@ func (s *Server) announceEnd(ctx context.Context) error {
 	self.Metadata = maps.Clone(self.Metadata)
 	self.Metadata[metadataDraining] = "true"
 	c.node.SetSelf(&self)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	return c.node.Discovery.Update(ctx, &self)
 }
 
@@ -168,7 +184,9 @@ func (s *Server) leaveCluster(ctx context.Context) error {
 	}
 	var errs []error
 	if c.joined {
-		errs = append(errs, c.node.Discovery.Leave(ctx))
+		leave, cancel := graceful(ctx)
+		errs = append(errs, c.node.Discovery.Leave(leave))
+		cancel()
 		if _, ok := c.node.Discovery.(*EtcdDiscovery); ok && s.cfg.Etcd.ShutdownDelay > 0 {
 			sleep(ctx, s.cfg.Etcd.ShutdownDelay)
 		}
@@ -192,7 +210,9 @@ func (s *Server) closeCluster(ctx context.Context) error {
 	}
 	var err error
 	if c.node.Bindings != nil {
-		err = c.node.Bindings.Close(ctx)
+		leave, cancel := graceful(ctx)
+		err = c.node.Bindings.Close(leave)
+		cancel()
 	}
 	return errors.Join(err, c.node.Transport.Close(ctx))
 }
@@ -313,6 +333,23 @@ func (s *Server) Healthy() error {
 		return nil
 	}
 	return errors.Join(s.cluster.node.Transport.Healthy(), s.cluster.node.Discovery.Healthy())
+}
+
+// RouteLeastPending returns a routing function ([Server.AddRoute]) that chooses
+// the server to which the fewest calls of this server are under way: messages of
+// clients and RPCs that were sent and are not answered yet. Of several, it is
+// any. So a server that has become slow gets less, and one that hangs no more
+// than the calls that wait for it.
+func (s *Server) RouteLeastPending() RoutingFunc {
+	return routeLeastPending(func(id string) int64 {
+		if s.cluster == nil {
+			return 0
+		}
+		if m := s.cluster.node.Members.get(id); m != nil {
+			return m.Pending.Load()
+		}
+		return 0
+	})
 }
 
 // OnServerChange adds a function that is told of each server of the cluster

@@ -21,6 +21,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		}
 	}
 	host := &sessionHost{
+		ServerID: cfg.ID,
 		Conn: &connConfig{
 			Beats:            newHeartbeats(cfg.Heartbeat),
 			Counters:         &s.counters,

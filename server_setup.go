@@ -56,10 +56,15 @@ func (s *Server) RegisterRemote(component any, opts ...RegisterOption) error {
 	return s.setUp(func() error { return s.registry.registerRemote(component, opts) })
 }
 
-// AddRoute sets the function that chooses the server for the messages of this
-// server's clients to servers of the given type. Without one it is a random
-// one. A server that is in no cluster has nobody to choose from and never calls
-// it. It is called before Run, once for each type.
+// AddRoute sets the function that chooses among the servers of the given type,
+// for the messages of this server's clients and for RPCs that name no server
+// alike. Without one it is a random one. What a server sends to its own type
+// stays on it, and a server that is in no cluster has nobody to choose from.
+// AddRoute is called before Run, once for each type.
+//
+// The library has functions for what is wanted most: [RouteRandom],
+// [RouteRoundRobin], [Server.RouteLeastPending], [RouteByUID], [RouteHash],
+// [RouteSticky] and [RouteByMetadata].
 func (s *Server) AddRoute(serverType string, f RoutingFunc) error {
 	return s.setUp(func() error {
 		if err := checkRoutePart(serverType); err != nil {

@@ -63,6 +63,20 @@ func (s *Session) Get(key string) any {
 	return s.dataLocked()[key]
 }
 
+// settle stores a text under key if there is still the given one or none, and
+// returns what is there then.
+func (s *Session) settle(key, old, text string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	data := s.dataLocked()
+	if now, _ := data[key].(string); now != old {
+		return now
+	}
+	data[key] = text
+	s.changedLocked(key)
+	return text
+}
+
 // Has reports whether there is a value under key, which may be nil.
 func (s *Session) Has(key string) bool {
 	s.mu.Lock()

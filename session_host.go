@@ -13,6 +13,7 @@ import (
 // sessionHost is what the sessions of one server share. Immutable while the
 // server runs.
 type sessionHost struct {
+	ServerID        string
 	Conn            *connConfig
 	Table           *sessionTable
 	Serializer      Serializer

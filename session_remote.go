@@ -31,8 +31,16 @@ type sessionFront interface {
 }
 
 // newBackendSession returns the session for one call from a frontend. data was
-// checked and is not changed any more.
+// checked and is not changed any more. As long as the handler changes nothing it
+// goes back as it came: none stays none, which leaves the frontend's alone. Only
+// null does not, which frontends of Pitaya panic of.
 func newBackendSession(host *sessionHost, ctx context.Context, front sessionFront, uid string, data []byte) *Session {
+	switch {
+	case data == nil:
+		data = []byte{}
+	case string(data) == "null":
+		data = []byte("{}")
+	}
 	return &Session{host: host, id: host.Table.nextID(), ctx: ctx, front: front, uid: uid, encoded: data}
 }
 
@@ -44,6 +52,14 @@ func (s *Session) IsFrontend() bool { return s.front == nil }
 func (s *Session) FrontendID() string {
 	if s.front == nil {
 		return ""
+	}
+	return s.front.server()
+}
+
+// frontend is FrontendID, but the own id on the frontend.
+func (s *Session) frontend() string {
+	if s.front == nil {
+		return s.host.ServerID
 	}
 	return s.front.server()
 }

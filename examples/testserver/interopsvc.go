@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/examples/testserver/testpb"
 )
 
 // InteropSvc is the service interopsvc: what two implementations in one cluster
@@ -94,11 +95,17 @@ type Data struct {
 	Data Values `json:"data"`
 }
 
-// SetData replaces the session's data.
+// SetData replaces the session's data, also on the frontend if this is another
+// server.
 func (i *InteropSvc) SetData(ctx context.Context, in *Data) (*Reply, error) {
-	// A session of a frontend has no other place that must know; PIT-452 would
-	// be for one that has.
-	return i.SetDataLocal(ctx, in)
+	reply, err := i.SetDataLocal(ctx, in)
+	if err != nil || i.frontend {
+		return reply, err
+	}
+	if err := pitaya.SessionFromContext(ctx).PushToFront(ctx); err != nil {
+		return nil, pitaya.NewError(err, "PIT-452")
+	}
+	return reply, nil
 }
 
 // SetDataLocal replaces the session's data on this server.
@@ -258,12 +265,20 @@ type RPC struct {
 
 // RPC calls a remote.
 func (i *InteropSvc) RPC(ctx context.Context, in *RPC) (*Reply, error) {
-	return nil, noServer(in.Route)
+	return i.call(ctx, "", in)
 }
 
 // RPCTo calls a remote of one server.
 func (i *InteropSvc) RPCTo(ctx context.Context, in *RPC) (*Reply, error) {
-	return nil, noServer(in.Route)
+	return i.call(ctx, in.ServerID, in)
+}
+
+func (i *InteropSvc) call(ctx context.Context, id string, in *RPC) (*Reply, error) {
+	r, err := call(ctx, i.server, id, in.Route, &testpb.TestRequest{Msg: in.Msg})
+	if err != nil {
+		return nil, err
+	}
+	return &Reply{Code: int(r.Code), Msg: r.Msg}, nil
 }
 
 // ReqInfo is the answer of InteropSvc.ReqInfo.
@@ -280,11 +295,7 @@ func (i *InteropSvc) ReqInfo(ctx context.Context) (*ReqInfo, error) {
 		s, _ := pitaya.GetFromPropagateCtx(ctx, key).(string)
 		return s
 	}
-	info := &ReqInfo{Route: text("req-route"), RequestID: text("request.id"), PeerID: text("peer.id"), PeerService: text("peer.service")}
-	if info.Route == "" { // the call has not travelled
-		info.Route = pitaya.RouteFromContext(ctx)
-	}
-	return info, nil
+	return &ReqInfo{Route: text("req-route"), RequestID: text("request.id"), PeerID: text("peer.id"), PeerService: text("peer.service")}, nil
 }
 
 // Join puts the caller into the group of this server.
@@ -295,7 +306,12 @@ func (i *InteropSvc) Join(ctx context.Context) (*Reply, error) {
 			return nil, err
 		}
 	}
-	if err := i.room.enter(ctx, session, nil); err != nil {
+	enter := func() error { return i.room.enter(ctx, session, nil) }
+	if !i.frontend {
+		// Nobody tells a backend that the user has left, so it stays.
+		enter = func() error { return i.room.add(ctx, session.UID()) }
+	}
+	if err := enter(); err != nil {
 		return nil, err
 	}
 	return replyOK(), nil
@@ -321,13 +337,17 @@ func (i *InteropSvc) Broadcast(ctx context.Context, in *Broadcast) (*Reply, erro
 	}
 	const frame = `{"name":"broadcast","content":""}`
 	line := &Line{Name: "broadcast", Content: strings.Repeat("x", max(in.Size-len(frame), 0))}
+	frontendType := "" // this one's
+	if !i.frontend {
+		frontendType = "connector"
+	}
 	log := pitaya.LoggerFromContext(ctx)
 	i.broadcasts.Go(func() {
 		for range in.Count {
 			if n, err := i.room.group.Count(i.stopping); n == 0 || err != nil {
 				return // nobody listens, or the server ends
 			}
-			if err := i.room.group.Broadcast(i.stopping, "", "onbroadcast", line); err != nil {
+			if err := i.room.group.Broadcast(i.stopping, frontendType, "onbroadcast", line); err != nil {
 				log.Debug("not delivered", "err", err)
 			}
 		}

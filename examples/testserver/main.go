@@ -2,8 +2,14 @@
 // the Pitaya family expect of a server, so that they can be pointed at this
 // library unchanged.
 //
-//	testserver -standalone -port 32222 -wsport 32223
+//	testserver -port 32222 -wsport 32223
+//	testserver -frontend=false -type room
+//	testserver -standalone -port 32222
 //	testserver -suite sdk-json -port 3250 -fixtures fixtures
+//
+// The first two are a cluster, by the etcd and the NATS of this machine, which
+// go run -C internal/devcluster . starts; with -grpc, servers call each other
+// without NATS.
 //
 // Every setting of the library can be given as well, as a PITAYA_… environment
 // variable, in a file or as a flag; see docs/configuration.md.
@@ -64,9 +70,6 @@ func run(ctx context.Context, args, environ []string, stderr io.Writer) int {
 
 // serve runs a server until ctx ends. Its error is that of a start that failed.
 func serve(ctx context.Context, o *options, stderr io.Writer) error {
-	if !o.Standalone {
-		return errors.New("this version has no cluster yet: run it with -standalone")
-	}
 	level := slog.LevelInfo
 	if o.Debug {
 		level = slog.LevelDebug
@@ -89,6 +92,9 @@ func serve(ctx context.Context, o *options, stderr io.Writer) error {
 	go func() { ran <- s.Run(ctx) }()
 	select {
 	case err := <-ran:
+		if ctx.Err() != nil {
+			return nil // it was told to stop while it waited for the cluster
+		}
 		return err
 	case <-s.Ready():
 		log.Info("all modules started!", "server", s.ID(), "type", s.Type(), "took", time.Since(begin))

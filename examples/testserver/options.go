@@ -40,14 +40,15 @@ func parse(args, environ []string, output io.Writer) (*options, error) {
 	o := &options{Config: pitaya.Config{
 		Type:            "connector",
 		Frontend:        true,
-		ShutdownTimeout: 4 * time.Second, // whoever stops the program waits five
+		NoLoopback:      true,                    // the family's testing server has none
+		ShutdownTimeout: 2500 * time.Millisecond, // whoever stops the program waits five
 	}}
 	fs := flag.NewFlagSet("testserver", flag.ContinueOnError)
 	fs.SetOutput(output)
 	fs.IntVar(&o.Port, "port", 32222, "TCP `port` of the frontend; 0: none")
 	fs.IntVar(&o.WSPort, "wsport", 0, "WebSocket `port` of the frontend; 0: none")
-	fs.BoolVar(&o.Standalone, "standalone", false, "no cluster")
-	fs.BoolVar(&o.GRPC, "grpc", false, "gRPC instead of NATS")
+	fs.BoolVar(&o.Standalone, "standalone", false, "no cluster, and neither etcd nor NATS")
+	fs.BoolVar(&o.GRPC, "grpc", false, "gRPC instead of NATS, with the users' frontends in etcd")
 	fs.BoolVar(&o.Debug, "debug", false, "debug logging")
 	fs.BoolVar(&o.ProtoCLI, "protocli", false, "only the services docs and protosvc")
 	fs.StringVar(&o.Suite, "suite", "", "a standalone frontend for a client's test `suite`: chat, sdk-json or sdk-protobuf")
@@ -91,9 +92,7 @@ func (o *options) complete() error {
 	case suiteProtobuf:
 		o.Config.SerializerType = pitaya.SerializerProtobuf
 	}
-	if o.Standalone {
-		o.Config.Cluster = false
-	}
+	o.Config.Cluster = !o.Standalone
 	for _, a := range o.addrs() {
 		if a.Port < 0 || a.Port > 65535 {
 			return fmt.Errorf("there is no port %d", a.Port)

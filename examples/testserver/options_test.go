@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func TestSettings(t *testing.T) {
 		"grpc":                o.GRPC && c.GRPC.Port == 4000,
 		"switches":            o.Standalone && o.Debug && o.ProtoCLI,
 		"serializer":          c.SerializerType == pitaya.SerializerProtobuf,
-		"shutdown":            c.ShutdownTimeout == 4*time.Second,
+		"shutdown":            c.ShutdownTimeout == 2500*time.Millisecond,
 		"prometheus":          c.Metrics.Prometheus == pitaya.PrometheusConfig{Enabled: true, Port: 9100},
 		"NATS":                c.NATSClient.URL == "nats://a:1" && c.NATSServer.URL == "nats://a:2",
 		"lazy":                c.GRPC.LazyConnection,
@@ -90,7 +91,7 @@ func TestRunRefuses(t *testing.T) {
 		status  int
 		text    string
 	}{
-		{"cluster", nil, nil, 1, "testserver: this version has no cluster yet: run it with -standalone\n"},
+		{"etcd", []string{"-grpc", "-port", "0", "-grpcport", strconv.Itoa(freePorts(t, 1))}, []string{"PITAYA_CLUSTER_SD_ETCD_ENDPOINTS=127.0.0.1:1", "PITAYA_CLUSTER_SD_ETCD_DIALTIMEOUT=50ms"}, 1, "testserver: pitaya: join the cluster: "},
 		{"suite", []string{"-suite", "x"}, nil, 2, `there is no suite "x"`},
 		{"serializer", []string{"-serializer", "x"}, nil, 2, "pitaya.serializertype"},
 		{"argument", []string{"-standalone", "x"}, nil, 2, `unexpected argument "x"`},

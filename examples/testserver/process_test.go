@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,11 +26,34 @@ type process struct {
 }
 
 // startProcess starts the program without any environment, and waits until it
-// is ready.
+// is ready. Its log, of at most 1000 lines, is to be read by the caller then.
 func startProcess(t *testing.T, binary string, args ...string) *process {
 	t.Helper()
+	return startProcessEnv(t, binary, nil, args...)
+}
+
+// startProcessEnv starts the program with nothing in its environment but env.
+func startProcessEnv(t *testing.T, binary string, env []string, args ...string) *process {
+	t.Helper()
+	p := launch(t, binary, env, args...)
+	for line := range p.lines {
+		if strings.Contains(line, "all modules started!") {
+			return p
+		}
+		if !slices.ContainsFunc([]string{"listening", "joined the cluster", "connected to NATS", "connection of bindings to etcd"},
+			func(s string) bool { return strings.Contains(line, s) }) {
+			t.Errorf("log before the program is ready: %s", line)
+		}
+	}
+	t.Fatalf("the program ended: %v", p.Wait())
+	return nil
+}
+
+// launch starts the program and does not wait.
+func launch(t *testing.T, binary string, env []string, args ...string) *process {
+	t.Helper()
 	p := &process{Cmd: exec.Command(binary, args...), lines: make(chan string, 1000)}
-	p.Env = []string{}
+	p.Env = append([]string{}, env...)
 	p.Dir = t.TempDir()
 	stderr, err := p.StderrPipe()
 	if err != nil {
@@ -52,16 +76,7 @@ func startProcess(t *testing.T, binary string, args ...string) *process {
 			}
 		}
 	}()
-	for line := range p.lines {
-		if strings.Contains(line, "all modules started!") {
-			return p
-		}
-		if !strings.Contains(line, "listening") {
-			t.Errorf("log before the program is ready: %s", line)
-		}
-	}
-	t.Fatalf("the program ended: %v", p.Wait())
-	return nil
+	return p
 }
 
 // end sends a signal, and checks that the program tells the clients, who leave

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/pitaya-go/pitaya"
 	"github.com/pitaya-go/pitaya/examples/testserver/testpb"
 )
@@ -124,12 +126,26 @@ type SendRPC struct {
 
 // TestSendRPC calls a remote.
 func (t *TestSvc) TestSendRPC(ctx context.Context, in *SendRPC) (*testpb.TestResponse, error) {
-	return nil, noServer(in.Route)
+	return call(ctx, t.server, "", in.Route, &testpb.TestRequest{Msg: in.Data})
 }
 
 // TestSendRPCNoArgs calls a remote without an argument.
 func (t *TestSvc) TestSendRPCNoArgs(ctx context.Context, in *SendRPC) (*testpb.TestResponse, error) {
-	return nil, noServer(in.Route)
+	return call(ctx, t.server, "", in.Route, nil)
+}
+
+// call calls a remote: on the server with the given id, or on one of the
+// route's type. arg may be nil.
+func call(ctx context.Context, s *pitaya.Server, id, route string, arg proto.Message) (*testpb.TestResponse, error) {
+	reply := new(testpb.TestResponse)
+	err := s.RPCTo(ctx, id, route, reply, arg)
+	if errors.Is(err, pitaya.ErrNoCluster) {
+		err = noServer(route)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
 }
 
 // noServer is the answer of a server without a cluster to who wants to call a

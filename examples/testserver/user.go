@@ -64,6 +64,16 @@ func (r *room) enter(ctx context.Context, session *pitaya.Session, greet func(ui
 	return nil
 }
 
+// add puts a user into the group who stays there.
+func (r *room) add(ctx context.Context, uid string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if there, err := r.group.Contains(ctx, uid); there || err != nil {
+		return err
+	}
+	return r.group.Add(ctx, uid)
+}
+
 // leave takes a user out again whose session has ended.
 func (r *room) leave(uid string, session *pitaya.Session) {
 	r.mu.Lock()

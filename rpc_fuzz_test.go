@@ -1,0 +1,408 @@
+package pitaya_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/pb"
+)
+
+// The envelopes between servers are read and written by hand. What these tests hold them to is the library of protobuf:
+// the same bytes are refused, and the others mean the same.
+
+// An envelope is one that reads and writes itself.
+type envelope interface {
+	Encode() []byte
+	Decode(b []byte) error
+}
+
+// addVectors adds all bytes of vectors, at any depth, as seeds.
+func addVectors(f *testing.F, files ...string) {
+	var walk func(v any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for k, v := range v {
+				text, ok := v.(string)
+				if !ok || !strings.HasSuffix(k, "hex") && !strings.HasPrefix(k, "answer_to") {
+					walk(v)
+					continue
+				}
+				var h hexBytes
+				if h.UnmarshalText([]byte(text)) == nil {
+					f.Add([]byte(h))
+				}
+			}
+		case []any:
+			for _, v := range v {
+				walk(v)
+			}
+		}
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(filepath.Join("testdata", "vectors", file+".json"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		var v any
+		if err := json.Unmarshal(b, &v); err != nil {
+			f.Fatal(err)
+		}
+		walk(v)
+	}
+	// Repeated and split sub-messages, fields of other kinds, groups, numbers that do not exist, over-long varints.
+	for _, s := range []string{
+		"\x12\x02\x08\x01\x12\x03\x12\x01u", "\x12\x02\x08\x01\x12\x02\x08\x02", "\x0d\x01\x02\x03\x04", "\x0a\x01x\x10\x05",
+		"\x0b\x08\x01\x0c", "\x0b\x08\x01", "\x0c", "\x00\x01", "\x02\x00", "\x80\x80\x80\x80\x10\x01", "\xf8\xff\xff\xff\x0f\x01",
+		"\xf8\xff\xff\xff\x7f\x01", "\x88\x80\x80\x80\x00\x01", "\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
+		"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", "\x08", "\x12\x05\x08\x01", "\x22\x01\xff", "\x1a\x03\x12\x01\xff",
+		"\x12\x08\x1a\x06\x0a\x01k\x12\x01\xff", "\x12\x06\x1a\x04\x0a\x00\x12\x00", "\x12\x02\x1a\x00", "\x07\x00", "\x0f\x00",
+	} {
+		f.Add([]byte(s))
+	}
+}
+
+// sameVerdict decodes b in both ways. It reports whether it is valid.
+func sameVerdict(t *testing.T, b []byte, got envelope, want proto.Message) bool {
+	t.Helper()
+	wantErr := proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(b, want)
+	gotErr := got.Decode(b)
+	if (gotErr == nil) != (wantErr == nil) {
+		t.Fatalf("%x: got %v, the library says %v", b, gotErr, wantErr)
+	}
+	return gotErr == nil
+}
+
+// sameEncoded checks that what was decoded, encoded again, is the message.
+func sameEncoded(t *testing.T, got envelope, want proto.Message) {
+	t.Helper()
+	again := want.ProtoReflect().New().Interface()
+	if err := proto.Unmarshal(got.Encode(), again); err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(again, want) {
+		t.Fatalf("got %s, want %s", protojson.Format(again), protojson.Format(want))
+	}
+}
+
+func FuzzRPCRequest(f *testing.F) {
+	addVectors(f, "rpc_request", "rpc_response", "protobuf")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var got pitaya.RPCRequest
+		var want pb.Request
+		if !sameVerdict(t, b, &got, &want) {
+			return
+		}
+		if got.HasMsg != (want.Msg != nil) || got.HasSession != (want.Session != nil) {
+			t.Fatalf("%x: got message %v and session %v", b, got.HasMsg, got.HasSession)
+		}
+		if want.Msg == nil {
+			want.Msg = new(pb.Msg) // calls always have one
+		}
+		want.Msg.Reply = "" // the transport's business
+		sameEncoded(t, &got, &want)
+		if n := len(got.Encode()); n != cap(got.Encode()) {
+			t.Errorf("encoded in %d bytes of %d", n, cap(got.Encode()))
+		}
+	})
+}
+
+func FuzzRPCResponse(f *testing.F) {
+	addVectors(f, "rpc_response", "protobuf", "frontend_flows")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var got pitaya.RPCResponse
+		var want pb.Response
+		if !sameVerdict(t, b, &got, &want) {
+			return
+		}
+		if !bytes.Equal(got.Data, want.Data) {
+			t.Fatalf("got data %x, want %x", got.Data, want.Data)
+		}
+		if want.Error != nil {
+			want.Data = nil // an error stands alone
+			if want.Error.Code == "" {
+				want.Error.Code = pitaya.CodeUnknown
+			}
+			if want.Error.Msg == "" {
+				want.Error.Msg = got.Err.Message
+			}
+		}
+		sameEncoded(t, &got, &want)
+	})
+}
+
+func FuzzRPCPush(f *testing.F) {
+	addVectors(f, "nats_publish", "backend_flows", "protobuf")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var got pitaya.RPCPush
+		var want pb.Push
+		if sameVerdict(t, b, &got, &want) {
+			sameEncoded(t, &got, &want)
+		}
+	})
+}
+
+func FuzzRPCSession(f *testing.F) {
+	addVectors(f, "backend_flows", "protobuf")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var got pitaya.RPCSession
+		var want pb.Session
+		if sameVerdict(t, b, &got, &want) {
+			sameEncoded(t, &got, &want)
+		}
+	})
+}
+
+// ownMessages describes the envelopes that only servers of this library send.
+func ownMessages(t testing.TB) map[string]protoreflect.MessageDescriptor {
+	const (
+		num   = descriptorpb.FieldDescriptorProto_TYPE_UINT64
+		id    = descriptorpb.FieldDescriptorProto_TYPE_INT64
+		yes   = descriptorpb.FieldDescriptorProto_TYPE_BOOL
+		text  = descriptorpb.FieldDescriptorProto_TYPE_STRING
+		data  = descriptorpb.FieldDescriptorProto_TYPE_BYTES
+		texts = -text // repeated
+	)
+	file := &descriptorpb.FileDescriptorProto{Name: new("own.proto"), Syntax: new("proto3"), Package: new("own")}
+	for name, types := range map[string][]descriptorpb.FieldDescriptorProto_Type{
+		"Users":  {text, texts, data},
+		"Claim":  {text, text, num},
+		"Answer": {yes, yes, num},
+		"Event":  {num, id, text, text, text},
+	} {
+		m := &descriptorpb.DescriptorProto{Name: &name}
+		for i, typ := range types {
+			label := descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL
+			if typ < 0 {
+				typ, label = -typ, descriptorpb.FieldDescriptorProto_LABEL_REPEATED
+			}
+			m.Field = append(m.Field, &descriptorpb.FieldDescriptorProto{
+				Name: new(string(rune('a' + i))), Number: new(int32(i + 1)), Type: &typ, Label: &label,
+			})
+		}
+		file.MessageType = append(file.MessageType, m)
+	}
+	d, err := protodesc.NewFile(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages := make(map[string]protoreflect.MessageDescriptor)
+	for i := range d.Messages().Len() {
+		m := d.Messages().Get(i)
+		messages[string(m.Name())] = m
+	}
+	return messages
+}
+
+// fuzzOwn compares an envelope of this library's own with its description.
+func fuzzOwn(f *testing.F, name string, seed envelope, open func() envelope) {
+	addVectors(f, "protobuf")
+	f.Add(seed.Encode())
+	description := ownMessages(f)[name]
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, want := open(), dynamicpb.NewMessage(description)
+		if sameVerdict(t, b, got, want) {
+			sameEncoded(t, got, want)
+		}
+	})
+}
+
+func FuzzRPCUsers(f *testing.F) {
+	fuzzOwn(f, "Users", &pitaya.RPCUsers{Route: []byte("onPush"), UIDs: []string{"a", "b"}, Data: []byte("x")},
+		func() envelope { return new(pitaya.RPCUsers) })
+}
+
+func FuzzRPCClaim(f *testing.F) {
+	fuzzOwn(f, "Claim", &pitaya.RPCClaim{UID: "u", FID: "f", Stamp: 1 << 60}, func() envelope { return new(pitaya.RPCClaim) })
+}
+
+func FuzzRPCClaimAnswer(f *testing.F) {
+	fuzzOwn(f, "Answer", &pitaya.RPCClaimAnswer{Refused: true, Bound: true, Stamp: 7},
+		func() envelope { return new(pitaya.RPCClaimAnswer) })
+}
+
+func FuzzRPCEvent(f *testing.F) {
+	fuzzOwn(f, "Event", &pitaya.RPCEvent{Kind: 1, Session: -2, UID: "u", FID: "f", Reason: "r"},
+		func() envelope { return new(pitaya.RPCEvent) })
+}
+
+// jsonObject decodes b as encoding/json does, if it is an object and nothing else.
+func jsonObject(b []byte, numbers bool) (map[string]any, error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	if numbers {
+		d.UseNumber()
+	}
+	var v map[string]any
+	if err := d.Decode(&v); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("more than one value")
+	}
+	if v == nil {
+		return nil, errors.New("null")
+	}
+	return v, nil
+}
+
+// FuzzPropagated holds Request.metadata against what encoding/json makes of it.
+func FuzzPropagated(f *testing.F) {
+	addVectors(f, "rpc_request", "context")
+	for _, s := range []string{
+		`{"reqTimeout":5}`, `{"REQTIMEOUT":5}`, `{"reqTimeout":"1s","reqTimeout":"2s"}`, `{"reqTimeout":null,"request.id":null}`,
+		`{"req\u0054imeout":"3s"}`, `{"request.id":"\ud800"}`, `{"request.id":["x"]}`, "{\"request.id\":\"\xff\"}", "\n{ } ",
+		`{"a":1e999}`, `{"a":1}{}`, `{"otel-span":1}`, `{"otel-span":{"a":1}}`, `{"otel-span":{"a":"b"}}`, `{"a":{"reqTimeout":5}}`,
+		`{"reqTimeout":"-5s"}`, `{"reqTimeout":"0"}`, `{"reqTimeout":"2562047h47m16.854775807s"}`, `{"Request.ID":"a"}`,
+		"{\"re\u017fTimeout\":5,\"reque\u017ft.id\":1}", `{"":{"}":"{"},"\"":"\\"}`, `{"a":[[],[1,"]"]]}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, wantErr := jsonObject(b, true)
+		var id string
+		var limit time.Duration
+		if wantErr == nil {
+			id, _ = all["request.id"].(string)
+			switch v := all["reqTimeout"].(type) {
+			case nil:
+			case string:
+				if limit, wantErr = time.ParseDuration(v); limit <= 0 {
+					limit = time.Nanosecond // it is over
+				}
+			default:
+				wantErr = errors.New("no text")
+			}
+		}
+		gotID, gotLimit, values, err := pitaya.DecodePropagated(b)
+		if (err == nil) != (wantErr == nil) {
+			t.Fatalf("%q: got error %v, want %v", b, err, wantErr)
+		}
+		if err != nil {
+			return
+		}
+		if gotID != id || gotLimit != limit {
+			t.Fatalf("%q: got id %q and timeout %v, want %q and %v", b, gotID, gotLimit, id, limit)
+		}
+		want, err := jsonObject(b, false)
+		if err != nil {
+			return // a number that is none for float64
+		}
+		if _, kept := values["otel-span"]; !kept {
+			delete(want, "otel-span") // checked elsewhere
+		}
+		if !reflect.DeepEqual(values, want) {
+			t.Fatalf("%q: got %v, want %v", b, values, want)
+		}
+	})
+}
+
+// FuzzForwardedMetadata writes Request.metadata of clients' messages. It must be what encoding/json writes.
+func FuzzForwardedMetadata(f *testing.F) {
+	f.Add("front-1", "connector", "room.h.echo", int64(1700000000123456789), int64(5*time.Second))
+	f.Add("<&>", "\"\\\x7f", "\u2028\xff\x00", int64(-1), int64(1))
+	f.Add("", "", "", int64(0), int64(1<<63-1))
+	f.Fuzz(func(t *testing.T, id, serverType, route string, start, limit int64) {
+		got := pitaya.AppendForwarded(id, serverType, route, time.Unix(0, start), time.Duration(limit))
+		var values map[string]json.RawMessage
+		if err := json.Unmarshal(got, &values); err != nil {
+			t.Fatalf("%s: %v", got, err)
+		}
+		want, err := json.Marshal(map[string]any{
+			"peer.id": id, "peer.service": serverType, "req-route": route, "req-start-time": start,
+			"reqTimeout": pitaya.LimitText(time.Duration(limit)), "request.id": values["request.id"],
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+		if limit > 0 {
+			if d, err := time.ParseDuration(pitaya.LimitText(time.Duration(limit))); err != nil || d <= 0 {
+				t.Fatalf("limit %d travels as %v, %v", limit, d, err)
+			}
+		}
+	})
+}
+
+// FuzzSessionData takes any session data, as a whole and as changes.
+func FuzzSessionData(f *testing.F) {
+	for _, s := range []string{
+		"", "{}", "null", " null", "[]", "zz", `{"a":1}`, `{"a":1e999}`, `{"a":9007199254740993}`, `{"a":1,"a":2}`, `{"a":1} x`,
+		`{"set":{"a":1},"delete":["b"]}`, `{"set":null}`, `{"set":[]}`, `{"delete":[null]}`, `{"set":{"a":null}}`, "{\"\xff\":1}",
+		`{"set":{"a":1},"delete":["a"]}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		before := map[string]any{"b": "x", "c": json.Number("1")}
+		want, wantErr := jsonObject(b, true)
+		switch {
+		case len(b) == 0:
+			want, wantErr = before, nil
+		case string(b) == "null":
+			want, wantErr = map[string]any{}, nil
+		}
+		check := func(what string, s pitaya.DataSession, err, wantErr error, want map[string]any) {
+			if (err == nil) != (wantErr == nil) {
+				t.Fatalf("%s %q: got error %v, want %v", what, b, err, wantErr)
+			}
+			if err != nil {
+				want = before
+			}
+			if got := s.Data(); !reflect.DeepEqual(got, want) {
+				t.Fatalf("%s %q: got %v, want %v", what, b, got, want)
+			}
+			encoded, err := json.Marshal(want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.Encoded(); !bytes.Equal(got, encoded) {
+				t.Fatalf("%s %q: goes on as %s, want %s", what, b, got, encoded)
+			}
+			if err := s.Set("k", 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		whole := pitaya.NewDataSession(maps.Clone(before))
+		check("replace", whole, whole.Replace(b), wantErr, want)
+
+		var changes struct {
+			Set    map[string]json.RawMessage
+			Delete []string
+		}
+		wantErr = json.Unmarshal(b, &changes)
+		want = maps.Clone(before)
+		for k, raw := range changes.Set {
+			d := json.NewDecoder(bytes.NewReader(raw))
+			d.UseNumber()
+			var v any
+			if err := d.Decode(&v); err != nil {
+				wantErr = err
+			}
+			want[k] = v
+		}
+		for _, k := range changes.Delete {
+			delete(want, k)
+		}
+		merged := pitaya.NewDataSession(maps.Clone(before))
+		check("merge", merged, merged.Merge(b), wantErr, want)
+	})
+}

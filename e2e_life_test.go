@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing/synctest"
@@ -61,8 +62,9 @@ func (e *e2e) sessionEvents() {
 	e.noError(anonymous.Close()) // of no interest
 
 	_, late := e.listener("l2") // is told of those that are there
-	e.event(late, pitaya.SessionBound, "g1", "a", "")
-	e.event(late, pitaya.SessionBound, "g2", "b", "")
+	told := []string{await(e, late).UID, await(e, late).UID}
+	slices.Sort(told)
+	e.want("bound before", fmt.Sprint(told), "[a b]")
 	both := func(kind pitaya.SessionEventKind, frontend, uid, reason string) {
 		e.Helper()
 		e.event(events, kind, frontend, uid, reason)

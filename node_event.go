@@ -15,7 +15,8 @@ type SessionEventKind uint8
 const (
 	// SessionBound says that a session was bound to a user. When a server that
 	// listens to events joins the cluster, it is said again of all sessions
-	// that are bound.
+	// that are bound; and of those of a frontend that was lost, if it comes back
+	// because it had been missing in discovery only.
 	SessionBound SessionEventKind = iota + 1
 	// SessionEnded says that a bound session has ended.
 	SessionEnded
@@ -103,11 +104,29 @@ func (e *eventSource) again(m *member, id int64) {
 	}
 }
 
-// returned tells all that listen: they have believed this server to be lost.
-func (e *eventSource) returned() {
-	for _, m := range e.node.Members.listeners() {
-		e.joined(m)
+// ask asks a frontend that was believed to be lost for its sessions.
+func (e *eventSource) ask(m *member) {
+	ctx := context.Background()
+	arg := rpcEvent{FID: e.node.Self().ID}
+	body, err := e.node.userRequest(ctx, routeAgain, arg.encode(), e.node.Timeout)
+	if err == nil {
+		_, err = e.node.ask(ctx, m, routeAgain, e.node.Timeout, body)
 	}
+	if err != nil {
+		e.log.Debug("session events not asked for", "server", m.Info.ID, "err", err)
+	}
+}
+
+// sysAgain tells a server that has asked about all bound sessions.
+func (b *backend) sysAgain(c *incoming) ([]byte, error) {
+	var arg rpcEvent
+	if err := arg.decode(c.req.Msg.Data); err != nil {
+		return nil, NewError(err, CodeBadRequest)
+	}
+	if m := b.node.Members.get(arg.FID); m != nil {
+		b.source.joined(m)
+	}
+	return []byte(ackResponse), nil
 }
 
 // tell sends an event to one listener, or to all.
@@ -166,9 +185,12 @@ func newEventQueue[E any](what string, handlers []func(E), host *sessionHost) *e
 // maxEvents bounds the events that wait for the application.
 const maxEvents = 1 << 16
 
+// wanted reports whether the application listens.
+func (q *eventQueue[E]) wanted() bool { return q != nil && len(q.handlers) > 0 }
+
 // add sends an event on its way. It does not block.
 func (q *eventQueue[E]) add(event E) {
-	if q == nil || len(q.handlers) == 0 {
+	if !q.wanted() {
 		return
 	}
 	q.mu.Lock()

@@ -123,8 +123,8 @@ func TestClusterRPCRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		srv, _ := memServer(t, pitaya.NewMemCluster(), pitaya.Config{Type: "room", ID: "r1", NoLoopback: true}, nil)
 		for _, tt := range []struct{ id, route, text string }{
-			{"", "room.a.b", "you are making a rpc that may be processed locally"},
-			{"r1", "room.a.b", "you are making a rpc that may be processed locally"},
+			{"", "room.a.b", "pitaya: RPC to the own server"},
+			{"r1", "room.a.b", "pitaya: RPC to the own server"},
 			{"r2", "room.a.b", "server not found"},
 		} {
 			err := srv.RPCTo(t.Context(), tt.id, tt.route, new(wrapperspb.StringValue), nil)

@@ -50,6 +50,7 @@ type EtcdBindings struct {
 type etcdBinding struct {
 	bound bool             // it is to be there; otherwise it is to be deleted
 	lease clientv3.LeaseID // it was written under; 0 if it was not
+	drop  bool             // Delete was called while somebody was busy with it
 	busy  chan struct{}    // closed when whoever is at it has done; nil if nobody is
 }
 
@@ -131,6 +132,9 @@ func (b *EtcdBindings) acquire(ctx context.Context, uid string) (*etcdBinding, e
 func (b *EtcdBindings) release(uid string, e *etcdBinding, bound bool, lease clientv3.LeaseID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if e.drop {
+		bound, lease, e.drop = false, unknownLease, false
+	}
 	e.bound, e.lease = bound, lease
 	close(e.busy)
 	e.busy = nil
@@ -150,6 +154,9 @@ func (b *EtcdBindings) Put(ctx context.Context, uid string) error {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
 	failed := func(err error) error { return fmt.Errorf("pitaya: binding %q: etcd: %w", uid, err) }
+	if etcdDown(b.etcd) {
+		return failed(errEtcdDown)
+	}
 	e, err := b.acquire(ctx, uid)
 	if err != nil {
 		return failed(err)
@@ -207,6 +214,9 @@ func (b *EtcdBindings) Get(ctx context.Context, uid, frontendType string) (strin
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
+	if etcdDown(b.etcd) {
+		return "", fmt.Errorf("pitaya: binding %q: etcd: %w", uid, errEtcdDown)
+	}
 	r, err := b.etcd.Get(ctx, b.key(frontendType, uid))
 	if err != nil {
 		return "", fmt.Errorf("pitaya: binding %q: etcd: %w", uid, err)
@@ -228,6 +238,14 @@ func (b *EtcdBindings) Delete(ctx context.Context, uid string) error {
 			return nil
 		}
 		b.release(uid, e, false, unknownLease)
+	} else {
+		b.mu.Lock()
+		if e := b.own[uid]; e != nil && e.busy != nil {
+			e.drop = true
+		} else if e != nil {
+			e.bound, e.lease = false, unknownLease
+		}
+		b.mu.Unlock()
 	}
 	b.lease.Wake()
 	return fmt.Errorf("pitaya: binding %q: etcd: %w", uid, err)
@@ -235,6 +253,9 @@ func (b *EtcdBindings) Delete(ctx context.Context, uid string) error {
 
 // remove deletes a binding, unless it is another server's.
 func (b *EtcdBindings) remove(ctx context.Context, uid string) error {
+	if etcdDown(b.etcd) {
+		return errEtcdDown
+	}
 	key := b.key(b.typ, uid)
 	_, err := b.etcd.Txn(ctx).If(clientv3.Compare(clientv3.Value(key), "=", b.id)).Then(clientv3.OpDelete(key)).Commit()
 	return err

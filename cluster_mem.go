@@ -130,7 +130,7 @@ type memNode struct {
 
 // enter makes a node known by its id.
 func (n *memNode) enterLocked(self *ServerInfo) error {
-	if other := n.cluster.nodes[self.ID]; other != nil && other != n && (other.listed || !other.closed && other.handler != nil) {
+	if other := n.cluster.nodes[self.ID]; other != nil && other != n && !other.dead && (other.listed || !other.closed && other.handler != nil) {
 		return fmt.Errorf("pitaya: there is a server with the id %q already", self.ID)
 	}
 	n.self = self
@@ -297,6 +297,9 @@ func (t *memTransport) Listen(ctx context.Context, self *ServerInfo, h Transport
 	return nil
 }
 
+// findsUsers implements userFinder.
+func (t *memTransport) findsUsers() bool { return true }
+
 // Ordered implements Transport.
 func (t *memTransport) Ordered() bool { return true }
 
@@ -318,6 +321,14 @@ func (t *memTransport) Call(ctx context.Context, to *ServerInfo, body []byte, do
 		if done != nil {
 			go done(nil, err)
 		}
+	}
+	if ctx.Err() != nil {
+		err := context.Cause(ctx)
+		if ctx.Err() == context.DeadlineExceeded {
+			err = fmt.Errorf("%w: %s", ErrNoAnswer, to.ID)
+		}
+		fail(err)
+		return
 	}
 	if len(body) > memMaxBody {
 		fail(fmt.Errorf("pitaya: call of %d bytes, at most %d are carried", len(body), memMaxBody))

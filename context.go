@@ -46,6 +46,10 @@ func (c *callContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
+// AfterFunc lets package context derive from this one as it would from the inner
+// one, which may spare a goroutine.
+func (c *callContext) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(c.Context, f) }
+
 func callFromContext(ctx context.Context) *callContext {
 	c, _ := ctx.Value(callKey{}).(*callContext)
 	return c

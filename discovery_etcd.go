@@ -51,7 +51,8 @@ type EtcdDiscovery struct {
 	id    string // of the own server
 	lease *etcdLease
 	stop  context.CancelFunc
-	wg    sync.WaitGroup // the goroutines of Join
+	ended <-chan struct{} // closed by stop
+	wg    sync.WaitGroup  // the goroutines of Join
 
 	resync chan struct{} // holds a value when the servers are to be read; room for one
 
@@ -137,6 +138,7 @@ func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(D
 		}
 	}()
 	d.watch, d.id, d.key, d.stop = watch, self.ID, d.servers+self.Type+"/"+self.ID, stop
+	d.ended = life.Done()
 	d.mu.Lock()
 	d.self = self
 	d.mu.Unlock()
@@ -196,6 +198,7 @@ func (d *EtcdDiscovery) Update(ctx context.Context, self *ServerInfo) error {
 	select {
 	case <-d.lease.Wake():
 	case <-d.lease.GaveUp():
+	case <-d.ended: // Leave was called meanwhile
 	case <-ctx.Done():
 	}
 	return nil
@@ -429,6 +432,9 @@ func (d *EtcdDiscovery) apply(e *clientv3.Event) []DiscoveryEvent {
 		return nil
 	}
 	delete(d.bad, key)
+	if len(d.bad) > 0 {
+		d.see() // one of them may have had the id that is free now
+	}
 	return d.removed(key)
 }
 

@@ -813,6 +813,15 @@ func TestEtcdStoresAccess(t *testing.T) {
 			// Tokens do not survive that.
 			s.Stop()
 			s.Start()
+			// Until the connections are back, calls fail at once.
+			poll(t, "etcd for groups", func() bool {
+				_, err := g.Count(t.Context(), "g")
+				return !errors.Is(err, pitaya.ErrUnreachable)
+			})
+			poll(t, "etcd for bindings", func() bool {
+				_, err := b.Get(t.Context(), "u", "connector")
+				return !errors.Is(err, pitaya.ErrUnreachable)
+			})
 			use()
 		})
 	}

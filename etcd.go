@@ -139,6 +139,14 @@ func openEtcd(ctx context.Context, cfg clientv3.Config) (*clientv3.Client, error
 // requirement on gRPC.
 func etcdReady(c *clientv3.Client) bool { return c.ActiveConnection().GetState().String() == "READY" }
 
+// errEtcdDown fails calls at once: those of the client wait for a connection.
+var errEtcdDown = fmt.Errorf("%w: no connection to etcd", ErrUnreachable)
+
+// etcdDown reports whether etcd was tried and not reached, or was lost.
+func etcdDown(c *clientv3.Client) bool {
+	return c.ActiveConnection().GetState().String() == "TRANSIENT_FAILURE"
+}
+
 // superviseEtcd keeps the connection of a client up until ctx ends, and calls changed with each change. It waits no longer
 // than etcdReconnect between attempts to connect.
 func superviseEtcd(ctx context.Context, c *clientv3.Client, changed func(ready bool)) {

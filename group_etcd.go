@@ -88,6 +88,9 @@ func (s *EtcdGroups) begin(ctx context.Context, group string, uids ...string) (c
 	if len(uids) > maxEtcdGroupUIDs {
 		return nil, nil, fmt.Errorf("pitaya: group %q: %d uids in one call, the most is %d", group, len(uids), maxEtcdGroupUIDs)
 	}
+	if etcdDown(s.etcd) {
+		return nil, nil, s.failed(group, errEtcdDown)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	return ctx, cancel, nil
 }

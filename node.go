@@ -22,6 +22,7 @@ type node struct {
 	Log       *slog.Logger
 	Counters  *counters
 	Guard     func(what string, f func() error) error // calls code of the application
+	Finds     bool                                    // the transport finds users by itself, without the server that they are on
 	Cancels   bool                                    // the transport can tell the other side that a caller has given up
 	bounded   bool                                    // the transport keeps to Timeout by itself
 
@@ -36,12 +37,19 @@ type callTimer interface{ requestTimeout() time.Duration }
 // caller gives up. Those that are none may.
 type cancelTeller interface{ tellsCancel() bool }
 
+// userFinder is a transport that says whether a notice reaches a user without
+// the server being known. Those that are none may need it.
+type userFinder interface{ findsUsers() bool }
+
 // newNode returns a node. Its exported fields are set by the caller; timeout is
 // for transports that have none of their own.
 func newNode(t Transport, timeout time.Duration) *node {
 	n := &node{Transport: t, Members: newMembers(), Timeout: timeout, Cancels: true}
 	if c, ok := t.(cancelTeller); ok {
 		n.Cancels = c.tellsCancel()
+	}
+	if f, ok := t.(userFinder); ok {
+		n.Finds = f.findsUsers()
 	}
 	if own, ok := t.(callTimer); ok {
 		n.Timeout, n.bounded = own.requestTimeout(), true

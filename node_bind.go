@@ -94,7 +94,7 @@ func (b *binder) bound(ctx context.Context, s *Session, uid string) error {
 func (b *binder) announce(ctx context.Context, uid string) {
 	self := b.node.Self()
 	n := &Notice{Kind: NoticeBind, FrontendType: self.Type, UID: uid}
-	if b.node.Bindings != nil {
+	if b.node.Bindings != nil && !b.node.Finds {
 		id, err := b.node.Bindings.Get(ctx, uid, self.Type)
 		m := b.node.Members.get(id)
 		if err != nil || m == nil || id == self.ID || m.has(featureClaim) {

@@ -3,6 +3,7 @@ package pitaya
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -10,9 +11,13 @@ import (
 	"github.com/pitaya-go/pitaya/internal/pb"
 )
 
-// usersBytes bounds the uids in one message: with the payload it must fit into
-// what a transport carries, which is 1 MiB for NATS.
-const usersBytes = 256 << 10
+// What one message for many users may hold: the uids, and all of it, which is
+// what NATS carries unless it is told otherwise. With a larger payload each user
+// gets a message, whose error tells if it is too large.
+const (
+	usersBytes   = 256 << 10
+	usersMessage = 1<<20 - 8<<10
+)
 
 // pushUsers pushes to users on other servers of a frontend type: one message
 // for each server, if all of them can take that, and else one for each user.
@@ -23,11 +28,12 @@ func (n *node) pushUsers(ctx context.Context, frontendType, route string, payloa
 	// Notices find users on servers that this one does not know, because discovery
 	// has not told of them yet or the settings say that it is not to.
 	peers, multi := n.frontends(frontendType)
+	room := min(usersBytes, usersMessage-len(payload))
 	switch {
-	case len(peers) > 0 && multi && (len(uids) > 1 || !n.Transport.Ordered() && n.Bindings == nil):
+	case len(peers) > 0 && multi && (len(uids) > 1 && room > 4<<10 || !n.Finds && n.Bindings == nil):
 		for len(uids) > 0 {
 			k, size := 0, 0
-			for k < len(uids) && (k == 0 || size+len(uids[k]) <= usersBytes) {
+			for k < len(uids) && (k == 0 || size+len(uids[k]) <= room) {
 				size += len(uids[k]) + 4
 				k++
 			}
@@ -65,7 +71,18 @@ func (n *node) frontends(frontendType string) (peers []*member, multi bool) {
 // learns who was not reached, unless it takes the waiting to keep the order.
 func (n *node) pushMany(ctx context.Context, peers []*member, route string, payload []byte, uids []string, u *undelivered) {
 	arg := rpcUsers{Route: []byte(route), UIDs: uids, Data: payload}
+	if n.Transport.Ordered() {
+		// Nobody waits, so nobody gives up: a push that was made is sent, as
+		// those of an own client are, also when the caller's client has left.
+		ctx = context.WithoutCancel(ctx)
+	}
 	limit := callLimit(ctx, n.Timeout)
+	if limit <= 0 {
+		for _, uid := range uids {
+			u.add(uid, context.DeadlineExceeded)
+		}
+		return
+	}
 	body, err := n.userRequest(ctx, routeUsers, arg.encode(), limit)
 	if err != nil {
 		for _, uid := range uids {
@@ -94,9 +111,10 @@ func (n *node) pushMany(ctx context.Context, peers []*member, route string, payl
 			defer mu.Unlock()
 			if failure != nil {
 				err = failure
-				others.UIDs = uids
+				others.UIDs = slices.Clone(uids)
 			}
-			for _, uid := range others.UIDs {
+			slices.Sort(others.UIDs)
+			for _, uid := range slices.Compact(others.UIDs) {
 				missing[uid]++
 			}
 		})
@@ -116,7 +134,7 @@ func (n *node) pushMany(ctx context.Context, peers []*member, route string, payl
 // is one.
 func (n *node) notify(ctx context.Context, kind NoticeKind, frontendType, uid string, body []byte, u *undelivered) {
 	notice := &Notice{Kind: kind, FrontendType: frontendType, UID: uid, Body: body}
-	if n.Bindings != nil {
+	if n.Bindings != nil && !n.Finds {
 		id, err := n.Bindings.Get(ctx, uid, frontendType)
 		if errors.Is(err, ErrNoBinding) {
 			err = ErrUserNotFound // as it is called wherever users are looked for
@@ -144,5 +162,36 @@ func (n *node) kickUser(ctx context.Context, frontendType, uid string, u *undeli
 		u.add(uid, err)
 		return
 	}
-	n.notify(ctx, NoticeKick, frontendType, uid, body, u)
+	if n.Finds || n.Bindings != nil {
+		n.notify(ctx, NoticeKick, frontendType, uid, body, u)
+		return
+	}
+	// Whoever has the user knows it. Every server has the remote, also those of
+	// Pitaya.
+	peers, _ := n.frontends(frontendType)
+	answers := make(chan error, len(peers))
+	for _, m := range peers {
+		go func() {
+			_, err := n.askRemote(ctx, m, routeKick, body)
+			answers <- err
+		}()
+	}
+	reason := ErrUserNotFound
+	for range peers {
+		switch err := <-answers; {
+		case err == nil:
+			reason = nil
+		case reason != nil && !isNoSession(err):
+			reason = err
+		}
+	}
+	if reason != nil {
+		u.add(uid, reason)
+	}
+}
+
+// isNoSession reports whether a server has said that it does not have a user.
+func isNoSession(err error) bool {
+	e := codedError(err)
+	return e != nil && e.Message == textNoSuchSession
 }

@@ -286,8 +286,11 @@ func (c *grpcClient) explain(ctx context.Context, sent bool, err error) error {
 	switch {
 	case answered && status.Code == grpcDeadlineExceeded:
 		return fmt.Errorf("%w: %w", ErrNoAnswer, err)
-	case answered && status.Code == grpcUnavailable:
+	case answered && status.Code == grpcUnavailable && status.Message == grpcShuttingDown:
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	case answered && status.Code == grpcUnavailable:
+		// A proxy says so also when it has lost the other server in the midst of a request.
+		return fmt.Errorf("%w: %w", ErrNoAnswer, err)
 	case answered, errors.Is(err, ErrUnreachable):
 		return err
 	case c.ctx.Err() != nil:

@@ -188,7 +188,7 @@ func testGRPCInteropClient(t *testing.T, peer *grpcPeer) {
 		{body: "error 100% früh\nspät", want: "Unknown: 100% früh\nspät"},
 		{body: "status 5 nobody", want: "NotFound: nobody"},
 		{body: "status 4 too late", want: "too late", is: pitaya.ErrNoAnswer},
-		{body: "status 14 overloaded", want: "overloaded", is: pitaya.ErrUnreachable},
+		{body: "status 14 overloaded", want: "overloaded", is: pitaya.ErrNoAnswer},
 		{body: "big 4194305", want: "ResourceExhausted"},
 	} {
 		t.Run(tt.body, func(t *testing.T) {

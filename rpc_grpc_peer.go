@@ -45,6 +45,8 @@ type grpcPeer struct {
 	attempt    chan struct{} // closed when its attempt under way ends; nil during a pause
 	err        error         // why there is a pause; else nil
 	pause      time.Duration // the next one
+	since      time.Time     // of the newest connection
+	brief      int           // connections in a row that did not last
 }
 
 func newGRPCPeer(c *grpcClient, id, addr string) *grpcPeer {
@@ -216,7 +218,7 @@ func (p *grpcPeer) addLocked(c *grpcConn) {
 	if p.err != nil {
 		p.c.log.Info("gRPC server reachable again", "server", p.id, "address", p.addr)
 	}
-	p.connecting, p.err, p.pause = false, nil, grpcFirstPause
+	p.connecting, p.err, p.since = false, nil, time.Now()
 	if p.retired || !p.c.start(func() { p.watch(c) }) {
 		c.Close()
 		return
@@ -283,6 +285,11 @@ func (p *grpcPeer) ended(c *grpcConn) {
 		p.conns = slices.Delete(p.conns, i, i+1)
 	}
 	last := len(p.conns) == 0 && !p.connecting
+	if time.Since(p.since) >= grpcLastPause {
+		p.pause, p.brief = grpcFirstPause, 0
+	} else if p.brief++; p.brief > grpcTries && last && p.wantedLocked() {
+		p.err = fmt.Errorf("%w: its connections end at once", ErrUnreachable) // so after a pause
+	}
 	if last && p.wantedLocked() {
 		p.connectLocked()
 		last = false

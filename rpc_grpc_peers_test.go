@@ -291,10 +291,10 @@ func TestGRPCClientAnswers(t *testing.T) {
 		{name: "status unknown to us", serve: func(w http.ResponseWriter) { grpcType(w); trailer(w, "4000000000", "") }, want: "code 4000000000"},
 		{name: "status that is none", serve: func(w http.ResponseWriter) { grpcType(w); trailer(w, "abc", "") }, want: `status "abc"`},
 		{name: "deadline", serve: func(w http.ResponseWriter) { grpcType(w); trailer(w, "4", "late") }, want: "late", is: pitaya.ErrNoAnswer},
-		{name: "unavailable", serve: func(w http.ResponseWriter) { grpcType(w); trailer(w, "14", "busy") }, want: "busy", is: pitaya.ErrUnreachable},
+		{name: "unavailable", serve: func(w http.ResponseWriter) { grpcType(w); trailer(w, "14", "busy") }, want: "busy", is: pitaya.ErrNoAnswer},
 		{name: "HTML", serve: func(w http.ResponseWriter) { w.Header().Set("Content-Type", "text/html"); io.WriteString(w, "<p>") }, want: "text/html"},
 		{name: "HTTP 404", serve: func(w http.ResponseWriter) { w.WriteHeader(404) }, want: "404"},
-		{name: "HTTP 503", serve: func(w http.ResponseWriter) { w.WriteHeader(503) }, want: "503", is: pitaya.ErrUnreachable},
+		{name: "HTTP 503", serve: func(w http.ResponseWriter) { w.WriteHeader(503) }, want: "503", is: pitaya.ErrNoAnswer},
 		{name: "aborted", serve: func(w http.ResponseWriter) {
 			http.NewResponseController(w).SetWriteDeadline(time.Unix(0, 0))
 		}, is: pitaya.ErrNoAnswer},

@@ -46,6 +46,9 @@ const (
 	grpcFlushPause   = 20 * time.Millisecond
 )
 
+// grpcShuttingDown refuses a request that was not handled.
+const grpcShuttingDown = "the server is shutting down"
+
 // A grpcServer is the serving half of a GRPCTransport: an http.Handler for the four methods.
 type grpcServer struct {
 	port       int
@@ -182,7 +185,7 @@ func (s *grpcServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !s.begin() {
-		writeGRPCStatus(w, grpcErrorf(grpcUnavailable, "the server is shutting down"))
+		writeGRPCStatus(w, &grpcStatus{Code: grpcUnavailable, Message: grpcShuttingDown})
 		return
 	}
 	defer s.end()

@@ -111,6 +111,11 @@ func NewNATSTransport(client, server NATSConfig, log *slog.Logger) (*NATSTranspo
 		t.sides = append(t.sides, t.calling)
 	}
 	t.calling.cfg.RequestTimeout = client.RequestTimeout
+	t.pending.late = func() {
+		for _, s := range t.sides {
+			signal(s.doubt)
+		}
+	}
 	return t, nil
 }
 
@@ -202,6 +207,9 @@ func checkNATSSubject(subject string) error {
 	}
 	return nil
 }
+
+// findsUsers implements userFinder: users have subjects.
+func (t *NATSTransport) findsUsers() bool { return true }
 
 // tellsCancel implements cancelTeller.
 func (t *NATSTransport) tellsCancel() bool { return false }

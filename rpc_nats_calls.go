@@ -21,6 +21,7 @@ type natsCalls struct {
 	start   time.Time     // what deadlines are counted from
 	wake    chan struct{} // has room for one: run has something to do
 	stopped chan struct{} // closed by run when it ends
+	late    func()        // called by run when a deadline has passed; may be nil
 
 	mu      sync.Mutex // guards the fields below; never held while done is called
 	token   uint64     // of the newest call
@@ -192,6 +193,7 @@ func (p *natsCalls) run() {
 		p.mu.Lock()
 		failed, p.failed = append(failed[:0], p.failed...), p.failed[:0]
 		clear(p.failed[:cap(p.failed)]) // what has ended is not to be kept alive
+		told := len(failed)
 		now := time.Since(p.start)
 		for len(p.due) > 0 && p.due[0].due <= now {
 			c := p.takeLocked(p.due[0].token)
@@ -205,6 +207,9 @@ func (p *natsCalls) run() {
 		closed := p.closed != nil
 		p.mu.Unlock()
 
+		if len(failed) > told && p.late != nil {
+			p.late()
+		}
 		for _, f := range failed {
 			f.call.unwatch()
 			f.call.done(nil, f.err)

@@ -25,6 +25,8 @@ const (
 	// natsOverlap is how long after a planned move to another NATS server its
 	// messages are compared with those of the old one.
 	natsOverlap = 5 * time.Second
+	// natsLinger is how long the old connection is still listened to.
+	natsLinger = 250 * time.Millisecond
 	// natsBackoff is how often the pause between attempts to connect doubles.
 	natsBackoff = 2
 )
@@ -47,6 +49,7 @@ type natsSide struct {
 	room    int        // how many messages may wait
 
 	link  atomic.Pointer[natsLink] // what is published on; nil while there is none
+	doubt chan struct{}            // gets a value when a call was not answered; of capacity 1
 	ready chan struct{}            // closed by run at the first connection
 	ended chan struct{}            // closed by run at its end
 
@@ -90,7 +93,7 @@ type natsKey struct{ reply, subject, data string }
 func newNATSSide(t *NATSTransport, cfg NATSConfig, calls, serves bool) (*natsSide, error) {
 	s := &natsSide{
 		t: t, cfg: cfg, calls: calls, serves: serves,
-		ready: make(chan struct{}), ended: make(chan struct{}),
+		doubt: make(chan struct{}, 1), ready: make(chan struct{}), ended: make(chan struct{}),
 		err: errors.New("not connected yet"),
 	}
 	if calls {
@@ -154,10 +157,15 @@ func (s *natsSide) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			s.shut(l) // what it still hands on can be answered
 			s.lost(errors.New("transport closed"))
-			return
+			return // Close ends what waits for answers
 		}
 		err = cmp.Or(l.nc.LastError(), nats.ErrConnectionClosed)
 		s.lost(err)
+		if s.calls {
+			// No answers will come. What was asked may have been done, so nobody is to
+			// be asked again.
+			s.t.pending.failAll(fmt.Errorf("%w: connection to NATS lost: %w", ErrNoAnswer, err))
+		}
 		s.t.log.Warn("connection to NATS lost", "err", err)
 		s.learn(l)
 		s.t.forget(l)
@@ -183,6 +191,12 @@ func (s *natsSide) use(ctx context.Context, l *natsLink) *natsLink {
 			return l
 		case <-l.closed:
 			return l
+		case <-s.doubt:
+			// A machine that has vanished is noticed by pings after minutes.
+			if err := l.nc.FlushTimeout(s.cfg.ConnectTimeout); errors.Is(err, nats.ErrTimeout) {
+				s.t.log.Warn("NATS does not answer", "nats", l.nc.ConnectedUrlRedacted())
+				l.nc.Close()
+			}
 		case <-l.lame:
 			s.learn(l)
 			others := s.choice(l.nc.ConnectedUrl())
@@ -197,6 +211,15 @@ func (s *natsSide) use(ctx context.Context, l *natsLink) *natsLink {
 			}
 			s.link.Store(next)
 			s.t.log.Info("moved to another NATS server", "nats", next.nc.ConnectedUrlRedacted())
+			// The other servers of NATS learn of the new subscriptions a moment later,
+			// and send to the old ones alone until then.
+			linger := time.NewTimer(natsLinger)
+			select {
+			case <-linger.C:
+			case <-l.closed:
+			case <-ctx.Done():
+			}
+			linger.Stop()
 			s.shut(l)
 			l = next
 		}
@@ -240,16 +263,12 @@ func natsHost(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "4222"))
 }
 
-// lost says that there is no connection, and why. What waits for answers fails:
-// none will come.
+// lost says that there is no connection, and why.
 func (s *natsSide) lost(err error) {
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
 	s.link.Store(nil)
-	if s.calls {
-		s.t.pending.failAll(s.unreachable())
-	}
 }
 
 // unreachable is the error while there is no connection.
@@ -304,6 +323,9 @@ func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (
 	dialer := &natsDialer{ctx: ctx, timeout: s.cfg.ConnectTimeout}
 	opts = append(opts,
 		nats.Name("pitaya "+s.t.self.Type+" "+s.t.self.ID),
+		// Not joined by commas: a password may have one, and would be in the error.
+		func(o *nats.Options) error { o.Servers = servers; return nil },
+		nats.SkipHostLookup(), // the dialer looks up, and ends with ctx
 		nats.SetCustomDialer(dialer),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { s.t.asyncError(l, sub, err) }),
 		nats.ClosedHandler(func(*nats.Conn) { close(l.closed) }),
@@ -313,7 +335,7 @@ func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (
 			default:
 			}
 		}))
-	l.nc, err = nats.Connect(strings.Join(servers, ","), opts...)
+	l.nc, err = nats.Connect("", opts...)
 	if stopped := dialer.release(); err == nil && !stopped {
 		err = ctx.Err()
 		l.nc.Close()

@@ -18,8 +18,8 @@ import (
 // may be used for any number of clients.
 type ClientConfig struct {
 	// Handshake is what the client says about itself. Nil: the operating system as platform, and the name of this
-	// library as its version. Where Sys.Features is nil, the client announces all that it can do, [FeatureInflate] and
-	// [FeaturePushCodes]; an empty list announces nothing.
+	// library as its version. Where Sys.Features is nil, the client announces all that it can do, [FeatureInflate],
+	// [FeaturePushCodes] and [FeatureDrain]; an empty list announces nothing.
 	Handshake *HandshakeData
 
 	// Serializer is used for arguments, results and error answers. Nil: [JSON] or [Protobuf], whichever the server
@@ -109,6 +109,7 @@ type Client struct {
 	dict       *Dictionary
 	serializer Serializer
 	log        *slog.Logger
+	drains     bool          // the server may say that it ends
 	packetwise bool          // one Write per packet: some servers take one packet per WebSocket message and no more
 	done       chan struct{} // closed by end
 	started    time.Time
@@ -122,6 +123,7 @@ type Client struct {
 	// mu guards all that follows; it is never held across I/O or a callback.
 	mu      sync.Mutex
 	cause   error // why the connection has ended; nil before
+	parting bool  // the server ends: it gets an ack as the last packet
 	closed  bool  // by Close: nothing is sent and no push is handled any more
 	reason  string
 	lastID  uint64
@@ -161,7 +163,9 @@ func (c *Client) Serializer() Serializer { return c.serializer }
 // pointer; into a *[]byte it goes as it is, and a nil reply ignores it.
 //
 // An answer with the error flag is returned as an [*Error]. Other errors are those of the serializer, of ctx, after
-// which an answer that still comes is ignored, and what [Client.Err] says once the connection has ended. A call can
+// which an answer that still comes is ignored, and what [Client.Err] says once the connection has ended. If the server
+// has announced its end, the error wraps [ErrServerClosed] and nothing was sent: the request may be made on another
+// connection, while those made before are still answered on this one. A call can
 // outlast ctx while it writes, but not for longer than WriteTimeout.
 func (c *Client) Request(ctx context.Context, route string, arg, reply any) error {
 	payload, err := c.marshal(arg)
@@ -391,6 +395,10 @@ func (c *Client) send(ctx context.Context, m Message, reply chan<- clientReply) 
 			return 0, ctx.Err()
 		}
 		c.mu.Lock()
+	}
+	if c.parting && !c.closed {
+		c.mu.Unlock()
+		return 0, fmt.Errorf("%w: nothing was sent", ErrServerClosed)
 	}
 	if c.cause != nil || c.closed {
 		defer c.mu.Unlock()

@@ -158,8 +158,9 @@ func (c *Client) exchangeHandshake() error {
 		h = *c.cfg.Handshake
 	}
 	if h.Sys.Features == nil {
-		h.Sys.Features = []string{FeatureInflate, FeaturePushCodes}
+		h.Sys.Features = []string{FeatureInflate, FeaturePushCodes, FeatureDrain}
 	}
+	c.drains = h.drains()
 	body, err := appendHandshake(nil, &h)
 	if err != nil {
 		return err

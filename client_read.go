@@ -62,10 +62,30 @@ func (c *Client) read() error {
 		case PacketKick:
 			return c.kicked(p.Body)
 		case PacketHandshakeAck:
+			if c.drains {
+				c.part()
+				break
+			}
 			return fmt.Errorf("%w: ack from the server", ErrProtocol)
 		}
 		// A heartbeat has done its work by coming in. A second answer to the handshake says nothing new.
 	}
+}
+
+// part ends the sending half: the server ends when it has answered what was sent. The reader must not wait for the
+// write: the server may wait for the reader.
+func (c *Client) part() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parting || c.cause != nil || c.closed {
+		return
+	}
+	c.parting = true
+	c.out = appendEmptyPacket(c.out, PacketHandshakeAck)
+	c.goroutines.Go(func() {
+		c.mu.Lock()
+		c.flushAndUnlock()
+	})
 }
 
 // kicked takes note of a kick. The body may be empty or something else than the JSON that we know.

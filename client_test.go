@@ -152,7 +152,7 @@ func TestClientHandshake(t *testing.T) {
 	}{
 		{"default", nil, ""},
 		{"own data", &pitaya.ClientConfig{Handshake: mac},
-			`{"sys":{"platform":"mac","libVersion":"","clientBuildNumber":"","clientVersion":"","features":["inflate","pushcodes"]},"user":{"age":30}}`},
+			`{"sys":{"platform":"mac","libVersion":"","clientBuildNumber":"","clientVersion":"","features":["inflate","pushcodes","drain"]},"user":{"age":30}}`},
 		{"no features", &pitaya.ClientConfig{Handshake: silent},
 			`{"sys":{"platform":"","libVersion":"4.6.2-","clientBuildNumber":"","clientVersion":""}}`},
 	}
@@ -767,6 +767,7 @@ func TestClientServerMistakes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c, s := dialFake(t, plainAnswer, &pitaya.ClientConfig{
 					MaxPacketSize: 1 << 12,
+					Handshake:     &pitaya.HandshakeData{Sys: pitaya.HandshakeSys{Features: []string{}}},
 					Logger:        slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 				})
 				done := async(func() error { return c.Request(t.Context(), "room.echo", nil, nil) })

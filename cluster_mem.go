@@ -275,10 +275,15 @@ type memTransport memNode
 
 // memCall is a call under way.
 type memCall struct {
-	done func(response []byte, err error) // called by whoever takes the call out of pending
-	stop func() bool                      // releases the context
-	end  context.CancelFunc               // ends the context of the handler
+	done     func(response []byte, err error) // called by whoever takes the call out of pending
+	stop     func() bool                      // releases the context
+	end      context.CancelFunc               // ends the context of the handler
+	deadline time.Time                        // of the caller; zero: none
 }
+
+// late reports whether an answer comes too late. In a bubble the deadline and
+// what a handler does at that moment would else be a matter of luck.
+func (c *memCall) late() bool { return !c.deadline.IsZero() && !time.Now().Before(c.deadline) }
 
 // Listen implements Transport.
 func (t *memTransport) Listen(ctx context.Context, self *ServerInfo, h TransportHandler) error {
@@ -331,6 +336,7 @@ func (t *memTransport) Call(ctx context.Context, to *ServerInfo, body []byte, do
 	call := &memCall{done: done}
 	handling := context.Background() // without the values, as on a network
 	if deadline, ok := ctx.Deadline(); ok {
+		call.deadline = deadline
 		handling, call.end = context.WithDeadline(handling, deadline)
 	} else {
 		handling, call.end = context.WithCancel(handling)
@@ -384,7 +390,11 @@ func (n *memNode) answered(from *memNode, call *memCall, response []byte) {
 	if from.dead || n.dead || c.cut[memPair(n.self.ID, from.self.ID)] {
 		return // the caller's deadline will tell
 	}
-	n.inbox.addLocked(&c.mu, c.delay, func() { n.finish(call, response, err) })
+	n.inbox.addLocked(&c.mu, c.delay, func() {
+		if !call.late() { // or the caller's deadline tells
+			n.finish(call, response, err)
+		}
+	})
 }
 
 // finish ends a call, once.

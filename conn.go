@@ -56,6 +56,12 @@ type connUser interface {
 	// packet that answers it, without WebSocket framing; the bytes are only
 	// read. With an error the answer is the last packet of the connection.
 	handshake(body []byte) (answer []byte, err error)
+	// drain is called when a client begins to work that stopReading was called
+	// for already: it calls that again.
+	drain()
+	// received is called at most once, after the last data: the server ends, and
+	// all that the client has sent until then was passed on.
+	received()
 	// data is given one or more whole data packets that lie one behind the
 	// other, headers included. The bytes are valid until it returns. It may
 	// block, which stops the reading of this connection only.
@@ -108,6 +114,10 @@ type conn struct {
 	state   connState
 	readN   int   // result of the last raw read
 	readErr error // likewise
+	swept   int   // bytes read since reading was to stop
+
+	stopping atomic.Bool // what has arrived is still read, then no more
+	parting  atomic.Bool // the client was told that the server ends; its next ack is its last packet
 
 	Beat beatEntry
 
@@ -154,6 +164,10 @@ func (c *conn) serve(ctx context.Context) {
 		err = c.readLoop()
 	}
 	switch {
+	case errors.Is(err, errReceived):
+		c.user.received()
+		c.finish()
+		return
 	case errors.Is(err, errConnEnded):
 	case errors.Is(err, io.EOF), errors.Is(err, ErrProtocol), errors.Is(err, ErrServerClosed):
 		// What is queued may still be wanted: a client that closed its
@@ -236,6 +250,77 @@ func (c *conn) recovered(err *error) {
 	}
 }
 
+// errReceived tells serve that the server ends and the client's last message
+// was passed on.
+var errReceived = errors.New("pitaya: all was received")
+
+// maxSwept bounds how much is read of a client that sends without a pause when
+// the server ends.
+const maxSwept = 1 << 20
+
+// stopReading lets the connection read what has arrived and no more, and then
+// call received. With ask the client is asked for its last packet instead, and
+// all up to that is read: so nothing that it sends is lost on the way. A client
+// that acknowledges its handshake at this moment, and sends a message behind
+// that, is stopped then: drain is called again. It reports false if the client
+// has not come that far.
+func (c *conn) stopReading(ask bool) bool {
+	c.mu.Lock()
+	if !c.working {
+		defer c.mu.Unlock()
+		c.stopWanted = true
+		return c.greeted
+	}
+	if ask {
+		c.mu.Unlock()
+		c.parting.Store(true)
+		c.sendControl(partingPacket)
+		return true
+	}
+	defer c.mu.Unlock()
+	if !c.ended { // else the deadline is that of the linger
+		c.stopping.Store(true)
+		when := time.Now()
+		if _, mem := c.body.(*memConn); !mem && c.raw == nil {
+			when = when.Add(stopTime) // for what the socket holds
+		}
+		c.rwc.SetReadDeadline(when)
+	}
+	return true
+}
+
+// work says that what comes now is data, and reports whether it is to stop.
+func (c *conn) work() (stop bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.working = true
+	return c.stopWanted
+}
+
+// greet says that the handshake is being answered.
+func (c *conn) greet() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.greeted = true
+}
+
+// stopTime is for connections that cannot be asked for what has arrived.
+const stopTime = 10 * time.Millisecond
+
+// partingPacket says that the server ends, to clients that understand it.
+var partingPacket = []byte{byte(PacketHandshakeAck), 0, 0, 0}
+
+// finish waits until the connection has ended, which is up to those who handle
+// what was received. What else comes is dropped.
+func (c *conn) finish() {
+	c.mu.Lock()
+	if !c.ended {
+		c.rwc.SetReadDeadline(time.Time{})
+	}
+	c.mu.Unlock()
+	c.end(c.readCause(c.linger()), endNow, nil)
+}
+
 // readLoop reads and processes packets. It returns why it stopped.
 func (c *conn) readLoop() (err error) {
 	defer c.recovered(&err)
@@ -249,6 +334,13 @@ func (c *conn) readLoop() (err error) {
 	}
 	for {
 		n, err := r.read()
+		if err != nil && c.stopping.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+			if n = r.readNow(); n == 0 || c.swept > maxSwept {
+				return errReceived
+			}
+			c.swept += n
+			err = nil
+		}
 		if n > 0 {
 			if err := c.took(n); err != nil {
 				return err
@@ -378,6 +470,7 @@ func (c *conn) packet(t PacketType, body []byte) error {
 			return errConnEnded
 		}
 		c.state = stateHandshake
+		c.greet()
 		c.sendControl(answer)
 		// A few bytes ask for an answer of many: who does not take them is
 		// not read from.
@@ -390,6 +483,13 @@ func (c *conn) packet(t PacketType, body []byte) error {
 			c.state = stateWorking
 			if c.cfg.HandshakeTimeout > 0 {
 				c.rwc.SetReadDeadline(time.Time{})
+			}
+			if c.work() {
+				c.user.drain()
+			}
+		case stateWorking:
+			if c.parting.Load() {
+				return errReceived
 			}
 		}
 	case PacketHeartbeat, PacketKick:
@@ -433,8 +533,9 @@ func (c *conn) control(op byte, payload []byte) error {
 }
 
 // linger waits until the last packet was written, and then until the client has
-// closed its side too, for lingerTime at most.
-func (c *conn) linger() {
+// closed its side too, for lingerTime at most. It returns why nothing can be read
+// any more.
+func (c *conn) linger() error {
 	if c.in != nil {
 		c.in.free()
 		c.in = nil
@@ -456,7 +557,7 @@ func (c *conn) linger() {
 			c.awaitDrained()
 		}
 		if err != nil {
-			return
+			return err
 		}
 		if c.in != nil {
 			c.in.free()
@@ -493,9 +594,11 @@ func bareConn(nc net.Conn) net.Conn {
 
 // A connReader brings bytes into c.in. Its read borrows a buffer when there is
 // something to read, puts the bytes behind those of c.in.B, within its
-// capacity, and returns their number.
+// capacity, and returns their number. readNow does that with what has arrived,
+// whatever the deadline; 0 means nothing or an error, and that read is next.
 type connReader interface {
 	read() (int, error)
+	readNow() int
 }
 
 func (c *conn) newReader() connReader {
@@ -543,6 +646,18 @@ func (r *plainReader) read() (int, error) {
 	}
 	copy(c.room(), r.small[:n])
 	return n, err
+}
+
+func (r *plainReader) readNow() int {
+	m, ok := r.c.body.(*memConn)
+	if !ok {
+		return 0
+	}
+	n := m.readNow(r.small[:])
+	if n > 0 {
+		copy(r.c.room(), r.small[:n])
+	}
+	return n
 }
 
 // The protocol's violations that concern the order of packets.

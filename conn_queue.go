@@ -28,6 +28,9 @@ type connQueue struct {
 	stuck   bool        // the writer waits for a socket that takes nothing
 	over    time.Time   // since when the queue is over its budget without anything having been taken; zero if it is not
 
+	greeted     bool          // the handshake was answered
+	working     bool          // and acknowledged
+	stopWanted  bool          // reading is to stop when it is
 	established bool          // the transport's handshake is done
 	ended       bool          // nothing is queued any more; cause is set
 	drained     bool          // ended, and nothing is written any more

@@ -51,6 +51,19 @@ func (r *rawReader) read() (int, error) {
 	return max(c.readN, 0), c.readErr
 }
 
+func (r *rawReader) readNow() int {
+	n := 0
+	err := r.c.raw.Control(func(fd uintptr) {
+		if r.tryRead(fd) {
+			n = max(r.c.readN, 0)
+		}
+	})
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // tryRead reads once without waiting. It reports false when there is nothing
 // to read; the buffer goes back to the pool before the wait then, unless it
 // holds part of a packet.

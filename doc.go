@@ -118,6 +118,11 @@
 // A refused handshake is answered with another code and "msg", and the connection is closed. Heartbeats have no
 // body. The body of a kick is {"reason":"…"}.
 //
+// A server that ends sends an acknowledgement, which has no body either, to clients that have announced "drain" in
+// "features" of their "sys". The client sends one back and no message behind it; the server closes the connection when
+// it has answered what came before. So no request is lost. Of other clients it answers what has arrived; what crosses
+// the end of the connection on its way was not handled.
+//
 // The body of a data packet is one message:
 //
 //	message:  byte 0      flags, see below

@@ -20,6 +20,7 @@ var readOnlyGlobals = map[string]string{
 	"contextType":     "a type",
 	"errorType":       "a type",
 	"heartbeatPacket": "a packet that is always the same",
+	"partingPacket":   "the same",
 	"originWords":     "words of an enumeration",
 	"protoType":       "a type",
 	"pushCodesWords":  "words of an enumeration",

@@ -23,7 +23,8 @@ type HandshakeSys struct {
 
 	// Type is what the pomelo JavaScript clients send instead of the above, e.g. "js-websocket".
 	Type string `json:"-"`
-	// Features is our own addition, the abilities that a client announces: [FeatureInflate], [FeaturePushCodes].
+	// Features is our own addition, the abilities that a client announces: [FeatureInflate], [FeaturePushCodes],
+	// [FeatureDrain].
 	Features []string `json:"-"`
 }
 
@@ -32,6 +33,7 @@ type HandshakeSys struct {
 const (
 	FeatureInflate   = "inflate"   // inflates zlib, in payloads and in the answer to its handshake
 	FeaturePushCodes = "pushcodes" // understands the codes of the dictionary in pushes
+	FeatureDrain     = "drain"     // answers an ack packet from the server by one, behind which it sends no messages
 )
 
 // handshakeWire is the handshake request as it is written and read. What peers are strict about is typed; our own
@@ -111,6 +113,9 @@ func (h *HandshakeData) knowsPushCodes() bool {
 	}
 	return h.Sys.Type != "" || h.Sys.LibVersion == goClientVersion
 }
+
+// drains reports whether the client can be told that the connection is about to end.
+func (h *HandshakeData) drains() bool { return slices.Contains(h.Sys.Features, FeatureDrain) }
 
 // libpitaya reports whether the client looks like the C library: it names a platform, and its version is three numbers
 // and a dash with or without something behind it, as in "4.6.2-".

@@ -168,8 +168,21 @@ func (s *Session) turn(b []byte) {
 	}
 }
 
-// drain lets the session handle what it has received, and then ends it.
+// drain implements connUser: it lets the session handle what its client has sent, and then ends it. A
+// client that can be asked sends no more from then on; of others, what has
+// arrived here is handled.
 func (s *Session) drain() {
+	s.mu.Lock()
+	ask := s.drains
+	s.mu.Unlock()
+	if !s.conn.stopReading(ask) {
+		s.received()
+	}
+}
+
+// received implements connUser: what waits is handled, and then the session
+// ends.
+func (s *Session) received() {
 	m := &s.box
 	m.mu.Lock()
 	m.last = true

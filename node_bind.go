@@ -47,12 +47,27 @@ func (b *binder) binding(ctx context.Context, s *Session, uid string) error {
 	return b.node.Transport.Bind(ctx, uid)
 }
 
+// enter implements sessionCluster. Without the look at the claim a session that
+// has lost could still replace the one that has won, and then give up itself.
+func (b *binder) enter(s *Session, uid string, f func()) error {
+	if b.unique == nil {
+		f()
+		return nil
+	}
+	return b.unique.enter(s, uid, f)
+}
+
 // bound implements sessionCluster.
 func (b *binder) bound(ctx context.Context, s *Session, uid string) error {
 	err := func() error {
 		defer b.users.lock(uid)()
 		if b.host.Table.user(uid) != s {
 			return ErrSessionClosed
+		}
+		// Again: an older session of the user may have ended since binding, and
+		// taken the user's subscription along.
+		if err := b.node.Transport.Bind(ctx, uid); err != nil {
+			return err
 		}
 		if b.unique != nil {
 			b.announce(ctx, uid)
@@ -218,6 +233,9 @@ func (c *claims) claim(ctx context.Context, s *Session, uid string) error {
 	c.mu.Unlock()
 	for range claimTries {
 		above, err := c.ask(ctx, uid, stamp)
+		if err == nil && ctx.Err() != nil {
+			err = context.Cause(ctx) // the others may not have been asked
+		}
 		if err != nil {
 			return err
 		}
@@ -324,10 +342,19 @@ func (c *claims) announced(uid, frontend string) {
 
 // holds reports whether a session still has its user.
 func (c *claims) holds(s *Session, uid string) bool {
+	return c.enter(s, uid, func() {}) == nil
+}
+
+// enter calls f if the session still has its user. Nobody else gets the user
+// while f runs.
+func (c *claims) enter(s *Session, uid string, f func()) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	own := c.byUID[uid]
-	return own != nil && own.session == s && !own.lost
+	if own := c.byUID[uid]; own == nil || own.session != s || own.lost {
+		return errClaimed()
+	}
+	f()
+	return nil
 }
 
 // forget ends the claim of a session.

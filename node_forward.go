@@ -184,8 +184,11 @@ func (f *forward) again() bool {
 	if err != nil || slices.ContainsFunc(f.tried, func(m *member) bool { return m.Info.ID == to.Info.ID }) {
 		return false
 	}
-	f.leave()
+	// First the next one's turn would come, and it could overtake this one.
+	left := *f
+	f.lane = false
 	f.send(to)
+	left.leave()
 	return true
 }
 

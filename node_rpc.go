@@ -13,10 +13,9 @@ import (
 // cluster.
 var ErrNoCluster = errors.New("pitaya: the server is in no cluster")
 
-// Reasons for a call not to be made. They have no codes, as in Pitaya, whose
-// texts begin like these.
+// Reasons for a call not to be made. They have no codes, as in Pitaya.
 var (
-	errNonsenseRPC    = errors.New("you are making a rpc that may be processed locally, either specify a different server type or specify a server id")
+	errOwnServer      = errors.New("pitaya: RPC to the own server, which Config.NoLoopback rules out")
 	errServerNotFound = errors.New("server not found")
 )
 
@@ -43,7 +42,7 @@ func (n *node) rpc(ctx context.Context, own *backend, id, text string, reply, ar
 	switch {
 	case id == self.ID || id == "" && route.ServerType == self.Type:
 		if own == nil {
-			return errNonsenseRPC
+			return errOwnServer
 		}
 		data, err = n.loopback(ctx, own, text, payload)
 	case id != "":
@@ -97,8 +96,9 @@ func (n *node) loopback(ctx context.Context, own *backend, text string, payload 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	// As from outside: the remote sees no value of ctx, but its end.
-	inside, end := context.WithCancel(context.Background())
-	defer context.AfterFunc(ctx, end)()
+	deadline, _ := ctx.Deadline()
+	inside, end := context.WithDeadline(context.Background(), deadline)
+	context.AfterFunc(ctx, end)
 	c := make(chan rpcAnswer, 1)
 	own.HandleCall(inside, body, func(response []byte) {
 		end()
@@ -109,6 +109,9 @@ func (n *node) loopback(ctx context.Context, own *backend, text string, payload 
 	case a := <-c:
 		return n.result(a.body, a.err, self, text, limit)
 	case <-ctx.Done():
-		return nil, n.callError(ErrNoAnswer, self, text, limit)
+		if ctx.Err() == context.DeadlineExceeded {
+			return nil, n.callError(ErrNoAnswer, self, text, limit)
+		}
+		return nil, context.Cause(ctx)
 	}
 }

@@ -229,8 +229,14 @@ func (c *incoming) refuse(err error) bool {
 // limit makes the call end with the time that the caller waits.
 func (c *incoming) limit() { c.begin(c.outer, c.in.Timeout, c.expire) }
 
-// expire answers a call whose time is over. What it has begun goes on.
-func (c *incoming) expire() { c.answer(nil, Errorf(CodeInternal, textCallTimeout)) }
+// expire answers a call whose time is over. What it has begun goes on. A caller
+// whose transport carries its deadline knows that by itself, and better: this
+// answer could come first and take the place of its own error.
+func (c *incoming) expire() {
+	if _, ok := c.outer.Deadline(); !ok {
+		c.answer(nil, Errorf(CodeInternal, textCallTimeout))
+	}
+}
 
 // answer answers the call, if that has not been done: by then its time may be
 // over. What fails because it is gets the same answer, whoever is first.
@@ -238,7 +244,7 @@ func (c *incoming) answer(data []byte, err error) {
 	if c.answered.Swap(true) {
 		return
 	}
-	if err != nil && c.Err() == context.DeadlineExceeded {
+	if err != nil && c.in != nil && c.in.Timeout > 0 && c.Err() == context.DeadlineExceeded {
 		err = Errorf(CodeInternal, textCallTimeout)
 	}
 	r := rpcResponse{Data: data}

@@ -214,7 +214,8 @@ func (s *Server) start(ctx context.Context) error {
 
 // Shutdown ends the server: it tells the other servers to send no new work,
 // stops accepting, waits until clients have left if Config.DrainEnabled is set,
-// lets the handlers finish what was received, sends what is queued, closes the
+// tells clients that understand it to send no more, lets the handlers finish
+// what was received, sends what is queued, closes the
 // sessions with [ErrServerClosed], over the time that Config.CloseWindow says,
 // leaves the cluster when what other servers have sent is answered, and shuts
 // down modules and components. It may be called from any goroutine and more
@@ -288,6 +289,12 @@ func (s *Server) shutdown(ctx context.Context) error {
 	// to finish.
 	s.stopping(ErrServerClosed)
 	s.drainSessions(ctx)
+	late := time.AfterFunc(partingTime, func() {
+		for session := range s.table.all() {
+			session.received()
+		}
+	})
+	defer late.Stop()
 	if err := s.awaitSessions(ctx); err != nil {
 		errs = append(errs, err)
 	}
@@ -299,6 +306,10 @@ func (s *Server) shutdown(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
+
+// partingTime is how long clients that were told of the server's end may take to
+// send their last packet.
+const partingTime = 2 * time.Second
 
 // drainSessions makes each session end when it has handled what it has
 // received. All at once would send all clients to the other servers at once.

@@ -44,6 +44,7 @@ type Session struct {
 	admitted    bool // it was in the table, so close callbacks are due
 	inflates    bool // the client inflates what is compressed
 	pushCodes   bool // the client understands route codes in pushes
+	drains      bool // the client stops sending when it is told that the server ends
 	handshaken  *HandshakeData
 	values      map[string]any  // made by dataLocked
 	encoded     []byte          // the values as JSON; nil after a change. Never written to.
@@ -153,6 +154,7 @@ func (s *Session) handshake(body []byte) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.handshaken = h
+	s.drains = h.drains()
 	s.inflates = s.host.Compress && h.inflates()
 	s.pushCodes = s.host.PushCodes(h.knowsPushCodes())
 	if s.inflates {
@@ -246,7 +248,14 @@ func (s *Session) bindHere(ctx context.Context, uid string) error {
 			return err
 		}
 	}
-	old, ok := s.host.Table.bind(uid, s)
+	var old *Session
+	var ok bool
+	enter := func() { old, ok = s.host.Table.bind(uid, s) }
+	if s.host.Cluster == nil {
+		enter()
+	} else if err := s.host.Cluster.enter(s, uid, enter); err != nil {
+		return err
+	}
 	if !ok {
 		return ErrSessionClosed
 	}

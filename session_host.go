@@ -53,8 +53,11 @@ type messageHandler interface {
 // of a frontend have to do with it. Calls for one user may overlap.
 type sessionCluster interface {
 	// binding is called before a uid leads to the session: an error prevents
-	// it. Then bound is called, whose error undoes it.
+	// it. Then enter is called with the function that lets it, which it calls
+	// unless a newer session has been let through meanwhile; then bound, whose
+	// error undoes it.
 	binding(ctx context.Context, s *Session, uid string) error
+	enter(s *Session, uid string, f func()) error
 	bound(ctx context.Context, s *Session, uid string) error
 	// unbound is called, perhaps without the others, when the uid does not lead
 	// to the session any more: the session has ended, or was not bound after

@@ -31,10 +31,11 @@ type Server struct {
 // look at errors, since they come back from Run.
 //
 // The server is a frontend, whatever the settings say: one that runs alone has nothing else to be. [Cluster.NewServer]
-// starts the servers of a cluster. It logs to the test, where the settings name no other logger.
+// starts the servers of a cluster in memory. With Config.Cluster the server joins the cluster that the settings say, etcd
+// and NATS as a rule, as frontend or as backend. It logs to the test, where the settings name no other logger.
 func NewServer(t testing.TB, cfg pitaya.Config, setup func(*pitaya.Server)) *Server {
 	t.Helper()
-	cfg.Frontend = true
+	cfg.Frontend = cfg.Frontend || !cfg.Cluster
 	return start(t, nil, cfg, setup)
 }
 

@@ -187,7 +187,7 @@ func TestClusterServices(t *testing.T) {
 				{route: svc + "testsendrpc", payload: `{"route":"game.testremotesvc.rpctestreturnserror"}`, want: `{"code":"PIT-433","msg":"test error","metadata":{"some":"meta"}}`, isErr: true},
 				{route: svc + "testsendrpc", payload: `{"route":"game.testremotesvc.nothing"}`, want: `{"code":"PIT-404","msg":"route not found","metadata":{"route":"testremotesvc.nothing"}}`, isErr: true},
 				{route: svc + "testsendrpc", payload: `{"route":"nowhere.testremotesvc.x"}`, want: `{"code":"PIT-500","msg":"no servers available of this type"}`, isErr: true},
-				{route: svc + "testsendrpc", payload: `{"route":"` + serverType + `.testremotesvc.rpctestnoargs"}`, like: `\{"code":"PIT-000","msg":"you are making a rpc that may be processed locally, .*"\}`, isErr: true},
+				{route: svc + "testsendrpc", payload: `{"route":"` + serverType + `.testremotesvc.rpctestnoargs"}`, like: `\{"code":"PIT-000","msg":"pitaya: RPC to the own server.*"\}`, isErr: true},
 				{route: svc + "testsendrpcnoargs", payload: `{"route":"game.testremotesvc.rpctestnoargs"}`, want: `{"code":200,"msg":"got nothing"}`},
 				{route: interop + "rpc", payload: `{"route":"game.interopremote.echo","msg":"é"}`, want: `{"code":200,"msg":"é"}`},
 				{route: interop + "rpc", payload: `{"route":"game.interopremote.sleep","msg":"1"}`, want: `{"code":200,"msg":"slept"}`},

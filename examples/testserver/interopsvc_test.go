@@ -44,7 +44,7 @@ func TestInteropSvc(t *testing.T) {
 			{route: "interopsvc.boom", like: `\{"code":"PIT-500","msg":"internal error","metadata":\{"request":"\w+"\}\}`, isErr: true},
 			{route: "interopsvc.rpc", payload: `{"route":"game.interopremote.echo","msg":"x"}`, want: noServers, isErr: true},
 			{route: "interopsvc.rpcto", payload: `{"serverid":"a","route":"game.interopremote.echo"}`, want: noServers, isErr: true},
-			{route: "interopsvc.reqinfo", like: `\{"route":"connector\.interopsvc\.reqinfo","requestid":".*","peerid":"","peerservice":""\}`},
+			{route: "interopsvc.reqinfo", like: `\{"route":"interopsvc\.reqinfo","requestid":".*","peerid":"","peerservice":""\}`},
 			{route: "interopsvc.echo", payload: `{"content":"c","name":"n","more":1}`, want: `{"name":"n","content":"c"}`},
 			{route: "interopsvc.echo", payload: `[]`, like: `\{"code":"PIT-400",.*`, isErr: true},
 		})

@@ -8,7 +8,7 @@
 //	testserver -suite sdk-json -port 3250 -fixtures fixtures
 //
 // The first two are a cluster, by the etcd and the NATS of this machine, which
-// go run ./internal/devcluster would start; with -grpc, servers call each other
+// go run -C internal/devcluster . starts; with -grpc, servers call each other
 // without NATS.
 //
 // Every setting of the library can be given as well, as a PITAYA_… environment

@@ -1,0 +1,192 @@
+package pitaya_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pitaya-go/pitaya"
+)
+
+// oldClient announces nothing, as the clients of Pitaya and pomelo.
+var oldClient = &pitaya.ClientConfig{Handshake: &pitaya.HandshakeData{Sys: pitaya.HandshakeSys{Features: []string{}}}}
+
+// TestShutdownAnswersWhatArrived sends more than a mailbox holds to a session whose handler does not return, so that
+// most of it has arrived but was not read when the server ends.
+func TestShutdownAnswersWhatArrived(t *testing.T) {
+	t.Parallel()
+	const requests = 500
+	for name, cfg := range map[string]*pitaya.ClientConfig{"new": nil, "old": oldClient} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				open := make(chan struct{})
+				l := pitaya.ListenMem()
+				s := startServer(t, pitaya.Config{Listeners: []net.Listener{l}, MailboxMessages: 4, SlowHandler: -1}, func(s *pitaya.Server) {
+					pitaya.HandleRaw(s, "room.wait", func(ctx context.Context, in []byte) ([]byte, error) {
+						<-open
+						return in, nil
+					})
+				})
+				c := dialMem(t, l, cfg)
+				var wg sync.WaitGroup
+				for i := range requests {
+					wg.Go(func() {
+						want := fmt.Sprint(i)
+						if got, err := c.RequestRaw(t.Context(), "room.wait", []byte(want)); err != nil || string(got) != want {
+							t.Errorf("request %s: got %q, %v", want, got, err)
+						}
+					})
+				}
+				synctest.Wait()
+				ended := make(chan error, 1)
+				go func() { ended <- s.Shutdown(t.Context()) }()
+				synctest.Wait()
+				close(open)
+				wg.Wait()
+				<-c.Done()
+				if !errors.Is(c.Err(), io.EOF) {
+					t.Errorf("the connection ended with %v", c.Err())
+				}
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// dialMem connects a client that is closed at the end of the test.
+func dialMem(t *testing.T, l *pitaya.MemListener, cfg *pitaya.ClientConfig) *pitaya.Client {
+	t.Helper()
+	nc, err := l.DialContext(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := pitaya.NewClient(t.Context(), nc, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// TestShutdownLosesNoRequest ends a server whose clients never stop to send. Each request is answered, or was never
+// sent and the client says so.
+func TestShutdownLosesNoRequest(t *testing.T) {
+	t.Parallel()
+	for name, listen := range map[string]func() (net.Listener, string, error){
+		"tcp": func() (net.Listener, string, error) {
+			l, err := pitaya.ListenTCP("127.0.0.1:0", nil)
+			if err != nil {
+				return nil, "", err
+			}
+			return l, "tcp://" + l.Addr().String(), nil
+		},
+		"ws": func() (net.Listener, string, error) {
+			l, err := pitaya.ListenWS("127.0.0.1:0", nil)
+			if err != nil {
+				return nil, "", err
+			}
+			return l, "ws://" + l.Addr().String(), nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, url, err := listen()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var warm sync.WaitGroup
+			warm.Add(20)
+			s := startServer(t, pitaya.Config{Listeners: []net.Listener{l}, CloseWindow: 50 * time.Millisecond}, func(s *pitaya.Server) {
+				pitaya.HandleRaw(s, "room.echo", func(ctx context.Context, in []byte) ([]byte, error) { return in, nil })
+			})
+			var wg sync.WaitGroup
+			var sent atomic.Int64
+			for range 20 {
+				c, err := pitaya.Dial(t.Context(), url, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				wg.Go(func() {
+					for i := 0; ; i++ {
+						if i == 10 {
+							warm.Done()
+						}
+						_, err := c.RequestRaw(t.Context(), "room.echo", []byte("x"))
+						if errors.Is(err, pitaya.ErrServerClosed) {
+							return
+						}
+						if err != nil {
+							t.Errorf("a request was lost: %v", err)
+							return
+						}
+						sent.Add(1)
+					}
+				})
+			}
+			warm.Wait()
+			if err := s.Shutdown(t.Context()); err != nil {
+				t.Error(err)
+			}
+			wg.Wait()
+			if n := s.Stats(); n.Requests != sent.Load() || n.Answered != sent.Load() || n.Lost != 0 {
+				t.Errorf("%d requests were answered, the server counts %+v", sent.Load(), n)
+			}
+		})
+	}
+}
+
+// TestShutdownDoesNotWaitForClients ends a server with clients that were asked for their last packet and do not answer.
+func TestShutdownDoesNotWaitForClients(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := pitaya.ListenMem()
+		s := startServer(t, pitaya.Config{Listeners: []net.Listener{l}}, nil)
+		nc, err := l.DialContext(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		for _, p := range []struct {
+			typ  pitaya.PacketType
+			body string
+		}{{pitaya.PacketHandshake, `{"sys":{"features":["drain"]}}`}, {pitaya.PacketHandshakeAck, ""}} {
+			b, _ := pitaya.AppendPacket(nil, p.typ, []byte(p.body))
+			if _, err := nc.Write(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		start := time.Now()
+		ended := make(chan error, 1)
+		go func() { ended <- s.Shutdown(t.Context()) }()
+		var got []pitaya.PacketType
+		for {
+			p, err := pitaya.ReadPacket(nc, pitaya.MaxPacketSize)
+			if err != nil {
+				break
+			}
+			got = append(got, p.Type)
+		}
+		if want := fmt.Sprint([]pitaya.PacketType{pitaya.PacketHandshake, pitaya.PacketHandshakeAck}); fmt.Sprint(got) != want {
+			t.Errorf("packets: got %v, want %v", got, want)
+		}
+		if d := time.Since(start); d != 2*time.Second {
+			t.Errorf("closed after %v, want 2 s", d)
+		}
+		nc.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}

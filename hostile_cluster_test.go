@@ -158,7 +158,7 @@ func hostileCalls(t testing.TB) (calls []hostileCall) {
 		add(fmt.Sprintf("push to users on route %.10q", route), userRequest(t, "sys.pushusers", string(b), "{}"))
 	}
 	for _, claim := range []*pitaya.RPCClaim{
-		{}, {UID: "u-1"}, {UID: "u-1", FID: "front-1"}, {UID: "u-9", FID: "front-1", Stamp: 1<<64 - 1}, {UID: "u-9", FID: "nobody", Stamp: 1<<64 - 2},
+		{}, {UID: "u-1"}, {UID: "u-1", FID: "front-1"}, {UID: "u-1", FID: "front-1", Stamp: 1 << 63}, {UID: "u-9", FID: "front-1", Stamp: 1<<64 - 1}, {UID: "u-9", FID: "nobody", Stamp: 1<<64 - 2},
 		{UID: strings.Repeat("u", 1e5), Stamp: 5},
 	} {
 		add(fmt.Sprintf("claim %.50v", claim), userRequest(t, "sys.claimuser", string(claim.Encode()), "{}"))

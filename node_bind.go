@@ -299,6 +299,9 @@ func (c *claims) ask(ctx context.Context, uid string, stamp uint64) (above uint6
 // claimed answers the claim of another frontend.
 func (c *claims) claimed(arg *rpcClaim) rpcClaimAnswer {
 	self := c.node.Self().ID
+	if arg.FID == self {
+		return rpcClaimAnswer{} // nobody else's
+	}
 	c.mu.Lock()
 	c.last = max(c.last, arg.Stamp)
 	own := c.byUID[arg.UID]

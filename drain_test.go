@@ -190,3 +190,59 @@ func TestShutdownDoesNotWaitForClients(t *testing.T) {
 		}
 	})
 }
+
+// TestShutdownThenBoundElsewhere lets a user come back on another frontend while a request on the first one, which ends,
+// is not answered yet.
+func TestShutdownThenBoundElsewhere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := pitaya.NewMemCluster()
+		open := make(chan struct{})
+		setup := func(s *pitaya.Server) {
+			err := errors.Join(
+				pitaya.HandleRaw(s, "room.wait", func(ctx context.Context, in []byte) ([]byte, error) {
+					<-open
+					return in, nil
+				}),
+				pitaya.HandleRaw(s, "room.bind", func(ctx context.Context, in []byte) ([]byte, error) {
+					return in, pitaya.SessionFromContext(ctx).Bind(ctx, string(in))
+				}))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		first, l1 := memServer(t, cluster, pitaya.Config{Type: "gate", ID: "g1", Frontend: true, SlowHandler: -1}, setup)
+		second, l2 := memServer(t, cluster, pitaya.Config{Type: "gate", ID: "g2", Frontend: true}, setup)
+		synctest.Wait()
+		old, fresh := dialMem(t, l1, nil), dialMem(t, l2, nil)
+		if _, err := old.RequestRaw(t.Context(), "room.bind", []byte("ada")); err != nil {
+			t.Fatal(err)
+		}
+		answer := make(chan error, 1)
+		go func() {
+			_, err := old.RequestRaw(t.Context(), "room.wait", nil)
+			answer <- err
+		}()
+		synctest.Wait()
+		ended := make(chan error, 1)
+		go func() { ended <- first.Shutdown(t.Context()) }()
+		synctest.Wait()
+		if _, err := old.RequestRaw(t.Context(), "room.wait", nil); !errors.Is(err, pitaya.ErrServerClosed) {
+			t.Errorf("request after the announcement: got %v, want %v", err, pitaya.ErrServerClosed)
+		}
+		if _, err := fresh.RequestRaw(t.Context(), "room.bind", []byte("ada")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if second.SessionByUID("ada") == nil {
+			t.Error("not bound on the other frontend")
+		}
+		close(open)
+		if err := <-answer; err != nil {
+			t.Errorf("the request that was made before got %v", err)
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}

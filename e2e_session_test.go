@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
 	"github.com/pitaya-go/pitaya"
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
@@ -449,13 +451,24 @@ func (e *e2e) notUnique() {
 
 // Frontends that know nothing of claims: a login is announced, as Pitaya does.
 func (e *e2e) oldFrontends() {
-	now := e.gate("new", e.bindHandlers)
+	setup := func(s *pitaya.Server) {
+		e.bindHandlers(s)
+		e.remote(s, "x", func(context.Context, string) (string, error) { return "", nil })
+	}
+	now := e.gate("new", setup)
 	e.oldPeers = true
-	old := e.gate("old", e.bindHandlers)
+	old := e.gate("old", setup)
 	var last *pitayatest.Client
 	for i, g := range []*e2eNode{now, old, now, old} {
 		c := g.Client(e)
 		e.ask(c, "gate.h.bind", "u")
+		// Nobody waits for the announcement. Behind it, a call: one that came after the next login would end that.
+		other := "new"
+		if g == now {
+			other = "old"
+		}
+		var out wrapperspb.StringValue
+		e.noError(g.RPCTo(e.ctx(), other, "gate.x.Do", &out, nil))
 		if last != nil {
 			e.want("reason", last.ExpectKick(), "replaced")
 		}

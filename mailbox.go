@@ -173,6 +173,7 @@ func (s *Session) turn(b []byte) {
 // arrived here is handled.
 func (s *Session) drain() {
 	s.mu.Lock()
+	s.leaving = true
 	ask := s.drains
 	s.mu.Unlock()
 	if !s.conn.stopReading(ask) {

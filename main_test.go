@@ -15,6 +15,14 @@ var update = flag.Bool("update", false, "write the files that tests compare with
 
 // TestMain fails a run that passed but left goroutines behind: what a test starts has to end with it.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if *outageChild != "" {
+		if err := runOutageChild(*outageChild); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	before := goroutines()
 	code := m.Run()
 	if code == 0 {

@@ -314,11 +314,14 @@ func (c *claims) claimed(arg *rpcClaim) rpcClaimAnswer {
 			ends = own.session // it may be on its way into the table
 		}
 	}
+	// Looked up under the lock: a newer session that comes in behind it is not
+	// meant.
+	s := c.host.Table.user(arg.UID)
 	c.mu.Unlock()
 	if ends != nil {
 		ends.replace()
 	}
-	if s := c.host.Table.user(arg.UID); s != nil && s != ends && (own == nil || s != own.session) {
+	if s != nil && s != ends && (own == nil || s != own.session) {
 		s.replace()
 	}
 	return rpcClaimAnswer{}

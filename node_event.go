@@ -3,6 +3,9 @@ package pitaya
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
 	"sync"
 )
 
@@ -12,7 +15,8 @@ type SessionEventKind uint8
 const (
 	// SessionBound says that a session was bound to a user. When a server that
 	// listens to events joins the cluster, it is said again of all sessions
-	// that are bound.
+	// that are bound; and of those of a frontend that was lost, if it comes back
+	// because it had been missing in discovery only.
 	SessionBound SessionEventKind = iota + 1
 	// SessionEnded says that a bound session has ended.
 	SessionEnded
@@ -39,8 +43,15 @@ type eventSource struct {
 	node *node
 	log  *slog.Logger
 
+	order keyedMutex // by session: what is said of one is said in the order in which it happens
+
 	mu    sync.Mutex       // guards the field below
 	known map[int64]string // sessions that were said to be bound, with their users
+}
+
+// lock waits for the others that speak of the session.
+func (e *eventSource) lock(session int64) (unlock func()) {
+	return e.order.lock(strconv.FormatInt(session, 10))
 }
 
 func newEventSource(n *node, log *slog.Logger) *eventSource {
@@ -48,6 +59,7 @@ func newEventSource(n *node, log *slog.Logger) *eventSource {
 }
 
 func (e *eventSource) bound(s *Session, uid string) {
+	defer e.lock(s.ID())()
 	e.mu.Lock()
 	e.known[s.ID()] = uid
 	e.mu.Unlock()
@@ -56,6 +68,7 @@ func (e *eventSource) bound(s *Session, uid string) {
 
 // ended is told of a session that is not bound any more, if it was.
 func (e *eventSource) ended(s *Session) {
+	defer e.lock(s.ID())()
 	e.mu.Lock()
 	uid, ok := e.known[s.ID()]
 	delete(e.known, s.ID())
@@ -73,14 +86,47 @@ func (e *eventSource) ended(s *Session) {
 // joined tells a server that has come about all bound sessions.
 func (e *eventSource) joined(m *member) {
 	e.mu.Lock()
-	list := make([]*rpcEvent, 0, len(e.known))
-	for id, uid := range e.known {
-		list = append(list, &rpcEvent{Kind: uint64(SessionBound), Session: id, UID: uid})
-	}
+	list := slices.Collect(maps.Keys(e.known))
 	e.mu.Unlock()
-	for _, event := range list {
-		e.tell(m, event)
+	for _, id := range list {
+		e.again(m, id)
 	}
+}
+
+// again tells a server about a session, if that is bound still.
+func (e *eventSource) again(m *member, id int64) {
+	defer e.lock(id)()
+	e.mu.Lock()
+	uid, ok := e.known[id]
+	e.mu.Unlock()
+	if ok {
+		e.tell(m, &rpcEvent{Kind: uint64(SessionBound), Session: id, UID: uid})
+	}
+}
+
+// ask asks a frontend that was believed to be lost for its sessions.
+func (e *eventSource) ask(m *member) {
+	ctx := context.Background()
+	arg := rpcEvent{FID: e.node.Self().ID}
+	body, err := e.node.userRequest(ctx, routeAgain, arg.encode(), e.node.Timeout)
+	if err == nil {
+		_, err = e.node.ask(ctx, m, routeAgain, e.node.Timeout, body)
+	}
+	if err != nil {
+		e.log.Debug("session events not asked for", "server", m.Info.ID, "err", err)
+	}
+}
+
+// sysAgain tells a server that has asked about all bound sessions.
+func (b *backend) sysAgain(c *incoming) ([]byte, error) {
+	var arg rpcEvent
+	if err := arg.decode(c.req.Msg.Data); err != nil {
+		return nil, NewError(err, CodeBadRequest)
+	}
+	if m := b.node.Members.get(arg.FID); m != nil {
+		b.source.joined(m)
+	}
+	return []byte(ackResponse), nil
 }
 
 // tell sends an event to one listener, or to all.
@@ -139,9 +185,12 @@ func newEventQueue[E any](what string, handlers []func(E), host *sessionHost) *e
 // maxEvents bounds the events that wait for the application.
 const maxEvents = 1 << 16
 
+// wanted reports whether the application listens.
+func (q *eventQueue[E]) wanted() bool { return q != nil && len(q.handlers) > 0 }
+
 // add sends an event on its way. It does not block.
 func (q *eventQueue[E]) add(event E) {
-	if q == nil || len(q.handlers) == 0 {
+	if !q.wanted() {
 		return
 	}
 	q.mu.Lock()

@@ -2,6 +2,7 @@ package pitaya
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -117,6 +118,9 @@ func (n *node) notify(ctx context.Context, kind NoticeKind, frontendType, uid st
 	notice := &Notice{Kind: kind, FrontendType: frontendType, UID: uid, Body: body}
 	if n.Bindings != nil {
 		id, err := n.Bindings.Get(ctx, uid, frontendType)
+		if errors.Is(err, ErrNoBinding) {
+			err = ErrUserNotFound // as it is called wherever users are looked for
+		}
 		if err != nil {
 			u.add(uid, err)
 			return

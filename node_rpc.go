@@ -105,13 +105,17 @@ func (n *node) loopback(ctx context.Context, own *backend, text string, payload 
 		c <- rpcAnswer{body: response}
 	})
 	self := &member{Info: n.Self()}
+	var answer []byte
 	select {
 	case a := <-c:
-		return n.result(a.body, a.err, self, text, limit)
+		answer = a.body
 	case <-ctx.Done():
-		if ctx.Err() == context.DeadlineExceeded {
-			return nil, n.callError(ErrNoAnswer, self, text, limit)
-		}
-		return nil, context.Cause(ctx)
 	}
+	switch ctx.Err() { // also if the remote has noticed the end and answered so
+	case nil:
+		return n.result(answer, nil, self, text, limit)
+	case context.DeadlineExceeded:
+		return nil, n.callError(ErrNoAnswer, self, text, limit)
+	}
+	return nil, context.Cause(ctx)
 }

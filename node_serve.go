@@ -19,6 +19,7 @@ type backend struct {
 	sys      map[string]sysRemote
 	unique   *claims                   // nil: a user may have several sessions
 	events   *eventQueue[SessionEvent] // nil: the application does not listen
+	source   *eventSource              // what this server tells of its own sessions
 	log      *slog.Logger
 	refused  sampler // of log records
 
@@ -30,7 +31,7 @@ type backend struct {
 
 // newBackend returns a backend whose handlers and remotes are called by the two
 // dispatchers. unique may be nil.
-func newBackend(n *node, handlers, remotes *dispatcher, unique *claims, events *eventQueue[SessionEvent]) *backend {
+func newBackend(n *node, handlers, remotes *dispatcher, unique *claims, source *eventSource, events *eventQueue[SessionEvent]) *backend {
 	b := &backend{
 		node:     n,
 		host:     handlers.Host,
@@ -38,6 +39,7 @@ func newBackend(n *node, handlers, remotes *dispatcher, unique *claims, events *
 		remotes:  remotes,
 		unique:   unique,
 		events:   events,
+		source:   source,
 		log:      n.Log,
 		lanes:    make(map[laneKey]*lane),
 	}
@@ -244,7 +246,7 @@ func (c *incoming) answer(data []byte, err error) {
 	if c.answered.Swap(true) {
 		return
 	}
-	if err != nil && c.in != nil && c.in.Timeout > 0 && c.Err() == context.DeadlineExceeded {
+	if err != nil && c.Err() == context.DeadlineExceeded {
 		err = Errorf(CodeInternal, textCallTimeout)
 	}
 	r := rpcResponse{Data: data}

@@ -25,6 +25,7 @@ const (
 	routeUsers = remoteSys + ".pushusers"
 	routeClaim = remoteSys + ".claimuser"
 	routeEvent = remoteSys + ".sessionevent"
+	routeAgain = remoteSys + ".sessionsagain"
 )
 
 // The results of most of them, encoded: a protos.Response with the data "ack",
@@ -43,6 +44,7 @@ func (b *backend) sysRemotes() map[string]sysRemote {
 		routeUsers: {Call: b.sysUsers, Inline: true},
 		routeClaim: {Call: b.sysClaim},
 		routeEvent: {Call: b.sysEvent, Inline: true},
+		routeAgain: {Call: b.sysAgain},
 	}
 }
 

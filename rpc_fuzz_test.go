@@ -2,6 +2,7 @@ package pitaya_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/examples/testserver/testpb"
 	"github.com/pitaya-go/pitaya/internal/pb"
 )
 
@@ -404,5 +407,86 @@ func FuzzSessionData(f *testing.F) {
 		}
 		merged := pitaya.NewDataSession(maps.Clone(before))
 		check("merge", merged, merged.Merge(b), wantErr, want)
+	})
+}
+
+// FuzzPing is a remote that answers whatever happens.
+type FuzzPing struct{}
+
+func (FuzzPing) Ping(ctx context.Context, in *testpb.TestRequest) (*testpb.TestResponse, error) {
+	return &testpb.TestResponse{Msg: in.Msg}, nil
+}
+
+// FuzzBackend sends a running server anything that another can: calls, pushes, kicks and binds. It must go on.
+func FuzzBackend(f *testing.F) {
+	add := func(name string, kind byte) {
+		b, err := os.ReadFile(filepath.Join("testdata", "vectors", name+".json"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`hex": *"([0-9a-f]*)"`).FindAllSubmatch(b, -1) {
+			var h hexBytes
+			if err := h.UnmarshalText(m[1]); err != nil {
+				f.Fatal(err)
+			}
+			f.Add(kind, []byte(h))
+		}
+	}
+	add("rpc_response", 0)
+	add("backend_flows", 0)
+	for kind := range byte(4) {
+		add("nats_publish", kind)
+	}
+	for _, route := range []string{"bindsession", "pushsession", "mergesession", "kick", "pushusers", "claimuser", "sessionevent"} {
+		f.Add(byte(0), userRequest(f, "sys."+route, "\x08\x01\x12\x03u-1\x1a\x02{}", "{}"))
+		f.Add(byte(0), userRequest(f, "sys."+route, "\x0a\x03u-1\x12\x01f\x18\x05", "{}"))
+	}
+	c := pitaya.NewMemCluster()
+	cfg := pitaya.Config{Logger: errorLogs(f)}
+	cfg.Discovery, cfg.Transport = c.Node()
+	handler := &VectorHandler{probe: func(ctx context.Context, s *pitaya.Session) {
+		s.Set("k", 1)
+		s.PushToFront(ctx)
+	}}
+	srv := runCluster(f, vectorFront(), cfg, func(s *pitaya.Server) {
+		handler.srv = s
+		lower := pitaya.WithNameFunc(strings.ToLower)
+		must(f, s.Register(handler, pitaya.WithName("h"), lower), s.RegisterRemote(FuzzPing{}, pitaya.WithName("r"), lower),
+			s.OnSessionEvent(func(pitaya.SessionEvent) {}))
+	})
+	_, peer := c.Node()
+	must(f, peer.Listen(f.Context(), vectorRoom(), grpcHandler{}))
+	f.Cleanup(func() { peer.Close(context.Background()) })
+	ping := userRequest(f, "r.ping", "\x0a\x01m", "{}")
+	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
+		if srv.SessionByUID("u-1") == nil { // not yet, or it was rightly ended
+			c := srv.connect(t)
+			defer c.Close()
+			for s := range srv.Sessions() {
+				s.Bind(t.Context(), "u-1")
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
+		defer cancel()
+		if kind %= 4; kind == 0 {
+			peer.Call(ctx, vectorFront(), body, nil)
+		} else {
+			peer.Notify(ctx, &pitaya.Notice{
+				Kind: pitaya.NoticeKind(kind - 1), FrontendType: "connector", UID: "u-1", Server: vectorFront(), Body: body,
+			})
+		}
+		answer := make(chan error, 1)
+		peer.Call(ctx, vectorFront(), ping, func(response []byte, err error) {
+			if err == nil {
+				err = wantBytes("answer", response, []byte("\x0a\x03\x12\x01m"))
+			}
+			answer <- err
+		})
+		if err := <-answer; err != nil {
+			t.Fatal(err)
+		}
+		if n := srv.Stats().Panics; n > 0 {
+			t.Fatalf("%d panics", n)
+		}
 	})
 }

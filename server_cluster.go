@@ -24,6 +24,7 @@ type cluster struct {
 
 	wg     sync.WaitGroup  // what was started for servers that have joined
 	gaveUp <-chan struct{} // closed when discovery does not try any more; may be nil, set before the server serves
+	lost   map[string]bool // frontends that were lost and are not back; used by watch only
 	joined bool            // Join has succeeded; used by Run only
 	listen bool            // Listen has; used by Run only
 }
@@ -65,7 +66,8 @@ func (s *Server) newCluster(host *sessionHost, d, remotes *dispatcher) (*cluster
 		}
 		host.Cluster = newBinder(n, host, unique, c.events)
 	}
-	c.backend = newBackend(n, d, remotes, unique, c.notices)
+	c.lost = make(map[string]bool)
+	c.backend = newBackend(n, d, remotes, unique, c.events, c.notices)
 	d.Forward = newForwards(n, d)
 	return c, nil
 }
@@ -125,6 +127,7 @@ func (c *cluster) watch(e DiscoveryEvent) {
 		c.node.Transport.ServerGone(e.Server)
 		if e.Server.Frontend && !e.Server.Draining() {
 			c.notices.add(SessionEvent{Kind: FrontendLost, FrontendID: e.Server.ID})
+			c.lost[e.Server.ID] = true
 		}
 	default:
 		c.node.Members.put(e.Server)
@@ -132,8 +135,15 @@ func (c *cluster) watch(e DiscoveryEvent) {
 			return
 		}
 		c.node.Transport.ServerSeen(e.Server)
-		if m := c.node.Members.get(e.Server.ID); e.Change == ServerJoined && m != nil && m.has(featureEvents) {
+		m := c.node.Members.get(e.Server.ID)
+		if e.Change == ServerJoined && m != nil && m.has(featureEvents) {
 			c.wg.Go(func() { c.events.joined(m) })
+		}
+		if c.lost[e.Server.ID] { // it may have been out of discovery only
+			delete(c.lost, e.Server.ID)
+			if c.notices.wanted() && m.has(featureMerge) {
+				c.wg.Go(func() { c.events.ask(m) })
+			}
 		}
 	}
 	c.changes.add(e)

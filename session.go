@@ -41,6 +41,7 @@ type Session struct {
 	uid         string
 	binding     bool // Bind is at work
 	over        bool // the session has ended
+	leaving     bool // the server ends, and the session with it when it has handled what it was sent
 	admitted    bool // it was in the table, so close callbacks are due
 	inflates    bool // the client inflates what is compressed
 	pushCodes   bool // the client understands route codes in pushes
@@ -270,6 +271,12 @@ func (s *Session) bindHere(ctx context.Context, uid string) error {
 
 // replace ends a session whose user has come back on another one.
 func (s *Session) replace() {
+	s.mu.Lock()
+	leaving := s.leaving
+	s.mu.Unlock()
+	if leaving {
+		return // it ends when it has answered what its client is still waiting for
+	}
 	var packet []byte
 	if s.host.Unique {
 		packet = kickPacket("replaced")

@@ -240,6 +240,7 @@ func registerVectors(t testing.TB, h *VectorHandler, r *VectorRemote) func(*pita
 }
 
 type responseVector struct {
+	Name     string
 	Request  hexBytes  `json:"request_hex"`
 	Response *hexBytes `json:"response_hex"`
 	None     bool      `json:"no_response"`
@@ -248,7 +249,14 @@ type responseVector struct {
 }
 
 // check compares an answer. The texts of libraries are not compared.
-func (v *responseVector) check(got []byte) error {
+func (v *responseVector) check(t *testing.T, got []byte) error {
+	if v.Name == "user: panic" { // ours is another one, and not just any
+		var r pb.Response
+		err := proto.Unmarshal(got, &r)
+		if err != nil || r.Error.GetCode() != pitaya.CodeInternal || r.Error.Msg != "internal error" || r.Error.Metadata["request"] == "" {
+			t.Errorf("panic: got %s, %v", protojson.Format(&r), err)
+		}
+	}
 	if v.Response != nil && !strings.Contains(v.Note, "text informative") {
 		return wantBytes("response", got, *v.Response)
 	}
@@ -292,7 +300,7 @@ func TestRPCResponseVectors(t *testing.T) {
 				return nil
 			}
 		}
-		return v.check(await(t, answers).Data)
+		return v.check(t, await(t, answers).Data)
 	})
 	if n := srv.Stats().Panics; n != 1 {
 		t.Errorf("%d panics, want that of the remote", n)
@@ -320,7 +328,7 @@ func TestRPCResponseVectorsMem(t *testing.T) {
 			case callErr != nil:
 				err = callErr
 			default:
-				err = v.check(got)
+				err = v.check(t, got)
 			}
 		})
 		return err
@@ -546,6 +554,17 @@ func TestRPCRequestVectors(t *testing.T) {
 		peer.respond(m, answer)
 		if err := await(t, done); err != nil {
 			return err
+		}
+		if v.Session.ID == "1" { // ours differs in the session's data, and in nothing else
+			var want pb.Request
+			if err := proto.Unmarshal(v.Request, &want); err != nil {
+				return err
+			}
+			want.Session.Data = []byte(`{"ipversion":"ipv4"}`)
+			b, err := proto.Marshal(&want)
+			if err = errors.Join(err, wantRequest(m.Data, b, vary...)); err != nil {
+				t.Error(err)
+			}
 		}
 		return errors.Join(wantText("subject", m.Subject, v.Subject), wantRequest(m.Data, v.Request, vary...))
 	})

@@ -401,12 +401,12 @@ func TestClusterEnd(t *testing.T) {
 		front.Process.Signal(os.Interrupt)
 		room.Process.Signal(syscall.SIGTERM)
 		for _, p := range []*process{front, room} {
-			var log string
+			var log strings.Builder
 			for line := range p.lines {
-				log += line
+				log.WriteString(line)
 			}
 			if err := p.Wait(); err != nil || time.Since(begin) > 5*time.Second {
-				t.Errorf("ended after %v with %v\n%s", time.Since(begin), err, log)
+				t.Errorf("ended after %v with %v\n%s", time.Since(begin), err, log.String())
 			}
 		}
 		if got := servers(); len(got) > 0 {

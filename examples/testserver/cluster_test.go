@@ -27,6 +27,8 @@ type farm struct {
 	grpc   bool
 	prefix string   // of discovery
 	args   []string // of all processes
+
+	grpcPort map[string]string // by server id, as far as they were started
 }
 
 // start starts a server with the given id and further arguments, which may be
@@ -42,7 +44,11 @@ func (f *farm) start(t *testing.T, id string, args ...string) *process {
 	}
 	all := append([]string{"-sdprefix", f.prefix}, f.args...)
 	if f.grpc {
-		all = append(all, "-grpc", "-grpcport", strconv.Itoa(freePorts(t, 1)))
+		if f.grpcPort == nil {
+			f.grpcPort = make(map[string]string)
+		}
+		f.grpcPort[id] = strconv.Itoa(freePorts(t, 1))
+		all = append(all, "-grpc", "-grpcport", f.grpcPort[id])
 	}
 	for _, arg := range args {
 		if strings.HasPrefix(arg, "PITAYA_") {
@@ -395,12 +401,12 @@ func TestClusterEnd(t *testing.T) {
 		front.Process.Signal(os.Interrupt)
 		room.Process.Signal(syscall.SIGTERM)
 		for _, p := range []*process{front, room} {
-			var log string
+			var log strings.Builder
 			for line := range p.lines {
-				log += line
+				log.WriteString(line)
 			}
 			if err := p.Wait(); err != nil || time.Since(begin) > 5*time.Second {
-				t.Errorf("ended after %v with %v\n%s", time.Since(begin), err, log)
+				t.Errorf("ended after %v with %v\n%s", time.Since(begin), err, log.String())
 			}
 		}
 		if got := servers(); len(got) > 0 {

@@ -396,7 +396,7 @@ func (c *Client) send(ctx context.Context, m Message, reply chan<- clientReply) 
 		}
 		c.mu.Lock()
 	}
-	if c.parting && !c.closed {
+	if c.parting { // whatever came after that
 		c.mu.Unlock()
 		return 0, fmt.Errorf("%w: nothing was sent", ErrServerClosed)
 	}

@@ -297,11 +297,13 @@ func (c *conn) work() (stop bool) {
 	return c.stopWanted
 }
 
-// greet says that the handshake is being answered.
-func (c *conn) greet() {
+// greet says that the handshake is being answered, and reports whether it may
+// be: who would be stopped at once had better go elsewhere.
+func (c *conn) greet() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.greeted = true
+	c.greeted = !c.stopWanted
+	return c.greeted
 }
 
 // stopTime is for connections that cannot be asked for what has arrived.
@@ -314,7 +316,7 @@ var partingPacket = []byte{byte(PacketHandshakeAck), 0, 0, 0}
 // what was received. What else comes is dropped.
 func (c *conn) finish() {
 	c.mu.Lock()
-	if !c.ended {
+	if !c.drained { // else the deadline is that of the linger
 		c.rwc.SetReadDeadline(time.Time{})
 	}
 	c.mu.Unlock()
@@ -469,8 +471,10 @@ func (c *conn) packet(t PacketType, body []byte) error {
 			c.end(errors.Join(errRefused, err), endFlush, answer)
 			return errConnEnded
 		}
+		if c.state != stateWorking && !c.greet() {
+			return ErrServerClosed
+		}
 		c.state = stateHandshake
-		c.greet()
 		c.sendControl(answer)
 		// A few bytes ask for an answer of many: who does not take them is
 		// not read from.

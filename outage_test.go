@@ -139,11 +139,8 @@ func runOutageChild(settings string) error {
 	return <-run.ran
 }
 
-// outageKinds are what clients do: a request to the frontend's own handler, one that is forwarded, one that makes a
-// backend push to its own user; and servers: a call of a remote.
-var outageKinds = []string{"local", "forwarded", "push", "rpc"}
-
-// An outagePhase is what happened between two marks.
+// An outagePhase is what happened between two marks. The kinds of calls are "local", a request to the frontend's own
+// handler, "forwarded", "push", which makes a backend push to the client's own user, "bind", and "rpc" between servers.
 type outagePhase struct {
 	sent     int
 	answered map[string]int
@@ -260,7 +257,7 @@ func (l *outageLoad) record(kind, caller string, start time.Time, err error) {
 		switch {
 		case kind == "rpc" && errors.Is(err, pitaya.ErrUnreachable):
 			p.failed[kind+" unreachable"]++
-		case typed && (e.Code == pitaya.CodeInternal || e.Code == pitaya.CodeTimeout):
+		case typed && e.Code != pitaya.CodeUnknown:
 			p.failed[kind+" "+e.Code]++
 		case l.planned && !typed:
 			p.failed[kind+" connection lost"]++
@@ -384,7 +381,9 @@ type outageCluster struct {
 }
 
 // newOutageCluster starts two frontends, two backends and clients, of which each makes calls every interval.
-func newOutageCluster(t *testing.T, grpc bool, clients int, interval time.Duration) *outageCluster {
+//
+// Unless short is set the settings are the defaults.
+func newOutageCluster(t *testing.T, grpc, short bool, clients int, interval time.Duration) *outageCluster {
 	t.Helper()
 	c := &outageCluster{t: t, monitor: freeAddress(t)}
 	conf := filepath.Join(t.TempDir(), "nats.conf")
@@ -393,7 +392,7 @@ func newOutageCluster(t *testing.T, grpc bool, clients int, interval time.Durati
 	}
 	c.etcd = startEtcd(t)
 	c.nats = startNATS(t, "-nats-config", conf)
-	c.node = outageNode{Etcd: c.etcd.URL(), NATS: c.nats.URL(), Short: !*outageLong}
+	c.node = outageNode{Etcd: c.etcd.URL(), NATS: c.nats.URL(), Short: short}
 	c.grpc = grpc
 	c.newAdmin()
 	t.Cleanup(func() { c.admin.Close() })
@@ -790,7 +789,8 @@ func outages() []outage {
 			c.know(c.runs...)
 			c.t.Logf("entries are back after %v", time.Since(began).Round(time.Millisecond))
 			return began
-		}, fails: []string{"forwarded " + pitaya.CodeInternal, "push " + pitaya.CodeInternal, "rpc " + pitaya.CodeInternal}},
+		}, fails: []string{"forwarded " + pitaya.CodeInternal, "push " + pitaya.CodeInternal, "rpc " + pitaya.CodeInternal,
+			"push " + pitaya.CodeNotFound}}, // the frontend of the user is not known
 		{name: "etcd stopped, then compacted", grpc: true, fast: atOnce, breaks: func(c *outageCluster) time.Time {
 			c.etcd.Stop()
 			c.healthy(false)
@@ -883,7 +883,7 @@ func TestOutages(t *testing.T) {
 			transport = "grpc"
 		}
 		t.Run(transport, func(t *testing.T) {
-			c := newOutageCluster(t, grpc, 12, 60*time.Millisecond)
+			c := newOutageCluster(t, grpc, !*outageLong, 12, 60*time.Millisecond)
 			c.startRPC(c.runs[2], 20*time.Millisecond)
 			for _, o := range outages() {
 				if grpc && !o.grpc {
@@ -958,7 +958,7 @@ func (l *outageLoad) rolled() {
 func TestRollingRestart(t *testing.T) {
 	for _, transport := range []string{"nats", "grpc"} {
 		t.Run(transport, func(t *testing.T) {
-			c := newOutageCluster(t, transport == "grpc", 22, 100*time.Millisecond)
+			c := newOutageCluster(t, transport == "grpc", false, 22, 100*time.Millisecond)
 			c.load.planned = true
 			c.load.mark()
 			start := time.Now()

@@ -1,7 +1,7 @@
 // Package pitaya is a library for game servers. It speaks the client protocol of Pitaya and pomelo over TCP, TLS and
 // WebSocket, calls the application's handlers with what clients send, and lets it push to them.
 //
-// This page is the manual. The shortest complete program is examples/hello, a larger one examples/chat.
+// This page is the manual. The shortest complete program is examples/hello, a larger one examples/chat, one on several servers examples/cluster.
 //
 // # Concepts
 //
@@ -83,6 +83,50 @@
 // All exported methods of [Server], [Session], [Group] and [Client] may be called by any number of goroutines at
 // once, except for those that set a server up, which belong before Run. Callbacks are called without any lock held,
 // so they may call back into the package.
+//
+// # Cluster
+//
+// With Config.Cluster a server joins others. A frontend has clients (Config.Frontend), a backend has none. Each server
+// has a type, which is the first part of the routes that lead to it, and an id. All servers of a type have the same
+// handlers.
+//
+// Servers: a [Discovery] tells each server of the others, and a [Transport] carries the calls between them. What is not
+// set in Config is etcd ([EtcdDiscovery]) and NATS ([NATSTransport]); [GRPCTransport] takes the place of NATS, together with
+// [EtcdBindings], which tells it where users are. [MemCluster] is both inside one process. [Server.Servers] lists who is
+// there, and [Server.OnServerChange] tells of changes. Outages of etcd and NATS pass: servers that are known stay, calls
+// fail meanwhile at once, with errors that wrap [ErrUnreachable].
+//
+// Forwarding: a client's message whose route has the type of another server goes there, to a handler registered with
+// [Server.Register], and its answer comes back, in the order that is described above for each session and server. If
+// the server cannot have got it, another one is tried.
+//
+// RPC: [Server.RPC], [Server.RPCTo] and [Call] call the remotes of other servers, which are methods with protobuf messages
+// for argument and result ([Server.RegisterRemote]). [AddToPropagateCtx] lets values travel with them, and with the
+// calls that those make.
+//
+// Routing: which server of a type is called, [Server.AddRoute] decides, for messages and RPCs alike; it is a random one
+// without. [RouteRoundRobin], [Server.RouteLeastPending], [RouteByUID], [RouteHash], [RouteSticky] and [RouteByMetadata]
+// are ready. Servers that are draining are not among those to choose from.
+//
+// Sessions on backends: [SessionFromContext] gives a handler there a session too, which is a copy for the call. Bind,
+// Push and Kick work on the client's session, through the frontend. Changes of the data reach the frontend by
+// [Session.PushToFront]. What needs the connection itself returns [ErrBackendSession].
+//
+// Users: [Server.Push], [Server.Kick] and [Group] reach users on all frontends of a type. A store of groups that
+// servers share is [EtcdGroups] (Config.Groups); without one each server has groups of its own. A user has one session
+// among the frontends of a type, unless Config.NoUniqueSession is set: a later bind ends the earlier session with
+// [ErrReplaced]. Frontends ask each other before they bind, so of several binds at once one remains.
+//
+// Events: [Server.OnSessionEvent] tells a backend of users that are bound, of sessions that end, and of frontends that are
+// lost with all of theirs. Close callbacks run on the frontend only.
+//
+// Lifecycle: a server is reachable before it is announced, and it serves clients after that. When it ends it announces
+// that it is draining, is given no new work, answers what it has, closes its sessions, and leaves.
+//
+// Peers: servers of this library announce in the metadata of their entries what they can do beyond the protocol of
+// Pitaya, under "pitaya-go.features", with commas between: "merge" (changes of session data instead of all of it),
+// "users" (one push for many users), "claim" (asking before a bind) and "events". "pitaya-go.draining" is "true" on one
+// that ends. Toward servers that announce nothing, Pitaya's, all is done as Pitaya does it.
 //
 // # Limits
 //

@@ -46,13 +46,14 @@ func ExampleRouteHash() {
 		json.Unmarshal(payload, &join) // without a room any server will do, and will say what is wrong
 		return join.Room
 	})
-	for _, room := range []string{"lobby", "garden", "lobby"} {
-		fmt.Println(room, routeExample(byRoom, `{"Room":"`+room+`"}`) == routeExample(byRoom, `{"Room":"`+room+`"}`))
+	for _, room := range []string{"lobby", "garden"} {
+		ann := routeExample(byRoom, `{"Room":"`+room+`","Name":"Ann"}`)
+		bob := routeExample(byRoom, `{"Room":"`+room+`","Name":"Bob"}`)
+		fmt.Println(room, ann == bob)
 	}
 	// Output:
 	// lobby true
 	// garden true
-	// lobby true
 }
 
 // A session is given the server with the least to do, and stays there.

@@ -2,12 +2,14 @@ package pitaya
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // What servers of this library tell each other beyond the protocol stands in
@@ -78,6 +80,7 @@ type members struct {
 	mu     sync.RWMutex // guards the fields below; never held across a callback
 	byID   map[string]*member
 	byType map[string]*memberType
+	came   chan struct{} // closed by the next put; nil if nobody waits
 }
 
 // memberType are the servers of one type. It is replaced as a whole, so who has
@@ -105,6 +108,10 @@ func (ms *members) put(s *ServerInfo) {
 	}
 	ms.byID[s.ID] = m
 	ms.groupLocked(s.Type)
+	if ms.came != nil {
+		close(ms.came)
+		ms.came = nil
+	}
 }
 
 // remove takes a server out.
@@ -145,6 +152,38 @@ func (ms *members) get(id string) *member {
 	ms.mu.RLock()
 	defer ms.mu.RUnlock()
 	return ms.byID[id]
+}
+
+// newsDelay is how long the news of a server may be behind its first messages.
+const newsDelay = time.Second
+
+// await is get for a server that has been heard of, and so is there: the news
+// of it may still be on its way from discovery. It waits for that, not for long.
+func (ms *members) await(ctx context.Context, id string) *member {
+	if m := ms.get(id); m != nil {
+		return m
+	}
+	timer := time.NewTimer(newsDelay)
+	defer timer.Stop()
+	for {
+		ms.mu.Lock()
+		m := ms.byID[id]
+		if ms.came == nil {
+			ms.came = make(chan struct{})
+		}
+		came := ms.came
+		ms.mu.Unlock()
+		if m != nil {
+			return m
+		}
+		select {
+		case <-came:
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // ofType returns the servers of a type, nil if there are none.

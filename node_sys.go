@@ -220,9 +220,10 @@ func (f *frontLink) server() string { return f.id }
 
 func (f *frontLink) session() int64 { return f.number }
 
-// member returns the frontend.
-func (f *frontLink) member() (*member, error) {
-	if m := f.node.Members.get(f.id); m != nil {
+// member returns the frontend. One that has just joined may be known to
+// discovery here later than its first clients' messages arrive.
+func (f *frontLink) member(ctx context.Context) (*member, error) {
+	if m := f.node.Members.await(ctx, f.id); m != nil {
 		return m, nil
 	}
 	return nil, &Error{Code: CodeInternal, Message: "the session's frontend is not known", Err: ErrUnreachable}
@@ -230,7 +231,7 @@ func (f *frontLink) member() (*member, error) {
 
 // ask calls one of the library's remotes on the frontend.
 func (f *frontLink) ask(ctx context.Context, route string, arg []byte) error {
-	m, err := f.member()
+	m, err := f.member(ctx)
 	if err != nil {
 		return err
 	}
@@ -265,7 +266,7 @@ func (f *frontLink) push(ctx context.Context, uid, route string, payload []byte)
 	if err := checkRoute(route); err != nil {
 		return err
 	}
-	m, err := f.member()
+	m, err := f.member(ctx)
 	if err != nil {
 		return err
 	}

@@ -261,7 +261,8 @@ func TestAlone(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, []string{"-listen=127.0.0.1:0", "-rooms=2"}, nil, nil, out, t.Output()) }()
 	gate := out.expect(t, " is ready for clients at ")
-	out.expect(t, "ann sees: bob: hello (1 points)")
+	out.expect(t, "ann sees: ann: hello (1 points)") // whichever of the two came first
+	out.expect(t, "bob sees: bob: hello (1 points)")
 
 	// Somebody joins them in a terminal.
 	stdin, input := io.Pipe()

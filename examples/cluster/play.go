@@ -90,7 +90,8 @@ func bot(ctx context.Context, o *options, name string, out io.Writer) {
 	fmt.Fprintf(out, "%s is in %s on %s\n", name, joined.Room, joined.Server)
 	lines := []string{"hello", "who counts the points?", "another server does", "and which gate are you on?", "any will do"}
 	for i := 0; ; i++ {
-		if err := p.Notify(ctx, "room.room.move", &MoveNotify{X: i % 8, Y: len(name) + i%3}); err == nil {
+		err := p.Notify(ctx, "room.room.move", &MoveNotify{X: i % 8, Y: len(name) + i%3})
+		if err == nil {
 			err = p.say(ctx, lines[i%len(lines)])
 		}
 		switch {

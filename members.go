@@ -80,7 +80,20 @@ type members struct {
 	mu     sync.RWMutex // guards the fields below; never held across a callback
 	byID   map[string]*member
 	byType map[string]*memberType
-	came   chan struct{} // closed by the next put; nil if nobody waits
+	came   chan struct{}   // closed by the next put; nil if nobody waits
+	absent map[string]bool // ids that were waited for in vain: nobody waits for them again
+}
+
+// maxAbsent bounds the ids that are remembered as absent. They are others'
+// texts, so beyond it all are forgotten.
+const maxAbsent = 1 << 10
+
+// absentLocked remembers that a server is not there.
+func (ms *members) absentLocked(id string) {
+	if ms.absent == nil || len(ms.absent) >= maxAbsent {
+		ms.absent = make(map[string]bool)
+	}
+	ms.absent[id] = true
 }
 
 // memberType are the servers of one type. It is replaced as a whole, so who has
@@ -107,6 +120,7 @@ func (ms *members) put(s *ServerInfo) {
 		}
 	}
 	ms.byID[s.ID] = m
+	delete(ms.absent, s.ID)
 	ms.groupLocked(s.Type)
 	if ms.came != nil {
 		close(ms.came)
@@ -158,7 +172,8 @@ func (ms *members) get(id string) *member {
 const newsDelay = time.Second
 
 // await is get for a server that has been heard of, and so is there: the news
-// of it may still be on its way from discovery. It waits for that, not for long.
+// of it may still be on its way from discovery. It waits for that, not for long,
+// and once only: what else a server that is gone has sent must not wait in turn.
 func (ms *members) await(ctx context.Context, id string) *member {
 	if m := ms.get(id); m != nil {
 		return m
@@ -168,6 +183,10 @@ func (ms *members) await(ctx context.Context, id string) *member {
 	for {
 		ms.mu.Lock()
 		m := ms.byID[id]
+		if ms.absent[id] {
+			ms.mu.Unlock()
+			return m
+		}
 		if ms.came == nil {
 			ms.came = make(chan struct{})
 		}
@@ -179,6 +198,12 @@ func (ms *members) await(ctx context.Context, id string) *member {
 		select {
 		case <-came:
 		case <-timer.C:
+			ms.mu.Lock()
+			defer ms.mu.Unlock()
+			if m := ms.byID[id]; m != nil {
+				return m
+			}
+			ms.absentLocked(id)
 			return nil
 		case <-ctx.Done():
 			return nil

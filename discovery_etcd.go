@@ -139,7 +139,7 @@ func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(D
 			clear(d.known)
 			clear(d.keyOf)
 			clear(d.bad)
-			err = fmt.Errorf("pitaya: etcd discovery: joining: %w", err)
+			err = fmt.Errorf("pitaya: etcd discovery at %s: joining: %w", etcdAddresses(d.etcd), err)
 		}
 	}()
 	d.watch, d.id, d.key, d.stop = watch, self.ID, d.servers+self.Type+"/"+self.ID, stop

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 func e2eOrderCases() []e2eCase {
@@ -28,7 +29,9 @@ func (e *e2e) pipelined() {
 	const count = 1000
 	var mu sync.Mutex
 	handled := make(map[string][]int) // by session
-	gate := e.gate("g", nil)
+	gate := e.gate("g", func(s *pitaya.Server) {
+		e.remote(s, "x", func(_ context.Context, in string) (string, error) { return in, nil })
+	})
 	e.room("r", func(s *pitaya.Server) {
 		e.raw(s, "h.do", func(ctx context.Context, in string) (string, error) {
 			var session string
@@ -36,8 +39,13 @@ func (e *e2e) pipelined() {
 			if _, err := fmt.Sscan(in, &session, &i); err != nil {
 				return "", err
 			}
-			if i%10 == 3 { // slow, in comparison: those behind it would overtake it at once
-				<-time.After(time.Millisecond)
+			if i%10 == 3 { // slow, by some calls to another server: those behind it would overtake it at once
+				for range 5 {
+					var out wrapperspb.StringValue
+					if err := s.RPC(ctx, "gate.x.Do", &out, nil); err != nil {
+						return "", err
+					}
+				}
 			}
 			mu.Lock()
 			defer mu.Unlock()

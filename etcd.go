@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -380,4 +381,14 @@ func (l *etcdLease) revoke(ctx context.Context, timeout time.Duration) error {
 		return fmt.Errorf("pitaya: etcd: revoking the lease: %w", err)
 	}
 	return nil
+}
+
+// etcdAddresses returns the addresses of a client for errors, without users and
+// passwords.
+func etcdAddresses(c *clientv3.Client) string {
+	list := slices.Clone(c.Endpoints())
+	for i, e := range list {
+		list[i] = e[strings.LastIndexByte(e, '@')+1:]
+	}
+	return strings.Join(list, ",")
 }

@@ -133,13 +133,13 @@ func (s *natsSide) run(ctx context.Context) {
 			failures++
 			if m := s.cfg.MaxReconnects; m > 0 && failures >= m {
 				s.lost(fmt.Errorf("given up after %d attempts: %w", failures, err))
-				s.t.log.Error("NATS is not reached and will not be tried again", "attempts", failures, "err", err)
+				s.t.log.Error("NATS is not reached and will not be tried again", "nats", s.addresses(), "attempts", failures, "err", err)
 				s.t.gaveUp <- s
 				return
 			}
 			s.lost(err)
 			if skipped, ok := s.t.outages.pass(); ok {
-				s.t.log.Warn("NATS is not reached", "attempts", failures, "err", err, "skipped", skipped)
+				s.t.log.Warn("NATS is not reached", "nats", s.addresses(), "attempts", failures, "err", err, "skipped", skipped)
 			}
 			if !s.pause(ctx, failures) {
 				return
@@ -256,6 +256,16 @@ func (s *natsSide) choice(without string) []string {
 		}
 	}
 	return choice
+}
+
+// addresses returns the servers of the settings for a log, without users and
+// passwords.
+func (s *natsSide) addresses() []string {
+	var list []string
+	for _, u := range s.servers {
+		list = append(list, natsHost(u))
+	}
+	return list
 }
 
 // natsHost is what tells servers apart.

@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -125,7 +126,7 @@ func run(ctx context.Context, args, environ []string, in io.Reader, out, stderr 
 	defer fail(nil)
 	var ended []func() error
 	for i, serverType := range types {
-		end, err := start(o, serverType, i, cluster, out, fail)
+		end, err := start(ctx, o, serverType, i, cluster, out, fail)
 		if err != nil {
 			fail(err)
 			break
@@ -150,8 +151,9 @@ func run(ctx context.Context, args, environ []string, in io.Reader, out, stderr 
 	return err
 }
 
-// start starts a server, and returns what ends it and waits for that. Should the server end by itself, fail is told.
-func start(o *options, serverType string, number int, cluster *pitaya.MemCluster, out io.Writer, fail func(error)) (func() error, error) {
+// start starts a server, unless ctx ends first, and returns what ends it and waits for that. Should the server end by
+// itself, fail is told.
+func start(ctx context.Context, o *options, serverType string, number int, cluster *pitaya.MemCluster, out io.Writer, fail func(error)) (func() error, error) {
 	cfg := o.Config
 	cfg.Type, cfg.Frontend, cfg.Cluster = serverType, serverType == typeGate, true
 	if cfg.ID == "" || o.Role == roleAll {
@@ -163,10 +165,11 @@ func start(o *options, serverType string, number int, cluster *pitaya.MemCluster
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	running, cancel := context.WithCancel(context.Background()) // servers end one after the other
+	starting := context.AfterFunc(ctx, cancel)
 	ran := make(chan error, 1)
 	go func() {
-		err := srv.Run(ctx)
+		err := srv.Run(running)
 		if err != nil {
 			fail(fmt.Errorf("%s: %w", cfg.ID, err))
 		}
@@ -175,8 +178,12 @@ func start(o *options, serverType string, number int, cluster *pitaya.MemCluster
 	select {
 	case err := <-ran:
 		cancel()
+		if err = cmp.Or(err, context.Cause(ctx)); errors.Is(err, context.Canceled) {
+			return nil, err // as it was told
+		}
 		return nil, fmt.Errorf("%s: %w", cfg.ID, err)
 	case <-srv.Ready():
+		starting()
 	}
 	at := ""
 	for _, l := range cfg.Listeners {

@@ -20,7 +20,7 @@ func (*Hello) Greet(ctx context.Context, in *Message) (*Message, error) {
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	tcp, err := pitaya.ListenTCP(":3250", nil)
 	check(err)
 	ws, err := pitaya.ListenWS(":3251", nil)

@@ -369,3 +369,34 @@ func TestClusterEventLines(t *testing.T) {
 		}
 	})
 }
+
+// A login whose claim is not heard ends the older session nevertheless, when that one's server hears that the user was
+// bound.
+func TestClusterClaimNotHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := pitaya.NewMemCluster()
+		g1 := seamServer(t, cluster, seamGate("g1"), new(slowTransport), nil)
+		g2 := seamServer(t, cluster, seamGate("g2"), &slowTransport{
+			hangs: func(_, route string) bool { return route == "sys.claimuser" },
+		}, nil)
+		a, older := seamSession(t, g1)
+		b, newer := seamSession(t, g2)
+		must(t, a.Bind(t.Context(), "u"), b.Bind(t.Context(), "u"))
+		if reason := older.ExpectKick(); reason != "replaced" {
+			t.Errorf("kicked for %q", reason)
+		}
+		synctest.Wait()
+		if g1.SessionByUID("u") != nil || g2.SessionByUID("u") != b {
+			t.Error("the user does not have the newer session alone")
+		}
+		// An announcement that comes late changes nothing.
+		c, third := seamSession(t, g1)
+		must(t, c.Bind(t.Context(), "u"))
+		newer.ExpectKick()
+		synctest.Wait()
+		if g1.SessionByUID("u") != c {
+			t.Error("the user does not have the newest session")
+		}
+		third.NoPush()
+	})
+}

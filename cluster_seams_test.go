@@ -73,9 +73,8 @@ func (b *bindingTable) get(uid string) string {
 // tableStore is the store of one server. The first Put can be held.
 type tableStore struct {
 	*bindingTable
-	id     string
-	onPut  func() // may block
-	closed atomic.Bool
+	id    string
+	onPut func() // may block
 }
 
 func (s *tableStore) Put(_ context.Context, uid string) error {

@@ -390,7 +390,8 @@ type GRPCConfig struct {
 	// LazyConnection connects at the first call, not when a server is discovered
 	// (cluster.rpc.client.grpc.lazyconnection).
 	LazyConnection bool
-	// Port is where other servers call this one (cluster.rpc.server.grpc.port). Zero means 3434.
+	// Port is where other servers call this one (cluster.rpc.server.grpc.port). Zero means 3434; negative means a free
+	// port, as 0 does in files, flags and the environment.
 	Port int
 	// ClientTLS names the files for encrypted calls to other servers: the authorities that their certificates are
 	// from, and an own certificate to show to them (cluster.rpc.client.grpc.tls.ca, tls.cert, tls.key). The name in a

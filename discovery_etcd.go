@@ -67,7 +67,8 @@ type EtcdDiscovery struct {
 	patient      time.Time              // until then servers that are missing in the list stay
 
 	// Owned by the lease's publish.
-	published clientv3.LeaseID
+	published   clientv3.LeaseID
+	publishedAt int64 // the revision
 
 	mu       sync.Mutex  // guards the fields below
 	self     *ServerInfo // what is to be published
@@ -114,7 +115,7 @@ func NewEtcdDiscovery(cfg EtcdConfig, log *slog.Logger) (*EtcdDiscovery, error) 
 }
 
 // Join implements [Discovery]. It fails when etcd is not reached, or does not answer, within EtcdConfig.DialTimeout for
-// each of its steps: logging in where there is a user, the own entry, the list of servers. Only outages that come later are
+// each of its steps: logging in where there is a user, the list of servers, the own entry, the list again. Only outages that come later are
 // waited out, so that a wrong address shows at once. After an error it may be called again, but not after success.
 func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(DiscoveryEvent)) (err error) {
 	if d.watch != nil {
@@ -133,7 +134,11 @@ func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(D
 			stop()
 			_ = d.lease.revoke(context.WithoutCancel(ctx), d.cfg.RevokeTimeout) // it expires otherwise
 			d.etcd.Close()
-			d.watch = nil
+			d.watch, d.reported = nil, nil
+			d.selfRevision, d.revision, d.newest, d.patient = 0, 0, 0, time.Time{}
+			clear(d.known)
+			clear(d.keyOf)
+			clear(d.bad)
 			err = fmt.Errorf("pitaya: etcd discovery: joining: %w", err)
 		}
 	}()
@@ -147,22 +152,24 @@ func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(D
 		Retries: d.cfg.GrantLeaseRetries, Publish: d.publish, Beat: d.beat, Log: d.log,
 	})
 
+	// Who can be found is called at once, and must know the others by then, to push to users for instance. So they are
+	// read before the own entry is written, and again for those that have come meanwhile.
+	if _, err := d.read(ctx); err != nil {
+		return err
+	}
 	// The call is bounded by ctx, what it starts is not.
 	asked, cancel := context.WithTimeout(ctx, d.client.DialTimeout)
 	defer cancel()
 	if err := d.lease.try(life, asked); err != nil {
 		return err
 	}
-	events, _, err := d.list(ctx)
-	if err != nil {
+	d.selfRevision = d.publishedAt
+	if _, err := d.read(ctx); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	d.joined = true
 	d.mu.Unlock()
-	for _, e := range events {
-		watch(e)
-	}
 	d.wg.Go(func() { d.lease.run(life) })
 	d.wg.Go(func() { d.follow(life) })
 	d.wg.Go(func() {
@@ -248,14 +255,15 @@ func (d *EtcdDiscovery) publish(ctx context.Context, id clientv3.LeaseID) error 
 	if err != nil {
 		return err
 	}
-	if _, err := d.etcd.Put(ctx, d.key, string(value), clientv3.WithLease(id)); err != nil {
+	r, err := d.etcd.Put(ctx, d.key, string(value), clientv3.WithLease(id))
+	if err != nil {
 		return fmt.Errorf("pitaya: etcd: registering: %w", err)
 	}
 	if d.published != 0 && d.published != id {
 		// A lease is lost when etcd or the way there was away. Perhaps events were, too.
 		d.see()
 	}
-	d.published = id
+	d.published, d.publishedAt = id, r.Header.Revision
 	return nil
 }
 
@@ -410,7 +418,9 @@ func (d *EtcdDiscovery) list(ctx context.Context) (events []DiscoveryEvent, anew
 	}
 	if !present[d.key] {
 		events = append(events, d.putSelf()...) // never gone for ourselves
-		d.lease.Wake()
+		if d.lease.ID() != 0 {                  // without a lease it is about to be written anyway
+			d.lease.Wake()
+		}
 	}
 	return events, anew, nil
 }

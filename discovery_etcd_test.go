@@ -108,6 +108,36 @@ func TestEtcdDiscovery(t *testing.T) {
 	}})
 }
 
+// TestEtcdDiscoveryOrder: a server knows the others when they can know it. They call it at once.
+func TestEtcdDiscoveryOrder(t *testing.T) {
+	t.Parallel()
+	s := startEtcd(t)
+	cfg := etcdConfig(s.URL())
+	join(t, newEtcdDiscovery(t, cfg), room("old"))
+	c := etcdClient(t, s.URL())
+	d, told := newEtcdDiscovery(t, cfg), false
+	if err := d.Join(t.Context(), room("new"), func(e pitaya.DiscoveryEvent) {
+		if e.Server.ID != "old" || e.Change != pitaya.ServerJoined {
+			return
+		}
+		told = true
+		r, err := c.Get(context.WithoutCancel(t.Context()), "pitaya/servers/room/new")
+		if err != nil {
+			t.Error(err)
+		} else if len(r.Kvs) > 0 {
+			t.Error("the own entry is there before the others are known")
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !told {
+		t.Error("the other server is not known after Join")
+	}
+	if err := d.Leave(context.WithoutCancel(t.Context())); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestEtcdDiscoveryEntries compares what is written to etcd, and what is made of what others write, with the vectors.
 func TestEtcdDiscoveryEntries(t *testing.T) {
 	t.Parallel()

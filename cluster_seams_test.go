@@ -73,9 +73,8 @@ func (b *bindingTable) get(uid string) string {
 // tableStore is the store of one server. The first Put can be held.
 type tableStore struct {
 	*bindingTable
-	id     string
-	onPut  func() // may block
-	closed atomic.Bool
+	id    string
+	onPut func() // may block
 }
 
 func (s *tableStore) Put(_ context.Context, uid string) error {
@@ -366,6 +365,110 @@ func TestClusterEventLines(t *testing.T) {
 		}
 		if len(last) < 20 {
 			t.Errorf("%d users were heard of", len(last))
+		}
+	})
+}
+
+// A login whose claim is not heard ends the older session nevertheless, when that one's server hears that the user was
+// bound.
+func TestClusterClaimNotHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := pitaya.NewMemCluster()
+		g1 := seamServer(t, cluster, seamGate("g1"), new(slowTransport), nil)
+		g2 := seamServer(t, cluster, seamGate("g2"), &slowTransport{
+			hangs: func(_, route string) bool { return route == "sys.claimuser" },
+		}, nil)
+		a, older := seamSession(t, g1)
+		b, newer := seamSession(t, g2)
+		must(t, a.Bind(t.Context(), "u"), b.Bind(t.Context(), "u"))
+		if reason := older.ExpectKick(); reason != "replaced" {
+			t.Errorf("kicked for %q", reason)
+		}
+		synctest.Wait()
+		if g1.SessionByUID("u") != nil || g2.SessionByUID("u") != b {
+			t.Error("the user does not have the newer session alone")
+		}
+		// An announcement that comes late changes nothing.
+		c, third := seamSession(t, g1)
+		must(t, c.Bind(t.Context(), "u"))
+		newer.ExpectKick()
+		synctest.Wait()
+		if g1.SessionByUID("u") != c {
+			t.Error("the user does not have the newest session")
+		}
+		third.NoPush()
+	})
+}
+
+// What waits for handlers is bounded in bytes as well.
+func TestClusterIncomingBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, tr := newHold(), new(slowTransport)
+		seamServer(t, pitaya.NewMemCluster(), pitaya.Config{Type: "room", ID: "r"}, tr, func(s *pitaya.Server) {
+			must(t, pitaya.HandleRaw(s, "h.hold", func(context.Context, []byte) ([]byte, error) {
+				h.wait()
+				return []byte{}, nil
+			}, pitaya.WithConcurrent()))
+		})
+		// All calls share one body, so that the test does not need the memory.
+		r := pitaya.RPCRequest{
+			HasSession: true, FrontendID: []byte("g"), Session: pitaya.RPCSession{ID: 1}, Metadata: []byte("{}"),
+			Msg: pitaya.RPCMsg{ID: 1, Route: []byte("room.h.hold"), Data: make([]byte, 4<<20-1<<10)},
+		}
+		body := r.Encode()
+		answers := make(chan []byte, 100)
+		call := func() { tr.handler.HandleCall(t.Context(), body, func(b []byte) { answers <- b }) }
+		for range 64 {
+			call()
+		}
+		synctest.Wait()
+		if n := len(answers); n > 0 {
+			t.Fatalf("%d calls were answered", n)
+		}
+		call()
+		var answer pitaya.RPCResponse
+		must(t, answer.Decode(<-answers))
+		if answer.Err == nil || answer.Err.Code != pitaya.CodeInternal || !strings.Contains(answer.Err.Message, "too many") {
+			t.Errorf("got %v", answer.Err)
+		}
+		close(h.open)
+		for range 64 {
+			<-answers
+		}
+		synctest.Wait()
+		call() // there is room again
+		var again pitaya.RPCResponse
+		must(t, again.Decode(<-answers))
+		if again.Err != nil {
+			t.Errorf("got %v", again.Err)
+		}
+	})
+}
+
+// A call that says how long it may take is answered then, also if the transport carries a deadline that is far away.
+func TestClusterIncomingExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, tr := newHold(), new(slowTransport)
+		defer close(h.open)
+		seamServer(t, pitaya.NewMemCluster(), pitaya.Config{Type: "room", ID: "r"}, tr, func(s *pitaya.Server) {
+			must(t, pitaya.HandleRaw(s, "h.hold", func(context.Context, []byte) ([]byte, error) {
+				h.wait()
+				return []byte{}, nil
+			}))
+		})
+		r := pitaya.RPCRequest{
+			HasSession: true, FrontendID: []byte("g"), Session: pitaya.RPCSession{ID: 1}, Metadata: []byte(`{"reqTimeout":"2s"}`),
+			Msg: pitaya.RPCMsg{ID: 1, Route: []byte("room.h.hold")},
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		answers := make(chan []byte, 1)
+		begin := time.Now()
+		tr.handler.HandleCall(ctx, r.Encode(), func(b []byte) { answers <- b })
+		var answer pitaya.RPCResponse
+		must(t, answer.Decode(<-answers))
+		if d := time.Since(begin); d != 2*time.Second || answer.Err == nil {
+			t.Errorf("after %v: %v", d, answer.Err)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import "time"
 type (
 	RPCRequest     = rpcRequest
 	RPCResponse    = rpcResponse
+	RPCMsg         = rpcMsg
 	RPCPush        = rpcPush
 	RPCUsers       = rpcUsers
 	RPCClaim       = rpcClaim

@@ -40,6 +40,10 @@ func WithNameFunc(rename func(method string) string) RegisterOption {
 // each call runs in a goroutine of its own, beside the session's other
 // messages, and is answered when it is done. At most as many calls of one
 // session run at once as its mailbox holds.
+//
+// It says nothing to the frontends that send to this server. Over a transport
+// that keeps no order ([GRPCTransport]) a frontend has one message of a session
+// under way to a server at a time, unless its own Config.Unordered is set.
 func WithConcurrent() RegisterOption {
 	return func(r *registration) { r.Concurrent = true }
 }

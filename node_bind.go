@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -128,8 +129,13 @@ func (b *binder) announce(ctx context.Context, uid string) {
 	if b.node.Bindings != nil && !b.node.Finds {
 		id, err := b.node.Bindings.Get(ctx, uid, self.Type)
 		m := b.node.Members.get(id)
-		if err != nil || m == nil || id == self.ID || m.has(featureClaim) {
+		if err != nil || m == nil || id == self.ID {
 			return
+		}
+		if m.has(featureClaim) { // it has been waited for once
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, claimTimeout)
+			defer cancel()
 		}
 		n.Server = m.Info
 	}
@@ -272,9 +278,13 @@ func errClaimed() error {
 	return NewError(fmt.Errorf("%w: the user was bound elsewhere at the same moment", ErrReplaced), CodeUnknown)
 }
 
-// stampLocked returns a stamp above the given one and all others seen.
+// stampLocked returns a stamp above the given one and all others seen, if there
+// is one above: stamps do not begin again from 0.
 func (c *claims) stampLocked(above uint64) uint64 {
-	c.last = max(c.last+1, above+1, uint64(time.Now().UnixNano()))
+	c.last = max(c.last, above, uint64(time.Now().UnixNano())-1)
+	if c.last < math.MaxUint64 {
+		c.last++
+	}
 	return c.last
 }
 
@@ -340,10 +350,9 @@ func (c *claims) ask(ctx context.Context, uid string, stamp uint64) (above uint6
 	}
 	for range asked {
 		a := <-answers
-		var r rpcResponse
-		var answer rpcClaimAnswer
-		if a.err != nil || r.decode(a.body) != nil || r.Err != nil || answer.decode(r.Data) != nil || !answer.Refused {
-			continue // it has nothing to say against it
+		answer := decodeClaimAnswer(a.body, a.err)
+		if !answer.Refused {
+			continue
 		}
 		if !answer.Bound {
 			err = errClaimed() // those of all are awaited, so that nobody kicks for a claim that is given up
@@ -393,17 +402,65 @@ func (c *claims) claimed(ctx context.Context, arg *rpcClaim) rpcClaimAnswer {
 	return rpcClaimAnswer{}
 }
 
-// announced is told that a user was bound on another frontend.
+// announced is told that a user was bound on another frontend. It does not
+// block.
 func (c *claims) announced(uid, frontend string) {
 	if frontend == c.node.Self().ID {
 		return
 	}
 	if m := c.node.Members.get(frontend); m != nil && m.has(featureClaim) {
-		return // has claimed it
+		c.askBack(m, uid)
+		return
 	}
 	if s := c.host.Table.user(uid); s != nil {
 		s.replace()
 	}
+}
+
+// askBack claims a user that is bound here from a frontend that has bound it as
+// well. That has claimed it before; but the claim may not have come, because the
+// frontend did not know this one yet, or did not wait for the answer any longer.
+// If it refuses, it has the newer session.
+func (c *claims) askBack(m *member, uid string) {
+	c.mu.Lock()
+	own := c.byUID[uid]
+	if own == nil || !own.bound || own.lost {
+		c.mu.Unlock()
+		return // as it is nearly always
+	}
+	stamp := own.stamp
+	c.mu.Unlock()
+	ctx := context.Background()
+	arg := rpcClaim{UID: uid, FID: c.node.Self().ID, Stamp: stamp}
+	body, err := c.node.userRequest(ctx, routeClaim, arg.encode(), claimTimeout)
+	if err != nil {
+		return
+	}
+	c.node.call(ctx, m, claimTimeout, body, func(response []byte, err error) {
+		answer := decodeClaimAnswer(response, err)
+		if !answer.Refused || !answer.Bound {
+			return // it has lost the user, or asks in its turn
+		}
+		c.mu.Lock()
+		if c.byUID[uid] != own || own.stamp != stamp {
+			c.mu.Unlock()
+			return
+		}
+		own.lost = true
+		delete(c.byUID, uid)
+		c.mu.Unlock()
+		own.session.replace()
+	})
+}
+
+// decodeClaimAnswer returns what a frontend says to a claim. One that says
+// nothing, or nothing that can be understood, has nothing against it.
+func decodeClaimAnswer(response []byte, err error) (answer rpcClaimAnswer) {
+	var r rpcResponse
+	if err != nil || r.decode(response) != nil || r.Err != nil || answer.decode(r.Data) != nil {
+		return rpcClaimAnswer{}
+	}
+	return answer
 }
 
 // holds reports whether a session still has its user.

@@ -26,6 +26,7 @@ type backend struct {
 	mu    sync.Mutex // guards the fields below
 	lanes map[laneKey]*lane
 	calls int           // being served
+	bytes int           // of the bodies of these calls
 	idle  chan struct{} // closed when calls is 0; nil if nobody waits
 }
 
@@ -66,6 +67,8 @@ const (
 	// maxIncoming bounds the calls that are served or wait. Beyond it a flood
 	// would end the process for want of memory.
 	maxIncoming = 1 << 16
+	// maxIncomingBytes bounds what is in them. A single call may always come in.
+	maxIncomingBytes = 256 << 20
 )
 
 // An incoming is one call from another server.
@@ -73,6 +76,7 @@ type incoming struct {
 	incomingContext // of the call; begun by limit
 
 	b        *backend
+	size     int             // of the body
 	outer    context.Context // the transport's
 	reply    func(response []byte)
 	answered atomic.Bool
@@ -81,6 +85,10 @@ type incoming struct {
 	entry    *handlerEntry
 	arrived  time.Time
 }
+
+// expireSlack is how far the deadline that a transport carries may be from the
+// time in the call's metadata, when both are the same time of the same caller.
+const expireSlack = time.Second
 
 // Texts of refusals that other servers know.
 const (
@@ -94,14 +102,14 @@ const (
 
 // HandleCall implements TransportHandler (cluster protocol, section 3.3).
 func (b *backend) HandleCall(ctx context.Context, body []byte, reply func(response []byte)) {
-	c := &incoming{b: b, outer: ctx, reply: reply, arrived: time.Now()}
+	c := &incoming{b: b, size: len(body), outer: ctx, reply: reply, arrived: time.Now()}
 	if err := c.req.decode(body); err != nil || !c.req.HasMsg {
 		b.drop("call", err)
 		reply(nil)
 		return
 	}
 	b.host.Counters.Calls.Add(1)
-	if !b.begin() {
+	if !b.begin(c.size) {
 		c.answer(nil, Errorf(CodeInternal, textOverloaded))
 		return
 	}
@@ -121,13 +129,14 @@ func (b *backend) drop(what string, err error) {
 }
 
 // begin counts a call that is served from now on.
-func (b *backend) begin() bool {
+func (b *backend) begin(size int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.calls >= maxIncoming {
+	if b.calls >= maxIncoming || b.calls > 0 && b.bytes+size > maxIncomingBytes {
 		return false
 	}
 	b.calls++
+	b.bytes += size
 	return true
 }
 
@@ -158,6 +167,7 @@ func (c *incoming) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.calls--
+	b.bytes -= c.size
 	if b.calls == 0 && b.idle != nil {
 		close(b.idle)
 		b.idle = nil
@@ -232,10 +242,11 @@ func (c *incoming) refuse(err error) bool {
 func (c *incoming) limit() { c.begin(c.outer, c.in.Timeout, c.expire) }
 
 // expire answers a call whose time is over. What it has begun goes on. A caller
-// whose transport carries its deadline knows that by itself, and better: this
-// answer could come first and take the place of its own error.
+// whose transport carries its deadline, as long as that is not a later one, knows
+// that by itself, and better: this answer could come first and take the place of
+// its own error.
 func (c *incoming) expire() {
-	if _, ok := c.outer.Deadline(); !ok {
+	if d, ok := c.outer.Deadline(); !ok || d.After(c.deadline.Add(expireSlack)) {
 		c.answer(nil, Errorf(CodeInternal, textCallTimeout))
 	}
 }

@@ -186,7 +186,11 @@ var ErrIllegalUID = errors.New("illegal uid")
 // OnAfterSessionBind run; an error of one unbinds the session.
 //
 // On a backend the callbacks are those of the backend, and between them the
-// frontend binds the session with its own. Bind waits for that.
+// frontend binds the session with its own. Bind waits for that. An error of a
+// backend's own OnAfterSessionBind callback leaves the session bound on the
+// frontend.
+//
+// A Bind whose ctx ends while it waits for other servers fails.
 func (s *Session) Bind(ctx context.Context, uid string) error {
 	if err := checkUID(uid, s.host.MaxUID); err != nil {
 		return err

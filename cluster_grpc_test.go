@@ -102,3 +102,39 @@ func TestGRPCPushBesideSilent(t *testing.T) {
 		t.Errorf("pushed %q", got)
 	}
 }
+
+// TestGRPCForwardBesideSilent: while a server is being connected to, the messages go to the others of its type.
+func TestGRPCForwardBesideSilent(t *testing.T) {
+	t.Parallel()
+	c := grpcCluster{pitaya.NewMemCluster(), t}
+	l := pitaya.ListenMem()
+	gate := c.start(pitaya.Config{Type: "gate", ID: "gate", Frontend: true, Listeners: []net.Listener{l}}, nil)
+	c.start(pitaya.Config{Type: "room", ID: "room"}, func(s *pitaya.Server) {
+		if err := pitaya.HandleRaw(s, "room.echo", func(_ context.Context, in []byte) ([]byte, error) { return in, nil }); err != nil {
+			t.Fatal(err)
+		}
+	})
+	known(t, gate.Server, 2)
+	nc, err := l.DialContext(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := pitaya.NewClient(t.Context(), nc, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), eventTime/2)
+	defer cancel()
+	// The first goes to a server that may still be being connected to: there is no other.
+	if _, err := client.RequestRaw(ctx, "room.room.echo", nil); err != nil {
+		t.Fatal(err)
+	}
+	c.silent("silent", "room", "", false)
+	known(t, gate.Server, 3)
+	for range 30 {
+		if _, err := client.RequestRaw(ctx, "room.room.echo", nil); err != nil {
+			t.Fatalf("beside a silent server: %v", err)
+		}
+	}
+}

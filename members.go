@@ -238,21 +238,38 @@ func (ms *members) listeners() (list []*member) {
 }
 
 // pick returns one of the servers for new work at random, other than those to
-// skip; nil if there is none.
-func (t *memberType) pick(skip []*member) *member {
-	if len(skip) == 0 {
-		return t.Eligible[rand.IntN(len(t.Eligible))]
+// skip; nil if there is none. Those to which no connection could be made yet are
+// for when there is no other. ready says so, and may be nil.
+func (t *memberType) pick(skip []*member, ready func(id string) bool) *member {
+	fresh := func(m *member) bool {
+		return !slices.ContainsFunc(skip, func(s *member) bool { return s.Info.ID == m.Info.ID })
 	}
-	var rest []*member
-	for _, m := range t.Eligible {
-		if !slices.ContainsFunc(skip, func(s *member) bool { return s.Info.ID == m.Info.ID }) {
-			rest = append(rest, m)
+	var chosen *member
+	if len(skip) == 0 {
+		chosen = t.Eligible[rand.IntN(len(t.Eligible))]
+	} else {
+		chosen = anyMember(t.Eligible, fresh)
+	}
+	if chosen == nil || ready == nil || ready(chosen.Info.ID) {
+		return chosen
+	}
+	if other := anyMember(t.Eligible, func(m *member) bool { return fresh(m) && ready(m.Info.ID) }); other != nil {
+		return other
+	}
+	return chosen
+}
+
+// anyMember returns one of those in the list that fit, at random, or nil.
+func anyMember(list []*member, fits func(*member) bool) (chosen *member) {
+	n := 0
+	for _, m := range list {
+		if fits(m) {
+			if n++; rand.IntN(n) == 0 {
+				chosen = m
+			}
 		}
 	}
-	if len(rest) == 0 {
-		return nil
-	}
-	return rest[rand.IntN(len(rest))]
+	return chosen
 }
 
 // choice returns the servers for new work, other than those to skip, in a map

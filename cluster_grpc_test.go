@@ -67,8 +67,7 @@ func TestGRPCPushBesideSilent(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	var room *testServer
-	room = c.start(pitaya.Config{Type: "room", ID: "room"}, func(s *pitaya.Server) {
+	room := c.start(pitaya.Config{Type: "room", ID: "room"}, func(s *pitaya.Server) {
 		if err := pitaya.HandleRaw(s, "room.tell", func(ctx context.Context, uid []byte) ([]byte, error) {
 			return uid, s.Push(ctx, "gate", []string{string(uid)}, "onTell", uid)
 		}); err != nil {

@@ -82,6 +82,14 @@ type members struct {
 	byType map[string]*memberType
 	came   chan struct{}   // closed by the next put; nil if nobody waits
 	absent map[string]bool // ids that were waited for in vain: nobody waits for them again
+	late   []lateMember    // that have vanished a moment ago, the latest last
+}
+
+// lateMember is a server that has vanished without having announced it. Its
+// lease may have been lost, and then it lives, and comes back at once.
+type lateMember struct {
+	*member
+	since time.Time
 }
 
 // maxAbsent bounds the ids that are remembered as absent. They are others'
@@ -121,6 +129,7 @@ func (ms *members) put(s *ServerInfo) {
 	}
 	ms.byID[s.ID] = m
 	delete(ms.absent, s.ID)
+	ms.forgetLateLocked(s.ID)
 	ms.groupLocked(s.Type)
 	if ms.came != nil {
 		close(ms.came)
@@ -135,7 +144,34 @@ func (ms *members) remove(id string) {
 	if m := ms.byID[id]; m != nil {
 		delete(ms.byID, id)
 		ms.groupLocked(m.Info.Type)
+		ms.forgetLateLocked(id)
+		if !m.Info.Draining() {
+			ms.late = append(ms.late, lateMember{m, time.Now()})
+		}
 	}
+}
+
+// forgetLateLocked forgets a server that is back, and those whose time is over.
+func (ms *members) forgetLateLocked(id string) {
+	ms.late = slices.DeleteFunc(ms.late, func(m lateMember) bool {
+		return m.Info.ID == id || time.Since(m.since) >= newsDelay
+	})
+}
+
+// withLate returns the servers of a type, those that have vanished a moment ago
+// included.
+func (ms *members) withLate(serverType string) (list []*member) {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	if t := ms.byType[serverType]; t != nil {
+		list = slices.Clone(t.All)
+	}
+	for _, m := range ms.late {
+		if m.Info.Type == serverType && time.Since(m.since) < newsDelay {
+			list = append(list, m.member)
+		}
+	}
+	return list
 }
 
 // groupLocked makes the list of a type anew.
@@ -168,7 +204,8 @@ func (ms *members) get(id string) *member {
 	return ms.byID[id]
 }
 
-// newsDelay is how long the news of a server may be behind its first messages.
+// newsDelay is how long the news of a server may be behind its first messages,
+// and how long one that has vanished may take to be back.
 const newsDelay = time.Second
 
 // await is get for a server that has been heard of, and so is there: the news
@@ -209,6 +246,19 @@ func (ms *members) await(ctx context.Context, id string) *member {
 			return nil
 		}
 	}
+}
+
+// forWork returns the servers of a type for a call to any of them, nil if there
+// are none. When the last one has vanished, those that have a moment ago are
+// still worth a try: the call would fail otherwise.
+func (ms *members) forWork(serverType string) *memberType {
+	if t := ms.ofType(serverType); t != nil {
+		return t
+	}
+	if list := ms.withLate(serverType); len(list) > 0 {
+		return &memberType{All: list, Eligible: list}
+	}
+	return nil
 }
 
 // ofType returns the servers of a type, nil if there are none.

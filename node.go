@@ -83,7 +83,7 @@ func errNoServers() error { return Errorf(CodeInternal, textNoServers) }
 
 // route chooses the server for a call to a type, other than those to skip.
 func (n *node) route(ctx context.Context, route Route, payload []byte, skip []*member) (*member, error) {
-	t := n.Members.ofType(route.ServerType)
+	t := n.Members.forWork(route.ServerType)
 	if t == nil {
 		return nil, errNoServers()
 	}

@@ -49,22 +49,19 @@ func (n *node) pushUsers(ctx context.Context, frontendType, route string, payloa
 }
 
 // frontends returns the other servers of a type, and whether all of them take
-// pushes for many users.
+// pushes for many users. One that has vanished a moment ago may still have its
+// users.
 func (n *node) frontends(frontendType string) (peers []*member, multi bool) {
-	t := n.Members.ofType(frontendType)
-	if t == nil {
-		return nil, false
-	}
 	multi = true
 	self := n.Self().ID
-	for _, m := range t.All {
+	for _, m := range n.Members.withLate(frontendType) {
 		if m.Info.ID == self {
 			continue
 		}
 		peers = append(peers, m)
 		multi = multi && m.has(featureUsers)
 	}
-	return peers, multi
+	return peers, multi && len(peers) > 0
 }
 
 // pushMany sends one message to each server. They are not waited for, so nobody

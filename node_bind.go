@@ -23,12 +23,16 @@ type binder struct {
 	events *eventSource
 	log    *slog.Logger
 
-	users keyedMutex // by uid: seams are told about one user by one goroutine at a time
+	users *keyedMutex // by uid: seams are told about one user by one goroutine at a time
 }
 
 // newBinder returns a binder. unique may be nil.
 func newBinder(n *node, host *sessionHost, unique *claims, events *eventSource) *binder {
-	return &binder{node: n, host: host, unique: unique, events: events, log: n.Log}
+	b := &binder{node: n, host: host, unique: unique, events: events, log: n.Log, users: new(keyedMutex)}
+	if unique != nil {
+		unique.users = b.users
+	}
+	return b
 }
 
 // unbindTimeout bounds what is done for a user that has left. Nobody waits for
@@ -43,7 +47,11 @@ func (b *binder) binding(ctx context.Context, s *Session, uid string) error {
 			return err
 		}
 	}
-	defer b.users.lock(uid)()
+	unlock, err := b.users.lock(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return b.node.Transport.Bind(ctx, uid)
 }
 
@@ -59,34 +67,57 @@ func (b *binder) enter(s *Session, uid string, f func()) error {
 
 // bound implements sessionCluster.
 func (b *binder) bound(ctx context.Context, s *Session, uid string) error {
-	err := func() error {
-		defer b.users.lock(uid)()
-		if b.host.Table.user(uid) != s {
-			return ErrSessionClosed
-		}
-		// Again: an older session of the user may have ended since binding, and
-		// taken the user's subscription along.
-		if err := b.node.Transport.Bind(ctx, uid); err != nil {
-			return err
-		}
-		if b.unique != nil {
-			b.announce(ctx, uid)
-		}
-		if b.node.Bindings == nil {
-			return nil
-		}
-		if err := b.node.Bindings.Put(ctx, uid); err != nil {
-			return fmt.Errorf("pitaya: store the binding of the user: %w", err)
-		}
+	if err := b.store(ctx, s, uid); err != nil {
+		return err
+	}
+	if b.unique != nil && !b.unique.holds(s, uid) {
+		return errClaimed()
+	}
+	if !b.events.bound(s, uid, func() bool { return b.host.Table.user(uid) == s }) {
+		return b.gone(s, uid)
+	}
+	return nil
+}
+
+// gone returns why a session does not have its user any more, though no other
+// server has claimed it.
+func (b *binder) gone(s *Session, uid string) error {
+	if b.host.Table.user(uid) != nil || errors.Is(context.Cause(s.Context()), ErrReplaced) {
+		return errClaimed()
+	}
+	return ErrSessionClosed
+}
+
+// store makes a user that leads to the session known. The lock comes first:
+// a claim that comes while it is held is answered after it, so that what is
+// stored here does not take the place of what the other server stores.
+func (b *binder) store(ctx context.Context, s *Session, uid string) error {
+	unlock, err := b.users.lock(ctx, uid)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if b.host.Table.user(uid) != s {
+		return b.gone(s, uid)
+	}
+	if b.unique != nil && !b.unique.holds(s, uid) {
+		return errClaimed()
+	}
+	// Again: an older session of the user may have ended since binding, and
+	// taken the user's subscription along.
+	if err := b.node.Transport.Bind(ctx, uid); err != nil {
+		return err
+	}
+	if b.unique != nil {
+		b.announce(ctx, uid)
+	}
+	if b.node.Bindings == nil {
 		return nil
-	}()
-	if err == nil && b.unique != nil && !b.unique.holds(s, uid) {
-		err = errClaimed()
 	}
-	if err == nil {
-		b.events.bound(s, uid)
+	if err := b.node.Bindings.Put(ctx, uid); err != nil {
+		return fmt.Errorf("pitaya: store the binding of the user: %w", err)
 	}
-	return err
+	return nil
 }
 
 // announce tells the other frontends of this type that the user is here, those
@@ -112,17 +143,26 @@ func (b *binder) announce(ctx context.Context, uid string) {
 }
 
 // unbound implements sessionCluster.
-func (b *binder) unbound(s *Session, uid string) {
+func (b *binder) unbound(s *Session, uid string) (rest func()) {
 	if b.unique != nil {
 		b.unique.forget(s, uid)
 	}
 	b.events.ended(s)
-	defer b.users.lock(uid)()
+	return func() { b.takeBack(s, uid) }
+}
+
+// takeBack undoes store, unless another session of this server has the user.
+func (b *binder) takeBack(s *Session, uid string) {
+	ctx, cancel := context.WithTimeout(context.Background(), unbindTimeout)
+	defer cancel()
+	unlock, err := b.users.lock(ctx, uid)
+	if err != nil {
+		return // whoever has it is about to do the same, or has a session that does when it ends
+	}
+	defer unlock()
 	if b.host.Table.user(uid) != nil {
 		return // on another session of this server by now
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), unbindTimeout)
-	defer cancel()
 	if err := b.node.Transport.Unbind(ctx, uid); err != nil {
 		b.log.Debug("user not unsubscribed", "uid", uid, "err", err)
 	}
@@ -141,32 +181,45 @@ type keyedMutex struct {
 }
 
 type keyLock struct {
-	mu    sync.Mutex
-	users int // who holds or wants it
+	token chan struct{} // full while somebody holds it
+	users int           // who holds or wants it
 }
 
-// lock waits for the key and returns what gives it back.
-func (k *keyedMutex) lock(key string) (unlock func()) {
+// lock waits for the key and returns what gives it back, or an error if ctx ends
+// first. Those who wait get it in the order in which they came.
+func (k *keyedMutex) lock(ctx context.Context, key string) (unlock func(), err error) {
 	k.mu.Lock()
 	l := k.held[key]
 	if l == nil {
 		if k.held == nil {
 			k.held = make(map[string]*keyLock)
 		}
-		l = new(keyLock)
+		l = &keyLock{token: make(chan struct{}, 1)}
 		k.held[key] = l
 	}
 	l.users++
 	k.mu.Unlock()
-	l.mu.Lock()
-	return func() {
-		l.mu.Unlock()
+	leave := func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if l.users--; l.users == 0 {
 			delete(k.held, key)
 		}
 	}
+	select {
+	case l.token <- struct{}{}: // also if ctx has ended: nobody had to wait
+	default:
+		select {
+		case l.token <- struct{}{}:
+		case <-ctx.Done():
+			leave()
+			return nil, context.Cause(ctx)
+		}
+	}
+	return func() {
+		<-l.token
+		leave()
+	}, nil
 }
 
 // claims decide, among the frontends of one type, which session a user has: the
@@ -176,13 +229,18 @@ func (k *keyedMutex) lock(key string) (unlock func()) {
 // all that its server has seen, so a later bind wins whatever the clocks say.
 //
 // Frontends of Pitaya do not answer claims. Between them and this one there is
-// the announcement only, and two binds at the same moment can end both sessions.
+// the announcement only, and two binds at the same moment can end both sessions
+// or leave both.
 type claims struct {
-	// Immutable.
-	node *node
-	host *sessionHost
+	// Immutable once the server runs.
+	node  *node
+	host  *sessionHost
+	users *keyedMutex // the binder's: what is under way for a user
 
-	mu    sync.Mutex // guards the fields below and the claims; never held while calling
+	// mu guards the fields below and the claims. It is taken while a user's lock
+	// is held, and the session table's lock while it is; never the other way
+	// round, and it is not held while anything waits.
+	mu    sync.Mutex
 	byUID map[string]*claim
 	last  uint64 // the highest stamp seen
 }
@@ -296,8 +354,10 @@ func (c *claims) ask(ctx context.Context, uid string, stamp uint64) (above uint6
 	return above, err
 }
 
-// claimed answers the claim of another frontend.
-func (c *claims) claimed(arg *rpcClaim) rpcClaimAnswer {
+// claimed answers the claim of another frontend. If that gets the user, the
+// answer comes when nothing is under way for the user here any more, or ctx has
+// ended: the other one goes on to say where the user is, and that must stay so.
+func (c *claims) claimed(ctx context.Context, arg *rpcClaim) rpcClaimAnswer {
 	self := c.node.Self().ID
 	if arg.FID == self {
 		return rpcClaimAnswer{} // nobody else's
@@ -326,6 +386,9 @@ func (c *claims) claimed(arg *rpcClaim) rpcClaimAnswer {
 	}
 	if s != nil && s != ends && (own == nil || s != own.session) {
 		s.replace()
+	}
+	if unlock, err := c.users.lock(ctx, arg.UID); err == nil {
+		unlock()
 	}
 	return rpcClaimAnswer{}
 }

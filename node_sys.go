@@ -153,7 +153,7 @@ func (b *backend) sysClaim(c *incoming) ([]byte, error) {
 	}
 	answer := rpcClaimAnswer{}
 	if b.unique != nil {
-		answer = b.unique.claimed(&arg)
+		answer = b.unique.claimed(c, &arg)
 	}
 	return answer.encode(), nil
 }

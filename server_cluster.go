@@ -25,8 +25,8 @@ type cluster struct {
 	wg     sync.WaitGroup  // what was started for servers that have joined
 	gaveUp <-chan struct{} // closed when discovery does not try any more; may be nil, set before the server serves
 	lost   map[string]bool // frontends that were lost and are not back; used by watch only
-	joined bool            // Join has succeeded; used by Run only
-	listen bool            // Listen has; used by Run only
+	joined bool            // Join has succeeded; written by Run before the server runs, read when it ends
+	listen bool            // Listen has; as joined
 }
 
 // selfDescriber is a transport that knows something about how it is reached
@@ -188,6 +188,11 @@ func (s *Server) leaveCluster(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
+	leave, cancel := graceful(ctx)
+	if err := c.events.leave(leave); err != nil {
+		s.log.Warn("other servers could not be told of the ends of all sessions", "err", err)
+	}
+	cancel()
 	if c.joined {
 		leave, cancel := graceful(ctx)
 		errs = append(errs, c.node.Discovery.Leave(leave))

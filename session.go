@@ -201,13 +201,23 @@ func (s *Session) Bind(ctx context.Context, uid string) error {
 		return ErrAlreadyBound
 	}
 	s.uid, s.binding = uid, true // the callbacks see it
+	if s.front == nil {
+		s.host.Alive.Add(1) // the session, which is not over, is counted too
+	}
 	s.mu.Unlock()
 
 	bound := false
 	defer func() { // also if a callback ends the goroutine
+		if s.front == nil {
+			defer s.host.Alive.Done()
+		}
 		if !bound && s.front == nil {
 			s.host.Table.unbind(uid, s)
-			s.host.unbound(s, uid)
+			if rest := s.host.unbound(s, uid); ctx.Err() == nil {
+				rest()
+			} else {
+				s.host.Alive.Go(rest) // the caller does not wait any more
+			}
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -508,8 +518,9 @@ func (s *Session) finish() {
 	}
 	s.host.Release(s.RemoteAddr())
 	s.host.Count()
-	if uid != "" {
-		s.host.unbound(s, uid)
+	if uid != "" && s.host.Cluster != nil {
+		// Beside the callbacks: another server may let it wait.
+		s.host.Alive.Go(s.host.unbound(s, uid))
 	}
 	for _, f := range own {
 		s.host.guard("close callback", func() error { f(); return nil })

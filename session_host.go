@@ -61,15 +61,18 @@ type sessionCluster interface {
 	bound(ctx context.Context, s *Session, uid string) error
 	// unbound is called, perhaps without the others, when the uid does not lead
 	// to the session any more: the session has ended, or was not bound after
-	// all.
-	unbound(s *Session, uid string)
+	// all. The function that it returns does what may wait for other servers,
+	// and is called next.
+	unbound(s *Session, uid string) (rest func())
 }
 
-// unbound tells the other servers that a user has left, or has not come.
-func (h *sessionHost) unbound(s *Session, uid string) {
-	if h.Cluster != nil {
-		h.Cluster.unbound(s, uid)
+// unbound tells the other servers that a user has left, or has not come. The
+// function that it returns does what may take a moment.
+func (h *sessionHost) unbound(s *Session, uid string) (rest func()) {
+	if h.Cluster == nil {
+		return func() {}
 	}
+	return h.Cluster.unbound(s, uid)
 }
 
 type handshakeValidator struct {

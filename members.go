@@ -82,6 +82,14 @@ type members struct {
 	byType map[string]*memberType
 	came   chan struct{}   // closed by the next put; nil if nobody waits
 	absent map[string]bool // ids that were waited for in vain: nobody waits for them again
+	late   []lateMember    // that have vanished a moment ago, the latest last
+}
+
+// lateMember is a server that has vanished without having announced it. Its
+// lease may have been lost, and then it lives, and comes back at once.
+type lateMember struct {
+	*member
+	since time.Time
 }
 
 // maxAbsent bounds the ids that are remembered as absent. They are others'
@@ -121,6 +129,7 @@ func (ms *members) put(s *ServerInfo) {
 	}
 	ms.byID[s.ID] = m
 	delete(ms.absent, s.ID)
+	ms.forgetLateLocked(s.ID)
 	ms.groupLocked(s.Type)
 	if ms.came != nil {
 		close(ms.came)
@@ -135,7 +144,34 @@ func (ms *members) remove(id string) {
 	if m := ms.byID[id]; m != nil {
 		delete(ms.byID, id)
 		ms.groupLocked(m.Info.Type)
+		ms.forgetLateLocked(id)
+		if !m.Info.Draining() {
+			ms.late = append(ms.late, lateMember{m, time.Now()})
+		}
 	}
+}
+
+// forgetLateLocked forgets a server that is back, and those whose time is over.
+func (ms *members) forgetLateLocked(id string) {
+	ms.late = slices.DeleteFunc(ms.late, func(m lateMember) bool {
+		return m.Info.ID == id || time.Since(m.since) >= newsDelay
+	})
+}
+
+// withLate returns the servers of a type, those that have vanished a moment ago
+// included.
+func (ms *members) withLate(serverType string) (list []*member) {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	if t := ms.byType[serverType]; t != nil {
+		list = slices.Clone(t.All)
+	}
+	for _, m := range ms.late {
+		if m.Info.Type == serverType && time.Since(m.since) < newsDelay {
+			list = append(list, m.member)
+		}
+	}
+	return list
 }
 
 // groupLocked makes the list of a type anew.
@@ -168,7 +204,8 @@ func (ms *members) get(id string) *member {
 	return ms.byID[id]
 }
 
-// newsDelay is how long the news of a server may be behind its first messages.
+// newsDelay is how long the news of a server may be behind its first messages,
+// and how long one that has vanished may take to be back.
 const newsDelay = time.Second
 
 // await is get for a server that has been heard of, and so is there: the news
@@ -211,6 +248,19 @@ func (ms *members) await(ctx context.Context, id string) *member {
 	}
 }
 
+// forWork returns the servers of a type for a call to any of them, nil if there
+// are none. When the last one has vanished, those that have a moment ago are
+// still worth a try: the call would fail otherwise.
+func (ms *members) forWork(serverType string) *memberType {
+	if t := ms.ofType(serverType); t != nil {
+		return t
+	}
+	if list := ms.withLate(serverType); len(list) > 0 {
+		return &memberType{All: list, Eligible: list}
+	}
+	return nil
+}
+
 // ofType returns the servers of a type, nil if there are none.
 func (ms *members) ofType(serverType string) *memberType {
 	ms.mu.RLock()
@@ -238,21 +288,38 @@ func (ms *members) listeners() (list []*member) {
 }
 
 // pick returns one of the servers for new work at random, other than those to
-// skip; nil if there is none.
-func (t *memberType) pick(skip []*member) *member {
-	if len(skip) == 0 {
-		return t.Eligible[rand.IntN(len(t.Eligible))]
+// skip; nil if there is none. Those to which no connection could be made yet are
+// for when there is no other. ready says so, and may be nil.
+func (t *memberType) pick(skip []*member, ready func(id string) bool) *member {
+	fresh := func(m *member) bool {
+		return !slices.ContainsFunc(skip, func(s *member) bool { return s.Info.ID == m.Info.ID })
 	}
-	var rest []*member
-	for _, m := range t.Eligible {
-		if !slices.ContainsFunc(skip, func(s *member) bool { return s.Info.ID == m.Info.ID }) {
-			rest = append(rest, m)
+	var chosen *member
+	if len(skip) == 0 {
+		chosen = t.Eligible[rand.IntN(len(t.Eligible))]
+	} else {
+		chosen = anyMember(t.Eligible, fresh)
+	}
+	if chosen == nil || ready == nil || ready(chosen.Info.ID) {
+		return chosen
+	}
+	if other := anyMember(t.Eligible, func(m *member) bool { return fresh(m) && ready(m.Info.ID) }); other != nil {
+		return other
+	}
+	return chosen
+}
+
+// anyMember returns one of those in the list that fit, at random, or nil.
+func anyMember(list []*member, fits func(*member) bool) (chosen *member) {
+	n := 0
+	for _, m := range list {
+		if fits(m) {
+			if n++; rand.IntN(n) == 0 {
+				chosen = m
+			}
 		}
 	}
-	if len(rest) == 0 {
-		return nil
-	}
-	return rest[rand.IntN(len(rest))]
+	return chosen
 }
 
 // choice returns the servers for new work, other than those to skip, in a map

@@ -24,6 +24,7 @@ type node struct {
 	Guard     func(what string, f func() error) error // calls code of the application
 	Finds     bool                                    // the transport finds users by itself, without the server that they are on
 	Cancels   bool                                    // the transport can tell the other side that a caller has given up
+	ready     func(id string) bool                    // whether a call to a server need not wait for a connection; may be nil
 	bounded   bool                                    // the transport keeps to Timeout by itself
 
 	self atomic.Pointer[ServerInfo] // as the others know it
@@ -41,6 +42,10 @@ type cancelTeller interface{ tellsCancel() bool }
 // the server being known. Those that are none may need it.
 type userFinder interface{ findsUsers() bool }
 
+// readyTeller is a transport that connects to each server, and says whether that
+// has been done. It is quick.
+type readyTeller interface{ ready(id string) bool }
+
 // newNode returns a node. Its exported fields are set by the caller; timeout is
 // for transports that have none of their own.
 func newNode(t Transport, timeout time.Duration) *node {
@@ -50,6 +55,9 @@ func newNode(t Transport, timeout time.Duration) *node {
 	}
 	if f, ok := t.(userFinder); ok {
 		n.Finds = f.findsUsers()
+	}
+	if r, ok := t.(readyTeller); ok {
+		n.ready = r.ready
 	}
 	if own, ok := t.(callTimer); ok {
 		n.Timeout, n.bounded = own.requestTimeout(), true
@@ -75,13 +83,13 @@ func errNoServers() error { return Errorf(CodeInternal, textNoServers) }
 
 // route chooses the server for a call to a type, other than those to skip.
 func (n *node) route(ctx context.Context, route Route, payload []byte, skip []*member) (*member, error) {
-	t := n.Members.ofType(route.ServerType)
+	t := n.Members.forWork(route.ServerType)
 	if t == nil {
 		return nil, errNoServers()
 	}
 	f := n.Routes[route.ServerType]
 	if f == nil {
-		if m := t.pick(skip); m != nil {
+		if m := t.pick(skip, n.ready); m != nil {
 			return m, nil
 		}
 		return nil, errNoServers()

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -49,22 +49,19 @@ func (n *node) pushUsers(ctx context.Context, frontendType, route string, payloa
 }
 
 // frontends returns the other servers of a type, and whether all of them take
-// pushes for many users.
+// pushes for many users. One that has vanished a moment ago may still have its
+// users.
 func (n *node) frontends(frontendType string) (peers []*member, multi bool) {
-	t := n.Members.ofType(frontendType)
-	if t == nil {
-		return nil, false
-	}
 	multi = true
 	self := n.Self().ID
-	for _, m := range t.All {
+	for _, m := range n.Members.withLate(frontendType) {
 		if m.Info.ID == self {
 			continue
 		}
 		peers = append(peers, m)
 		multi = multi && m.has(featureUsers)
 	}
-	return peers, multi
+	return peers, multi && len(peers) > 0
 }
 
 // pushMany sends one message to each server. They are not waited for, so nobody
@@ -97,18 +94,48 @@ func (n *node) pushMany(ctx context.Context, peers []*member, route string, payl
 		}
 		return
 	}
-	missing := make(map[string]int) // on how many servers a user is not
-	var mu sync.Mutex
-	var wg sync.WaitGroup
+	n.askUsers(ctx, peers, limit, body, uids, u)
+}
+
+// maxUnheard is how many calls may be under way to a frontend whose answer a
+// push does not need any more. Beyond it those who push wait for that frontend.
+const maxUnheard = 1 << 10
+
+// askUsers asks each server to push, and waits: for all of them, or until all
+// users are reached, where a user has one session at most. So a frontend that
+// hangs, or is still being connected to, does not hold up those who push to
+// users on others.
+func (n *node) askUsers(ctx context.Context, peers []*member, limit time.Duration, body []byte, uids []string, u *undelivered) {
+	type usersAnswer struct {
+		from *member
+		body []byte
+		err  error
+	}
+	answers := make(chan usersAnswer, len(peers)) // nobody may be there to take them
+	// A push that was made is sent, whoever gives up waiting.
+	sending := context.WithoutCancel(ctx)
+	waiting := make(map[*member]bool, len(peers))
+	once := true
 	for _, m := range peers {
-		wg.Go(func() {
-			data, failure := n.ask(ctx, m, routeUsers, limit, body)
+		waiting[m] = true
+		once = once && m.has(featureClaim)
+	}
+	for _, m := range peers {
+		n.call(sending, m, limit, body, func(response []byte, err error) { answers <- usersAnswer{m, response, err} })
+	}
+	var err error
+	missing := make(map[string]int, len(uids)) // on how many of the servers that have answered a user is not
+	unreached := func(uid string) bool { return missing[uid] == len(peers)-len(waiting) }
+	ended := ctx.Done()
+	for len(waiting) > 0 && (!once || slices.ContainsFunc(uids, unreached) || behind(waiting)) {
+		select {
+		case a := <-answers:
+			delete(waiting, a.from)
 			var others rpcUsers
+			data, failure := n.result(a.body, a.err, a.from, routeUsers, limit)
 			if failure == nil {
 				failure = others.decode(data)
 			}
-			mu.Lock()
-			defer mu.Unlock()
 			if failure != nil {
 				err = failure
 				others.UIDs = slices.Clone(uids)
@@ -117,17 +144,38 @@ func (n *node) pushMany(ctx context.Context, peers []*member, route string, payl
 			for _, uid := range slices.Compact(others.UIDs) {
 				missing[uid]++
 			}
-		})
+		case <-ended:
+			ended = nil
+			if ctx.Err() == context.DeadlineExceeded {
+				continue // the calls end with it, too
+			}
+			for _, uid := range uids {
+				if unreached(uid) {
+					u.add(uid, context.Cause(ctx))
+				}
+			}
+			return
+		}
 	}
-	wg.Wait()
 	if err == nil {
 		err = ErrUserNotFound
 	}
 	for _, uid := range uids {
-		if missing[uid] == len(peers) {
+		if unreached(uid) {
 			u.add(uid, err)
 		}
 	}
+}
+
+// behind reports whether more than maxUnheard calls to one of the servers are
+// under way.
+func behind(servers map[*member]bool) bool {
+	for m := range servers {
+		if m.Pending.Load() > maxUnheard {
+			return true
+		}
+	}
+	return false
 }
 
 // notify sends a notice for a user, with the help of the binding store if there

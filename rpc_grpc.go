@@ -175,6 +175,9 @@ func (t *GRPCTransport) Ordered() bool { return false }
 // requestTimeout implements callTimer.
 func (t *GRPCTransport) requestTimeout() time.Duration { return t.client.cfg.RequestTimeout }
 
+// ready implements readyTeller.
+func (t *GRPCTransport) ready(id string) bool { return t.client.ready(id) }
+
 // describe implements selfDescriber: the port may have been chosen by the system.
 func (t *GRPCTransport) describe(metadata map[string]string) {
 	if metadata[grpcHostKey] == "" || metadata[grpcPortKey] != "" {

@@ -196,6 +196,14 @@ func (c *grpcClient) peer(s *ServerInfo) *grpcPeer {
 	return p
 }
 
+// ready reports whether a call to a server need not wait for a connection, as far as that is known.
+func (c *grpcClient) ready(id string) bool {
+	c.mu.Lock()
+	p := c.peers[id]
+	c.mu.Unlock()
+	return p == nil || p.ready()
+}
+
 // grpcCallError says which server an error is about.
 func grpcCallError(id string, err error) error { return fmt.Errorf("pitaya: gRPC to %s: %w", id, err) }
 

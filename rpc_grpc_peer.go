@@ -118,6 +118,13 @@ func (p *grpcPeer) choose() (*grpcConn, chan struct{}, error) {
 	return slices.MinFunc(p.conns, func(a, b *grpcConn) int { return a.InFlight() - b.InFlight() }), nil, nil
 }
 
+// ready reports that there is a connection, or that the next call is what makes one.
+func (p *grpcPeer) ready() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns) > 0 || !p.connecting
+}
+
 // connect makes a connection, in the background.
 func (p *grpcPeer) connect() {
 	p.mu.Lock()

@@ -130,11 +130,12 @@ func (c *cluster) watch(e DiscoveryEvent) {
 			c.lost[e.Server.ID] = true
 		}
 	default:
-		c.node.Members.put(e.Server)
 		if self {
+			c.node.Members.put(e.Server)
 			return
 		}
-		c.node.Transport.ServerSeen(e.Server)
+		c.node.Transport.ServerSeen(e.Server) // first, so that who knows the server can tell if it is connected
+		c.node.Members.put(e.Server)
 		m := c.node.Members.get(e.Server.ID)
 		if e.Change == ServerJoined && m != nil && m.has(featureEvents) {
 			c.wg.Go(func() { c.events.joined(m) })

@@ -25,7 +25,7 @@ type Reporter interface {
 	Observe(name string, value float64, labels ...Label)
 }
 
-// Names of the metrics that a standalone server reports.
+// Names of the metrics that a server reports.
 const (
 	metricResponseTime     = "response_time_ns"
 	metricHandlerDelay     = "handler_delay_ns"

@@ -249,6 +249,10 @@ type claims struct {
 	mu    sync.Mutex
 	byUID map[string]*claim
 	last  uint64 // the highest stamp seen
+
+	unheard map[string]map[string]bool // by user: ids of frontends that have not answered the claim
+	again   *time.Timer                // puts those claims again; nil while there are none
+	closed  bool                       // no more of that
 }
 
 // A claim is what a session says to a user, from before it is bound to its end.
@@ -300,7 +304,7 @@ func (c *claims) claim(ctx context.Context, s *Session, uid string) error {
 	stamp := own.stamp
 	c.mu.Unlock()
 	for range claimTries {
-		above, err := c.ask(ctx, uid, stamp)
+		above, silent, err := c.ask(ctx, uid, stamp)
 		if err == nil && ctx.Err() != nil {
 			err = context.Cause(ctx) // the others may not have been asked
 		}
@@ -314,6 +318,7 @@ func (c *claims) claim(ctx context.Context, s *Session, uid string) error {
 			return errClaimed()
 		case above == 0:
 			own.bound = true
+			c.unheardLocked(uid, silent)
 			c.mu.Unlock()
 			return nil
 		}
@@ -325,31 +330,41 @@ func (c *claims) claim(ctx context.Context, s *Session, uid string) error {
 }
 
 // ask puts a claim to the other frontends. If one of them has the user under a
-// higher stamp, that is returned; an error means that the claim is refused.
-func (c *claims) ask(ctx context.Context, uid string, stamp uint64) (above uint64, err error) {
+// higher stamp, that is returned, and who has not answered; an error means that
+// the claim is refused.
+func (c *claims) ask(ctx context.Context, uid string, stamp uint64) (above uint64, silent []string, err error) {
 	self := c.node.Self()
 	t := c.node.Members.ofType(self.Type)
 	if t == nil {
-		return 0, nil
+		return 0, nil, nil
+	}
+	type reply struct {
+		from string
+		rpcAnswer
 	}
 	arg := (&rpcClaim{UID: uid, FID: self.ID, Stamp: stamp}).encode()
 	var body []byte
 	var asked int
-	answers := make(chan rpcAnswer, len(t.All))
+	answers := make(chan reply, len(t.All))
 	for _, m := range t.All {
 		if m.Info.ID == self.ID || !m.has(featureClaim) {
 			continue
 		}
 		if body == nil {
 			if body, err = c.node.userRequest(ctx, routeClaim, arg, claimTimeout); err != nil {
-				return 0, err
+				return 0, nil, err
 			}
 		}
 		asked++
-		c.node.call(ctx, m, claimTimeout, body, func(response []byte, err error) { answers <- rpcAnswer{response, err} })
+		c.node.call(ctx, m, claimTimeout, body, func(response []byte, err error) {
+			answers <- reply{m.Info.ID, rpcAnswer{response, err}}
+		})
 	}
 	for range asked {
 		a := <-answers
+		if a.err != nil {
+			silent = append(silent, a.from)
+		}
 		answer := decodeClaimAnswer(a.body, a.err)
 		if !answer.Refused {
 			continue
@@ -360,7 +375,71 @@ func (c *claims) ask(ctx context.Context, uid string, stamp uint64) (above uint6
 		}
 		above = max(above, answer.Stamp)
 	}
-	return above, err
+	return above, silent, err
+}
+
+// claimPause is the time between two attempts to have a claim heard.
+const claimPause = time.Second
+
+// unheardLocked notes that a bound user's claim was not heard by some frontends:
+// in an outage of what leads to them a user can be bound on several. The claim
+// is put to them until they answer or are gone.
+func (c *claims) unheardLocked(uid string, ids []string) {
+	if len(ids) == 0 || c.closed {
+		return
+	}
+	if c.unheard == nil {
+		c.unheard = make(map[string]map[string]bool)
+	}
+	if c.unheard[uid] == nil {
+		c.unheard[uid] = make(map[string]bool)
+	}
+	for _, id := range ids {
+		c.unheard[uid][id] = true
+	}
+	if c.again == nil {
+		c.again = time.AfterFunc(claimPause, c.repeat)
+	}
+}
+
+// repeat puts the claims again that were not heard.
+func (c *claims) repeat() {
+	type pair struct{ uid, id string }
+	var pairs []pair
+	c.mu.Lock()
+	for uid, ids := range c.unheard {
+		own := c.byUID[uid]
+		for id := range ids {
+			if own == nil || !own.bound || own.lost || c.node.Members.get(id) == nil {
+				delete(ids, id)
+				continue
+			}
+			pairs = append(pairs, pair{uid, id})
+		}
+		if len(ids) == 0 {
+			delete(c.unheard, uid)
+		}
+	}
+	c.again = nil
+	if len(c.unheard) > 0 && !c.closed {
+		c.again = time.AfterFunc(claimPause, c.repeat)
+	}
+	c.mu.Unlock()
+	for _, p := range pairs {
+		if m := c.node.Members.get(p.id); m != nil {
+			c.askBack(m, p.uid)
+		}
+	}
+}
+
+// close ends that.
+func (c *claims) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed, c.unheard = true, nil
+	if c.again != nil {
+		c.again.Stop()
+	}
 }
 
 // claimed answers the claim of another frontend. If that gets the user, the
@@ -438,6 +517,11 @@ func (c *claims) askBack(m *member, uid string) {
 	}
 	c.node.call(ctx, m, claimTimeout, body, func(response []byte, err error) {
 		answer := decodeClaimAnswer(response, err)
+		c.mu.Lock()
+		if err == nil {
+			delete(c.unheard[uid], m.Info.ID)
+		}
+		c.mu.Unlock()
 		if !answer.Refused || !answer.Bound {
 			return // it has lost the user, or asks in its turn
 		}

@@ -18,6 +18,7 @@ type cluster struct {
 	// Immutable.
 	node    *node
 	backend *backend
+	unique  *claims                   // nil: a user may have several sessions
 	events  *eventSource              // what this server tells of its sessions
 	notices *eventQueue[SessionEvent] // what it is told of those of others
 	changes *eventQueue[DiscoveryEvent]
@@ -64,6 +65,7 @@ func (s *Server) newCluster(host *sessionHost, d, remotes *dispatcher) (*cluster
 		if !cfg.NoUniqueSession {
 			unique = newClaims(n, host)
 		}
+		c.unique = unique
 		host.Cluster = newBinder(n, host, unique, c.events)
 	}
 	c.lost = make(map[string]bool)
@@ -188,6 +190,9 @@ func (s *Server) leaveCluster(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
+	if c.unique != nil {
+		c.unique.close()
+	}
 	leave, cancel := graceful(ctx)
 	if err := c.events.leave(leave); err != nil {
 		s.log.Warn("other servers could not be told of the ends of all sessions", "err", err)

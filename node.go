@@ -197,6 +197,9 @@ func (n *node) callError(err error, to *member, route string, limit time.Duratio
 			},
 			Err: err,
 		}
+	case errors.Is(err, ErrUnreachable) && n.Members.get(to.Info.ID) == nil:
+		// One that had vanished, and was tried all the same.
+		return &Error{Code: CodeInternal, Message: textNoServers, Err: err}
 	case errors.Is(err, ErrUnreachable):
 		return NewError(err, CodeInternal)
 	}

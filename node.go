@@ -176,6 +176,10 @@ func (n *node) result(body []byte, err error, to *member, route string, limit ti
 		return nil, NewError(err, CodeInternal)
 	}
 	if r.Err != nil {
+		if r.Err.Code == CodeInternal && r.Err.Message == textCallTimeout {
+			// The other side's clock was first. It measures the same time.
+			return nil, n.callError(fmt.Errorf("%w: %w", ErrNoAnswer, r.Err), to, route, limit)
+		}
 		return nil, r.Err
 	}
 	return r.Data, nil

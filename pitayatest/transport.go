@@ -485,11 +485,17 @@ func transportNoAnswer(t testing.TB, n *transportNet) {
 // transportOnce lets answers, deadlines and cancellations race for the end of calls.
 func transportOnce(t testing.TB, n *transportNet) {
 	const calls, callers = 400, 8
+	var late sync.WaitGroup // answers that come after their time
+	t.Cleanup(late.Wait)    // once the servers are closed, which take in no more calls
 	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			switch rand.IntN(4) {
 			case 0:
-				time.AfterFunc(rand.N(4*time.Millisecond), func() { reply(body) })
+				late.Add(1)
+				time.AfterFunc(rand.N(4*time.Millisecond), func() {
+					defer late.Done()
+					reply(body)
+				})
 			case 1:
 				reply(nil)
 			default:

@@ -338,7 +338,9 @@ type waitingLog struct {
 	hold *hold
 }
 
-func (w waitingLog) WithAttrs(a []slog.Attr) slog.Handler { return waitingLog{w.Handler.WithAttrs(a), w.hold} }
+func (w waitingLog) WithAttrs(a []slog.Attr) slog.Handler {
+	return waitingLog{w.Handler.WithAttrs(a), w.hold}
+}
 
 func (w waitingLog) Handle(ctx context.Context, r slog.Record) error {
 	if r.Message == "client too slow" {

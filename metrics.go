@@ -25,11 +25,21 @@ type Reporter interface {
 	Observe(name string, value float64, labels ...Label)
 }
 
-// Names of the metrics that a server reports.
+// A seriesReporter is a Reporter that can find a time series once, so that
+// reports to it need no look-up by labels. The library's own reporters are.
+type seriesReporter interface {
+	Reporter
+	// series returns a function that does for one metric and set of labels what
+	// the method of that kind does, as often as it is called, from any number of
+	// goroutines. It is never nil. The labels may be changed once series returns.
+	series(kind, name string, labels ...Label) func(float64)
+}
+
+// Kinds of reports: the methods of [Reporter].
 const (
-	metricResponseTime     = "response_time_ns"
-	metricHandlerDelay     = "handler_delay_ns"
-	metricConnectedClients = "connected_clients"
+	reportCount   = "count"
+	reportGauge   = "gauge"
+	reportObserve = "observe"
 )
 
 // Stats are counts of what a server has done since it was made, and of what is

@@ -31,6 +31,8 @@ type dispatcher struct {
 	Slow         time.Duration // handlers that take longer are logged; 0 is never
 	Slots        chan struct{} // bounds how many handlers run at once; nil is no bound
 	Forward      forwarder     // nil: there are no other servers
+	Stamped      bool          // requests know when they were read, which may be long before they are handled
+	TooMany      []byte        // payload of the answer to requests over a limit
 	slowSampling sampler
 	lostSampling sampler
 }
@@ -54,6 +56,7 @@ type request struct {
 	Arrived time.Time
 	Parent  context.Context // what the handler's context comes from; nil is the session's
 	In      *propagated     // what another server sent along; nil for an own client's message
+	Refused bool            // a limit was exceeded; it was never pending
 	Settled bool            // it is counted how the request ended
 }
 
@@ -61,18 +64,25 @@ type request struct {
 func (q *request) settle(c *atomic.Int64) {
 	q.Settled = true
 	c.Add(1)
+	if q.Session != nil && !q.Refused {
+		q.Session.settled()
+	}
 }
 
 // message implements messageHandler: it decodes a message and handles it
 // (client protocol, sections 8.4 and 11.2). Errors are violations of the
 // protocol.
-func (d *dispatcher) message(s *Session, body []byte) error {
-	m, err := decodeMessageView(body)
+func (d *dispatcher) message(s *Session, from mail) error {
+	m, err := decodeMessageView(from.Body)
 	if err != nil {
 		return err
 	}
 	if m.Type == MessagePush {
 		return errClientPush
+	}
+	if from.Refused != admitted {
+		d.refuse(s, m)
+		return nil
 	}
 	var entry *handlerEntry
 	var route string // only where it is needed as text
@@ -94,7 +104,10 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 		}
 		payload = inflated.B
 	}
-	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: time.Now()}
+	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: from.Arrived}
+	if !d.Stamped {
+		q.Arrived = time.Now()
+	}
 	if entry != nil && !m.HasCode {
 		// The full route, or it without the type.
 		q.Text = entry.Route[len(entry.Route)-len(m.Route):]
@@ -120,6 +133,24 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 	d.runGuarded(&q)
 	return nil
 }
+
+// refuse answers a message that exceeds a limit. It is counted already by which.
+func (d *dispatcher) refuse(s *Session, m messageView) {
+	if m.Type == MessageNotify {
+		d.Counters.Notifies.Add(1)
+		return
+	}
+	d.Counters.Requests.Add(1)
+	q := request{Session: s, ID: m.ID, Refused: true}
+	if q.ID == 0 {
+		q.settle(&d.Counters.Unanswerable)
+		return
+	}
+	d.answerPayload(&q, d.TooMany)
+}
+
+// errTooMany is what refused requests are answered with.
+func errTooMany() error { return Errorf(CodeTooManyRequests, "too many requests") }
 
 // runGuarded is run, and ends the connection if that does not come to its end:
 // if the handler ended its goroutine, or code of the application panicked where
@@ -225,8 +256,14 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		defer func() { <-d.Slots }()
 	}
 	begin := q.Arrived
-	if d.Slots != nil || len(d.Reporters) > 0 {
-		begin = time.Now() // the wait for a slot is not the handler's
+	if d.Stamped || d.Slots != nil || len(d.Reporters) > 0 {
+		begin = time.Now() // what it has waited is not the handler's time
+	}
+	if limit := d.limit(q.Entry); limit > 0 && begin.Sub(q.Arrived) > limit && !q.Notify {
+		d.Counters.refuse(refusedDeadline)
+		return nil, Errorf(CodeTimeout, "the request has waited longer than its handler may take")
+	}
+	if len(d.Reporters) > 0 {
 		kind := "local"
 		if q.In != nil {
 			kind = "remote"
@@ -256,6 +293,15 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		d.Log.Error("result cannot be serialized", "route", q.Entry.Route, "err", err)
 	}
 	return payload, err
+}
+
+// limit returns the time that a handler has for one message, 0 or less if there
+// is no limit.
+func (d *dispatcher) limit(e *handlerEntry) time.Duration {
+	if e.Timeout == 0 {
+		return d.Timeout
+	}
+	return e.Timeout
 }
 
 // log returns the logger for what concerns a message.
@@ -320,7 +366,12 @@ func (d *dispatcher) answerError(q *request, err error) {
 		q.settle(&d.Counters.Unanswerable)
 		return
 	}
-	switch err := q.Session.answer(q.ID, d.errorPayload(err), true); {
+	d.answerPayload(q, d.errorPayload(err))
+}
+
+// answerPayload answers a request with the payload of an error.
+func (d *dispatcher) answerPayload(q *request, payload []byte) {
+	switch err := q.Session.answer(q.ID, payload, true); {
 	case err == nil:
 		q.settle(&d.Counters.Failed)
 	case err == ErrSessionClosed:
@@ -455,11 +506,7 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 	if parent == nil {
 		parent = q.Session.Context()
 	}
-	limit := e.Timeout
-	if limit == 0 {
-		limit = d.Timeout
-	}
-	if limit > 0 {
+	if limit := d.limit(e); limit > 0 {
 		var cancel context.CancelFunc
 		parent, cancel = context.WithTimeout(parent, limit)
 		defer cancel()

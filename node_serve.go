@@ -358,8 +358,11 @@ func (c *incoming) handle() {
 	notify := c.req.Msg.Type == rpcMsgNotify
 	ctx := context.Context(c)
 	if c.Err() != nil {
-		if !notify {
-			return // nobody waits any more
+		if !notify { // nobody waits any more
+			if c.Err() == context.DeadlineExceeded {
+				c.b.host.Counters.refuse(refusedDeadline)
+			}
+			return
 		}
 		ctx = context.WithoutCancel(ctx)
 	}

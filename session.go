@@ -38,6 +38,8 @@ type Session struct {
 
 	box mailbox
 
+	limits *sessionLimits // set by admit, before there are messages; nil: the client may send what it wants
+
 	mu          sync.Mutex // guards the fields below; never held across a callback or while sending
 	uid         string
 	binding     bool // Bind is at work
@@ -70,16 +72,21 @@ func newSession(host *sessionHost, nc net.Conn) *Session {
 // admit implements connUser: it makes the session known, unless its address has
 // too many already or the connection ended meanwhile.
 func (s *Session) admit() error {
-	if err := s.host.Admit(s.RemoteAddr()); err != nil {
-		return err
+	var limits *sessionLimits
+	if s.host.Limits != nil {
+		if limits = s.host.Limits.open(s.RemoteAddr()); limits == nil {
+			return s.host.Crowded(s.RemoteAddr())
+		}
 	}
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
-		s.host.Release(s.RemoteAddr())
+		if limits != nil {
+			limits.close()
+		}
 		return errConnEnded
 	}
-	s.admitted = true
+	s.admitted, s.limits = true, limits
 	s.host.Table.add(s)
 	s.mu.Unlock()
 	s.host.Count()
@@ -111,8 +118,8 @@ func (s *Session) RemoteAddr() net.Addr {
 func (s *Session) serve(ctx context.Context) { s.conn.serve(ctx) }
 
 // Context returns a context that ends with the session. [context.Cause] tells
-// why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrHeartbeat],
-// [ErrHandshakeTimeout], [ErrServerClosed], an error wrapping [ErrProtocol],
+// why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrTooManyRequests],
+// [ErrHeartbeat], [ErrHandshakeTimeout], [ErrServerClosed], an error wrapping [ErrProtocol],
 // [ErrSessionClosed] after Close, [io.EOF] when the client left, or the error
 // of the network. On a backend it is the context of the call, which ends when
 // the handler has returned, when the caller's time is over, or when the frontend
@@ -141,6 +148,10 @@ func (s *Session) LogValue() slog.Value {
 
 // handshake implements connUser.
 func (s *Session) handshake(body []byte) ([]byte, error) {
+	if s.limits != nil && !s.limits.handshake() {
+		s.host.Counters.RefusedHandshakes.Add(1)
+		return s.host.Busy, errHandshakeRate
+	}
 	h, err := DecodeHandshake(body)
 	if err != nil {
 		s.host.Counters.RefusedHandshakes.Add(1)
@@ -164,6 +175,9 @@ func (s *Session) handshake(body []byte) ([]byte, error) {
 	}
 	return s.host.Accept, nil
 }
+
+// errHandshakeRate refuses a handshake that was never looked at.
+var errHandshakeRate = fmt.Errorf("%w: too many handshakes", ErrTooManyRequests)
 
 // ErrAlreadyBound is what [Session.Bind] returns for a session that has a user.
 var ErrAlreadyBound = errors.New("session is already bound to an uid")
@@ -525,13 +539,15 @@ func (s *Session) OnClose(f func()) error {
 func (s *Session) finish() {
 	defer s.host.Alive.Done()
 	s.mu.Lock()
-	own, admitted, uid := s.onClose, s.admitted, s.uid
+	own, admitted, limits, uid := s.onClose, s.admitted, s.limits, s.uid
 	s.onClose = nil
 	s.mu.Unlock()
 	if !admitted {
 		return
 	}
-	s.host.Release(s.RemoteAddr())
+	if limits != nil {
+		limits.close()
+	}
 	s.host.Count()
 	if uid != "" && s.host.Cluster != nil {
 		// Beside the callbacks: another server may let it wait.
@@ -596,6 +612,14 @@ func (s *Session) noneBeside() bool {
 func (s *Session) fail(cause error) {
 	if s.conn != nil {
 		s.conn.end(cause, endFlush, nil)
+	}
+}
+
+// settled is called once for each request of the client that was admitted, when
+// it has been answered or will not be.
+func (s *Session) settled() {
+	if s.limits != nil {
+		s.limits.settled()
 	}
 }
 

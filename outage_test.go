@@ -59,7 +59,14 @@ func (r *OutageRoom) Bind(ctx context.Context, uid []byte) ([]byte, error) {
 
 // Tell pushes to the user named, wherever that user is.
 func (r *OutageRoom) Tell(ctx context.Context, uid []byte) ([]byte, error) {
-	return uid, r.srv.Push(ctx, "gate", []string{string(uid)}, "onTell", uid)
+	err := r.srv.Push(ctx, "gate", []string{string(uid)}, "onTell", uid)
+	switch {
+	case errors.Is(err, pitaya.ErrUnreachable):
+		err = pitaya.NewError(err, pitaya.CodeInternal)
+	case errors.Is(err, pitaya.ErrUserNotFound):
+		err = pitaya.NewError(err, pitaya.CodeNotFound)
+	}
+	return uid, err
 }
 
 // outageRun is a server at work.
@@ -264,7 +271,7 @@ func (l *outageLoad) record(kind, caller string, start time.Time, err error) {
 			p.failed[kind+" "+e.Code]++
 		case l.planned && !typed:
 			p.failed[kind+" connection lost"]++
-		default:
+		case len(p.wrong) < 10: // enough to see what it is
 			p.wrong = append(p.wrong, fmt.Sprintf("%s: %v", kind, err))
 		}
 	}
@@ -738,8 +745,8 @@ type outage struct {
 	// fails are the failures that may happen, as "kind code", and those that may over gRPC beside them; all others may not.
 	fails, failsGRPC []string
 	// fast is how long a call may take that fails, beside a second for a busy machine.
-	fast    func(long bool) time.Duration
-	planned bool // connections may end
+	fast, fastGRPC func(long bool) time.Duration // the second over gRPC, nil if it is the same
+	planned        bool                          // connections may end
 }
 
 func atOnce(bool) time.Duration { return 0 }
@@ -759,6 +766,8 @@ func answered(kind string, n int) func(*outagePhase) bool {
 func outages() []outage {
 	cluster := []string{"forwarded " + pitaya.CodeInternal, "push " + pitaya.CodeInternal, "rpc unreachable",
 		"forwarded " + pitaya.CodeTimeout, "push " + pitaya.CodeTimeout, "rpc " + pitaya.CodeTimeout}
+	// Over gRPC etcd knows where users are: pushes need it.
+	bindings := []string{"push " + pitaya.CodeInternal, "push " + pitaya.CodeTimeout}
 	lost := []string{"local connection lost", "forwarded connection lost", "push connection lost"}
 	return []outage{
 		{name: "NATS stopped", fails: cluster, fast: atOnce, breaks: func(c *outageCluster) time.Time {
@@ -769,7 +778,7 @@ func outages() []outage {
 			c.nats.Start()
 			return time.Now()
 		}},
-		{name: "etcd stopped", grpc: true, fast: atOnce, breaks: func(c *outageCluster) time.Time {
+		{name: "etcd stopped", grpc: true, fast: atOnce, failsGRPC: bindings, fastGRPC: requestTime, breaks: func(c *outageCluster) time.Time {
 			c.etcd.Stop()
 			c.healthy(false)
 			c.last(30*time.Second, "calls go on", answered("forwarded", 100))
@@ -803,9 +812,9 @@ func outages() []outage {
 			c.know(c.runs...)
 			c.t.Logf("entries are back after %v", time.Since(began).Round(time.Millisecond))
 			return began
-		}, fails: []string{"forwarded " + pitaya.CodeInternal, "push " + pitaya.CodeInternal, "rpc " + pitaya.CodeInternal,
-			"push " + pitaya.CodeNotFound}}, // the frontend of the user is not known
-		{name: "etcd stopped, then compacted", grpc: true, fast: atOnce, breaks: func(c *outageCluster) time.Time {
+		}, fails: []string{"forwarded " + pitaya.CodeInternal, "push " + pitaya.CodeInternal, "rpc " + pitaya.CodeInternal},
+			failsGRPC: []string{"push " + pitaya.CodeNotFound}}, // until the bindings are back
+		{name: "etcd stopped, then compacted", grpc: true, fast: atOnce, failsGRPC: bindings, fastGRPC: requestTime, breaks: func(c *outageCluster) time.Time {
 			c.etcd.Stop()
 			c.healthy(false)
 			c.etcd.Start()
@@ -953,9 +962,12 @@ func (c *outageCluster) suffer(o outage, transport string) {
 	t.Logf("| %s, %s | %v | %d | %v | %v | %v | %v | %d |", o.name, transport, ended.Sub(start).Round(100*time.Millisecond), during.sent,
 		during.failed, max(during.slowest, after.slowest).Round(time.Millisecond), took.Round(10*time.Millisecond),
 		healthy.Round(10*time.Millisecond), during.ended)
-	fails := o.fails
+	fails, fast := o.fails, o.fast
 	if c.grpc {
 		fails = slices.Concat(fails, o.failsGRPC)
+		if o.fastGRPC != nil {
+			fast = o.fastGRPC
+		}
 	}
 	for i, p := range []*outagePhase{during, after} {
 		for _, w := range p.wrong {
@@ -969,7 +981,7 @@ func (c *outageCluster) suffer(o outage, transport string) {
 		if p.ended > 0 && !o.planned {
 			t.Errorf("%d connections of clients ended", p.ended)
 		}
-		if limit := o.fast(*outageLong) + time.Second; p.slowest > limit {
+		if limit := fast(*outageLong) + time.Second; p.slowest > limit {
 			t.Errorf("a call took %v to fail, want at most %v", p.slowest, limit)
 		}
 	}

@@ -407,7 +407,18 @@ func TestMetricsAllocations(t *testing.T) {
 	}
 	m, err := pitaya.NewMetrics("conn", pitaya.MetricsConfig{})
 	must(t, err)
-	if off, on := allocations(), allocations(m); on > off {
+	// The race detector makes pools forget at random. Then nothing exact can be said.
+	var pool sync.Pool
+	forgotten := testing.AllocsPerRun(200, func() {
+		for range 8 {
+			p, ok := pool.Get().(*[64]byte)
+			if !ok {
+				p = new([64]byte)
+			}
+			pool.Put(p)
+		}
+	})
+	if off, on := allocations(), allocations(m); on > off+2*forgotten {
 		t.Errorf("%v allocations for a request with metrics, %v without", on, off)
 	}
 }

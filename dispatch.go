@@ -266,24 +266,24 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		d.Slots <- struct{}{}
 		defer func() { <-d.Slots }()
 	}
-	begin := q.Arrived
+	waited := time.Duration(0)
 	if d.Stamped || d.Slots != nil || q.Meter != nil {
-		begin = time.Now() // what it has waited is not the handler's time
+		waited = time.Since(q.Arrived) // in the mailbox and for a slot, which is not the handler's
 	}
-	if limit := d.limit(q.Entry); limit > 0 && begin.Sub(q.Arrived) > limit && !q.Notify {
+	if limit := d.limit(q.Entry); limit > 0 && waited > limit && !q.Notify {
 		d.Counters.refuse(refusedDeadline)
 		return nil, Errorf(CodeTimeout, "the request has waited longer than its handler may take")
 	}
 	if q.Meter != nil {
 		switch q.Kind {
 		case responseHandler:
-			q.Meter.delay(delayLocal, begin.Sub(q.Arrived), nil)
+			q.Meter.delay(delayLocal, waited, nil)
 		case responseForwarded:
-			q.Meter.delay(delayForwarded, begin.Sub(q.Arrived), q.In.tags())
+			q.Meter.delay(delayForwarded, waited, q.In.tags())
 		}
 	}
 	out, err := d.call(q)
-	if took := time.Since(begin); d.Slow > 0 && took > d.Slow {
+	if took := time.Since(q.Arrived) - waited; d.Slow > 0 && took > d.Slow {
 		d.Counters.SlowHandlers.Add(1)
 		if n, ok := d.slowSampling.pass(); ok {
 			d.log(q).Warn("slow handler", "route", q.Entry.Route, "took", took, "unlogged", n)

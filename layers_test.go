@@ -30,6 +30,7 @@ var layers = [][]string{
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
 	{"wire: what both ends say first", "handshake"},
 	{"wire: the frames of RFC 6455", "ws: ws_frame"},
+	{"what clients may send: rates, verdicts, what addresses have used up", "admission admission_table"},
 	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws acceptor_ws_conn", "acceptor_mem"},
 	{"connection: one client's bytes in both directions; knows no session", "conn conn_*", "heartbeat"},
 	{"the other end of a connection", "client client_*"},

@@ -25,11 +25,12 @@ import (
 // unexported fields of its structs are its own, other units go through methods or capitalised fields. "name: files"
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
-	{"ground: the manual; the seam for numbers; buffers; rare log records", "doc", "metrics", "buffer", "log", "sampler"},
+	{"ground: the manual; the seam for numbers; buffers; rare log records", "doc", "metrics metrics_names", "buffer", "log", "sampler"},
 	{"coded errors, and the formats of payloads, theirs included", "errors", "serializer"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
 	{"wire: what both ends say first", "handshake"},
 	{"wire: the frames of RFC 6455", "ws: ws_frame"},
+	{"what clients may send: rates, verdicts, what addresses have used up", "admission admission_table"},
 	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws acceptor_ws_conn", "acceptor_mem"},
 	{"connection: one client's bytes in both directions; knows no session", "conn conn_*", "heartbeat"},
 	{"the other end of a connection", "client client_*"},

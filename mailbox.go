@@ -1,16 +1,20 @@
 package pitaya
 
 import (
+	"encoding/binary"
 	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // mailbox holds the messages of one session until its worker handles them, one
 // at a time and in order. It costs no goroutine while idle: the message that
 // finds no worker starts one, which drains the mailbox and ends. The messages
-// are kept as the packets they came in, one behind the other.
+// are kept as the packets they came in, one behind the other, with the verdict
+// of the limits in place of the type (verdictOf). Where somebody wants to know,
+// a stamp before those of one read says when that was.
 type mailbox struct {
 	mu       sync.Mutex    // guards the fields below
 	pending  *buffer       // packets that wait; nil when there are none
@@ -30,17 +34,30 @@ type mailbox struct {
 // passes when nothing else waits.
 const mailboxBytes = 64 << 10
 
+// A mail is one message out of the mailbox.
+type mail struct {
+	Body    []byte    // of the data packet; valid while the message is handled
+	Arrived time.Time // when it was read from the connection; zero if nobody wants to know
+	Refused refusal   // the limit that it exceeds
+}
+
+// A stamp stands in the mailbox before the packets of one read: its mark, which
+// is no packet's type, and the time since the host's epoch.
+const (
+	stampMark = 0
+	stampSize = 1 + 8
+)
+
 // addLocked takes in packets from the front of b while there is room, and
-// returns the rest.
-func (m *mailbox) addLocked(b []byte, maxMessages int) []byte {
+// returns the rest. A time that is not negative is put before them.
+func (m *mailbox) addLocked(b []byte, maxMessages int, at time.Duration) []byte {
 	have := 0
 	if m.pending != nil {
 		have = len(m.pending.B)
 	}
 	n := 0
 	for n < len(b) && m.count < maxMessages {
-		_, size, _ := DecodePacketHeader(b[n:]) // checked by the connection
-		size += PacketHeaderSize
+		size := PacketHeaderSize + packetLength(b[n:])
 		if have+n > 0 && have+n+size > mailboxBytes {
 			break
 		}
@@ -50,10 +67,17 @@ func (m *mailbox) addLocked(b []byte, maxMessages int) []byte {
 	if n == 0 {
 		return b
 	}
+	need := n
+	if at >= 0 {
+		need += stampSize
+	}
 	if m.pending == nil {
-		m.pending = getBuffer(n)
+		m.pending = getBuffer(need)
 	} else {
-		m.pending = m.pending.grow(n)
+		m.pending = m.pending.grow(need)
+	}
+	if at >= 0 {
+		m.pending.B = binary.BigEndian.AppendUint64(append(m.pending.B, stampMark), uint64(at))
 	}
 	m.pending.B = append(m.pending.B, b[:n]...)
 	return b[n:]
@@ -73,6 +97,15 @@ func (m *mailbox) takeLocked() *buffer {
 // data implements connUser: it files the messages, and waits while the mailbox
 // is full, which stops the reading of this connection.
 func (s *Session) data(packets []byte) {
+	at := time.Duration(-1)
+	if s.host.Stamps {
+		at = time.Since(s.host.Epoch)
+	}
+	if s.limits != nil {
+		if packets = s.limits.judge(packets, at); len(packets) == 0 {
+			return
+		}
+	}
 	m := &s.box
 	for {
 		m.mu.Lock()
@@ -80,7 +113,7 @@ func (s *Session) data(packets []byte) {
 			m.mu.Unlock()
 			return
 		}
-		packets = m.addLocked(packets, s.host.MailboxMessages)
+		packets = m.addLocked(packets, s.host.MailboxMessages, at)
 		m.settled = false
 		start := !m.running
 		m.running = true
@@ -160,21 +193,50 @@ func (s *Session) work() {
 // writes what is queued meanwhile, so that a slow handler does not keep the
 // answers before it.
 func (s *Session) turn(b []byte) {
+	var m mail
 	for len(b) > 0 {
-		_, n, _ := DecodePacketHeader(b)
-		body := b[PacketHeaderSize : PacketHeaderSize+n]
-		b = b[PacketHeaderSize+n:]
+		if b[0] == stampMark {
+			m.Arrived = s.host.Epoch.Add(time.Duration(binary.BigEndian.Uint64(b[1:])))
+			b = b[stampSize:]
+			continue
+		}
+		var abuse bool
+		m.Refused, abuse = verdictOf(b[0])
+		end := PacketHeaderSize + packetLength(b)
+		m.Body, b = b[PacketHeaderSize:end], b[end:]
 		if s.conn.hasEnded() {
 			return
 		}
-		if err := s.host.Messages.message(s, body); err != nil {
+		if err := s.host.Messages.message(s, m); err != nil {
 			s.conn.end(err, endFlush, nil)
+			return
+		}
+		if abuse {
+			s.endAbuse()
 			return
 		}
 		if len(b) > 0 {
 			s.conn.start()
 		}
 		s.conn.waitRoom()
+	}
+}
+
+// control implements connUser: it counts what is no message.
+func (s *Session) control() {
+	if s.limits != nil && s.limits.control() {
+		s.endAbuse()
+	}
+}
+
+// endAbuse ends the session of a client that goes on sending more than it may.
+func (s *Session) endAbuse() {
+	if !s.conn.end(ErrTooManyRequests, endFlush, kickPacket("too many requests")) {
+		return
+	}
+	s.host.Counters.ClosedForAbuse.Add(1)
+	if n, ok := s.host.abuse.pass(); ok {
+		s.host.Log.Warn("client sends too much", "session", s, "addr", s.RemoteAddr(), "unlogged", n)
 	}
 }
 

@@ -49,7 +49,6 @@ type Server struct {
 	host           *sessionHost           // set when the server starts
 	cluster        *cluster               // set with host; nil if the server runs alone
 	listeners      map[*net.Listener]bool // being served
-	perIP          map[string]int         // open connections by address, where Config.MaxConnsPerIP is set
 	err            error                  // what Shutdown returned
 
 	refusals sampler // of the log records about refused connections
@@ -99,7 +98,6 @@ func newServer() *Server {
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
 		listeners: make(map[*net.Listener]bool),
-		perIP:     make(map[string]int),
 		routes:    make(map[string]RoutingFunc),
 	}
 	s.modules = newModules(s.log)

@@ -770,6 +770,21 @@ func TestConfigLoad(t *testing.T) {
 			t.Errorf("printed %s", out)
 		}
 	})
+	t.Run("unknown parts of a flag", func(t *testing.T) {
+		for name, want := range map[string]string{
+			"clustr.sd.foo":                     "cluster.sd.etcd.",
+			"clustr.sd.etcd.endpoint":           "cluster.sd.etcd.endpoints",
+			"rpc.client.nats.conect":            "cluster.rpc.client.nats.connect",
+			"cluster.rpc.server.nats.buffer.x":  "cluster.rpc.server.nats.buffer.",
+			"metrics.prom.port":                 "metrics.prometheus.port",
+			"concurrency.handlers.dispatch.max": "concurrency.handler.dispatch",
+		} {
+			_, err := load(new(pitaya.Config), []string{"-pitaya." + name, "3"})
+			if err == nil || !strings.Contains(err.Error(), "-pitaya."+name+" is no setting; the nearest is pitaya."+want) {
+				t.Errorf("got %v, want pitaya.%s", err, want)
+			}
+		}
+	})
 	t.Run("the program's own flags", func(t *testing.T) {
 		_, err := load(new(pitaya.Config), []string{"-port=x"})
 		if err == nil || !strings.Contains(err.Error(), "-port") {

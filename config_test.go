@@ -160,6 +160,7 @@ var configKeys = []struct {
 	{"cluster.rpc.server.grpc.tls.cert", "c.pem", "", func(c *pitaya.Config) any { return c.GRPC.ServerTLS.Cert }, "c.pem"},
 	{"cluster.rpc.server.grpc.tls.key", "k.pem", "", func(c *pitaya.Config) any { return c.GRPC.ServerTLS.Key }, "k.pem"},
 	{"cluster.rpc.server.grpc.port", "3535", `3535`, func(c *pitaya.Config) any { return c.GRPC.Port }, 3535},
+	{"cluster.rpc.server.grpc.maxconnections", "12", `12`, func(c *pitaya.Config) any { return c.GRPC.MaxConnections }, 12},
 	{"cluster.rpc.server.loopbackenabled", "false", `false`, func(c *pitaya.Config) any { return c.NoLoopback }, true},
 
 	{"groups.memory.tickduration", "1s", "", func(c *pitaya.Config) any { return c.GroupTick }, time.Second},

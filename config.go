@@ -431,6 +431,10 @@ type GRPCConfig struct {
 	// Port is where other servers call this one (cluster.rpc.server.grpc.port). Zero means 3434; negative means a free
 	// port, as 0 does in files, flags and the environment.
 	Port int
+	// MaxConnections bounds the connections of other servers to the port; further ones are closed at once
+	// (cluster.rpc.server.grpc.maxconnections). A server has one to each other as a rule, and up to 16 while calls
+	// wait for their answers by the thousand. Zero means 4096, negative no bound.
+	MaxConnections int
 	// ClientTLS names the files for encrypted calls to other servers: the authorities that their certificates are
 	// from, and an own certificate to show to them (cluster.rpc.client.grpc.tls.ca, tls.cert, tls.key). The name in a
 	// certificate is the host that the server tells in its metadata. ClientTLSConfig goes before it.

@@ -34,6 +34,7 @@ type dispatcher struct {
 	Stamped      bool          // requests know when they were read, which may be long before they are handled
 	TooMany      []byte        // payload of the answer to requests over a limit
 	slowSampling sampler
+	lostSampling sampler
 }
 
 // forwarder is the layer that knows other servers.
@@ -157,26 +158,44 @@ func errTooMany() error { return Errorf(CodeTooManyRequests, "too many requests"
 func (d *dispatcher) runGuarded(q *request) {
 	done := false
 	defer func() {
-		if done {
-			return
+		if !done {
+			d.broken(q, q.Entry.Route, recover())
 		}
-		if v := recover(); v != nil {
-			d.Host.panicked(q.Entry.Route, newRequestID(), v)
-		}
-		if !q.Notify && !q.Settled {
-			q.settle(&d.Counters.Lost)
-		}
-		q.Session.fail(errInternal)
 	}()
 	d.run(q)
 	done = true
 }
 
+// broken ends the connection of a message that nobody has seen to the end. v is
+// what recover has returned.
+func (d *dispatcher) broken(q *request, where string, v any) {
+	if v != nil {
+		d.Host.panicked(where, newRequestID(), v)
+	}
+	if !q.Notify && !q.Settled {
+		q.settle(&d.Counters.Lost)
+	}
+	q.Session.fail(errInternal)
+}
+
 // errClientPush ends the connection of a client that sends a push.
 var errClientPush = fmt.Errorf("%w: push from a client", ErrProtocol)
 
-// elsewhere handles a message that no handler of this server is for.
+// elsewhere handles a message that no handler of this server is for. Code of the
+// application is called there too: routing functions, and what makes JSON of
+// session data.
 func (d *dispatcher) elsewhere(q request, text string) {
+	done := false
+	defer func() {
+		if !done {
+			d.broken(&q, text, recover())
+		}
+	}()
+	d.sendOn(q, text)
+	done = true
+}
+
+func (d *dispatcher) sendOn(q request, text string) {
 	route, err := ParseRoute(text)
 	switch {
 	case err != nil:
@@ -206,9 +225,7 @@ func (d *dispatcher) runBeside(q request) {
 	select {
 	case slots <- struct{}{}:
 	case <-s.Context().Done():
-		if !q.Notify {
-			q.settle(&d.Counters.Lost)
-		}
+		d.lost(&q)
 		return
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
@@ -217,6 +234,18 @@ func (d *dispatcher) runBeside(q request) {
 		d.runGuarded(&q)
 		s.flush()
 	})
+}
+
+// lost counts a message that waited for its turn when its session ended.
+func (d *dispatcher) lost(q *request) {
+	if !q.Notify {
+		q.settle(&d.Counters.Lost)
+		return
+	}
+	d.Counters.NotifiesLost.Add(1)
+	if n, ok := d.lostSampling.pass(); ok {
+		d.Log.Info("notify lost, because its session ended before its turn", "session", q.Session, "unlogged", n)
+	}
 }
 
 // handle calls the handler, and serializes what it returns. For a notify there
@@ -367,13 +396,47 @@ func (d *dispatcher) errorPayload(err error) []byte {
 	return payload
 }
 
+// tryErrorPayload calls the application's serializer and the methods of its
+// errors, in whatever goroutine an answer comes in; that goroutine may be one for
+// all sessions, so those that could end it get one of their own.
 func (d *dispatcher) tryErrorPayload(s Serializer, err error) (payload []byte, failure error) {
-	defer func() {
-		if v := recover(); v != nil {
-			failure = d.Host.panicked("error answer", newRequestID(), v)
+	failure = errPayloadAborted
+	try := func() {
+		defer func() {
+			if v := recover(); v != nil {
+				failure = d.Host.panicked("error answer", newRequestID(), v)
+			}
+		}()
+		payload, failure = marshalErrorPayload(s, wireError(err))
+	}
+	switch s.(type) {
+	case JSON, Protobuf:
+		_, plain := err.(*Error)
+		if plain {
+			try()
+			return payload, failure
 		}
+	}
+	apart(try)
+	return payload, failure
+}
+
+// errPayloadAborted is that code of the application has ended the goroutine that
+// it was to make an error answer in.
+var errPayloadAborted = errors.New("pitaya: the error answer was not made")
+
+// apart calls f in a goroutine of its own and waits for it: for callbacks that
+// may end their goroutine, where the caller's must go on. It reports whether f
+// has come to its end.
+func apart(f func()) (done bool) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		f()
+		done = true
 	}()
-	return marshalErrorPayload(s, wireError(err))
+	<-ended
+	return done
 }
 
 // argumentError is an argument that cannot be decoded. The client gets to see

@@ -56,6 +56,7 @@ type Stats struct {
 	Violations        int64 // connections ended because the client broke the protocol
 	Requests          int64 // requests from clients
 	Notifies          int64 // notifies from clients
+	NotifiesLost      int64 // notifies among them that waited for their turn when their connection ended, and went nowhere
 	Answered          int64 // requests answered with a result
 	Failed            int64 // requests answered with an error
 	Unanswerable      int64 // requests with id 0, which cannot be answered
@@ -82,7 +83,7 @@ type counters struct {
 	Accepted, Closed, RefusedConns, RefusedHandshakes, Violations  atomic.Int64
 	Requests, Notifies, Answered, Failed, Unanswerable             atomic.Int64
 	Pushes, PushesDropped, SlowClients, SlowHandlers, Panics, Lost atomic.Int64
-	Forwards, Calls, MultiPushes                                   atomic.Int64
+	Forwards, Calls, MultiPushes, NotifiesLost                     atomic.Int64
 
 	LimitedBySession, LimitedByAddress, LimitedByServer, LimitedByPending atomic.Int64
 	LimitedHandshakes, Shed, ClosedForAbuse                               atomic.Int64
@@ -102,6 +103,7 @@ func (c *counters) snapshot() Stats {
 		Violations:        c.Violations.Load(),
 		Requests:          c.Requests.Load(),
 		Notifies:          c.Notifies.Load(),
+		NotifiesLost:      c.NotifiesLost.Load(),
 		Answered:          c.Answered.Load(),
 		Failed:            c.Failed.Load(),
 		Unanswerable:      c.Unanswerable.Load(),

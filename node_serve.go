@@ -216,10 +216,16 @@ func (c *incoming) start() bool {
 	case rpcUser:
 		if sys, ok := b.sys[route.Short()]; ok {
 			c.limit()
-			if sys.Inline {
-				c.run(func(c *incoming) { c.answer(sys.Call(c)) })
+			call, inline := sys.Call, sys.Inline
+			if sys.Begin != nil {
+				var rest func() ([]byte, error)
+				rest, inline = sys.Begin(c)
+				call = func(*incoming) ([]byte, error) { return rest() }
+			}
+			if inline {
+				c.run(func(c *incoming) { c.answer(call(c)) })
 			} else {
-				go c.run(func(c *incoming) { c.answer(sys.Call(c)) })
+				go c.run(func(c *incoming) { c.answer(call(c)) })
 			}
 			return true
 		}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -204,7 +205,8 @@ var ErrIllegalUID = errors.New("illegal uid")
 // backend's own OnAfterSessionBind callback leaves the session bound on the
 // frontend.
 //
-// A Bind whose ctx ends while it waits for other servers fails.
+// A Bind whose ctx ends while it waits for other servers fails, and so does one
+// that has waited for them, and for a [BindingStore], for 5 s.
 func (s *Session) Bind(ctx context.Context, uid string) error {
 	if err := checkUID(uid, s.host.MaxUID); err != nil {
 		return err
@@ -225,13 +227,14 @@ func (s *Session) Bind(ctx context.Context, uid string) error {
 	s.mu.Unlock()
 
 	bound := false
+	var err error
 	defer func() { // also if a callback ends the goroutine
 		if s.front == nil {
 			defer s.host.Alive.Done()
 		}
 		if !bound && s.front == nil {
 			s.host.Table.unbind(uid, s)
-			if rest := s.host.unbound(s, uid); ctx.Err() == nil {
+			if rest := s.host.unbound(s, uid); ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
 				rest()
 			} else {
 				s.host.Alive.Go(rest) // the caller does not wait any more
@@ -244,7 +247,7 @@ func (s *Session) Bind(ctx context.Context, uid string) error {
 			s.uid = ""
 		}
 	}()
-	err := s.bind(ctx, uid)
+	err = s.bind(ctx, uid)
 	bound = err == nil
 	return err
 }
@@ -270,9 +273,17 @@ func (s *Session) bind(ctx context.Context, uid string) error {
 	return nil
 }
 
+// bindTimeout bounds how long a bind waits for other servers, and for what keeps
+// the bindings: a player whose login hangs tries again after about that time, and
+// several steps that each have a limit of their own would add up to more.
+const bindTimeout = 5 * time.Second
+
 // bindHere makes the uid lead to the session, on this server and for others.
 func (s *Session) bindHere(ctx context.Context, uid string) error {
 	if s.host.Cluster != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, bindTimeout)
+		defer cancel()
 		if err := s.host.Cluster.binding(ctx, s, uid); err != nil {
 			return err
 		}

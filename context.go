@@ -29,9 +29,14 @@ type callContext struct {
 // is first asked for.
 func (c *callContext) RequestID() string {
 	c.naming.Do(func() {
-		if c.name = c.In.requestID(); c.name == "" {
-			c.name = newRequestID()
+		if c.name = c.In.requestID(); c.name != "" {
+			return
 		}
+		if span := spanOf(c.Context); span != nil && span.RequestID != "" {
+			c.name = span.RequestID
+			return
+		}
+		c.name = newRequestID()
 	})
 	return c.name
 }
@@ -71,20 +76,4 @@ func RouteFromContext(ctx context.Context) string {
 		return c.Route
 	}
 	return ""
-}
-
-// LoggerFromContext returns a logger whose records carry the session, the route
-// and the request id (see [GetFromPropagateCtx]) of the message that is being
-// handled, or the latter two of the remote that is being called; elsewhere,
-// [slog.Default].
-func LoggerFromContext(ctx context.Context) *slog.Logger {
-	c := callFromContext(ctx)
-	if c == nil {
-		return slog.Default()
-	}
-	log := c.Log
-	if c.Session != nil {
-		log = log.With("session", c.Session)
-	}
-	return log.With("route", c.Route, "request", c.RequestID())
 }

@@ -1,6 +1,7 @@
 package pitaya
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ type dispatcher struct {
 	Host         *sessionHost
 	Serializer   Serializer // of arguments and results
 	Reporters    reporters
+	Spans        *spans // nil: nothing is traced
 	Counters     *counters
 	Log          *slog.Logger
 	MaxInflated  int
@@ -54,12 +56,20 @@ type request struct {
 	Parent  context.Context // what the handler's context comes from; nil is the session's
 	In      *propagated     // what another server sent along; nil for an own client's message
 	Settled bool            // it is counted how the request ended
+	Span    *spanContext    // of an own client's message; nil if nothing is traced
 }
 
 // settle counts how a request ended. Each is counted once.
 func (q *request) settle(c *atomic.Int64) {
 	q.Settled = true
 	c.Add(1)
+}
+
+// end ends the span of a message.
+func (q *request) end(err error) {
+	if q.Span != nil {
+		q.Span.end(traceable(err))
+	}
 }
 
 // message implements messageHandler: it decodes a message and handles it
@@ -105,10 +115,13 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 	default:
 		d.Counters.Requests.Add(1)
 	}
+	if entry == nil && route == "" {
+		route = string(m.Route)
+	}
+	if d.Spans != nil {
+		d.trace(&q, cmp.Or(q.Text, route))
+	}
 	if entry == nil {
-		if route == "" {
-			route = string(m.Route)
-		}
 		d.elsewhere(q, route)
 		return nil
 	}
@@ -118,6 +131,19 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 	}
 	d.runGuarded(&q)
 	return nil
+}
+
+// trace begins the span of a client's message. Its end is with its answer, or
+// where it is known that there will be none.
+func (d *dispatcher) trace(q *request, route string) {
+	kind := "request"
+	if q.Notify {
+		kind = "notify"
+	}
+	id := newRequestID()
+	q.Span = d.Spans.start(q.Session.Context(), route, SpanServer,
+		Label{"msg.type", kind}, Label{"user.id", q.Session.UID()}, Label{"request.id", id})
+	q.Span.RequestID = id
 }
 
 // runGuarded is run, and ends the connection if that does not come to its end:
@@ -135,6 +161,7 @@ func (d *dispatcher) runGuarded(q *request) {
 		if !q.Notify && !q.Settled {
 			q.settle(&d.Counters.Lost)
 		}
+		q.end(errInternal)
 		q.Session.fail(errInternal)
 	}()
 	d.run(q)
@@ -178,6 +205,7 @@ func (d *dispatcher) runBeside(q request) {
 		if !q.Notify {
 			q.settle(&d.Counters.Lost)
 		}
+		q.end(ErrSessionClosed)
 		return
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
@@ -242,6 +270,7 @@ func (d *dispatcher) run(q *request) {
 	payload, err := d.handle(q)
 	if q.Notify {
 		d.report(q, err)
+		q.end(err)
 		return
 	}
 	if err != nil {
@@ -256,14 +285,17 @@ func (d *dispatcher) run(q *request) {
 func (d *dispatcher) reply(q *request, payload []byte) {
 	if q.ID == 0 {
 		q.settle(&d.Counters.Unanswerable)
+		q.end(nil)
 		return
 	}
 	err := q.Session.answer(q.ID, payload, false)
 	switch {
 	case err == nil:
 		q.settle(&d.Counters.Answered)
+		d.queued(q, nil)
 	case err == ErrSessionClosed:
 		q.settle(&d.Counters.Lost)
+		q.end(err)
 	default: // too large for a packet
 		d.fail(q, err)
 		return
@@ -278,7 +310,9 @@ func (d *dispatcher) fail(q *request, err error) {
 	if q.Entry == nil {
 		d.Log.Debug("message refused", "session", q.Session, "err", err)
 	}
-	if !q.Notify {
+	if q.Notify {
+		q.end(err)
+	} else {
 		d.answerError(q, err)
 	}
 	if q.Entry != nil {
@@ -289,16 +323,30 @@ func (d *dispatcher) fail(q *request, err error) {
 func (d *dispatcher) answerError(q *request, err error) {
 	if q.ID == 0 {
 		q.settle(&d.Counters.Unanswerable)
+		q.end(err)
 		return
 	}
-	switch err := q.Session.answer(q.ID, d.errorPayload(err), true); {
-	case err == nil:
+	switch failed := q.Session.answer(q.ID, d.errorPayload(err), true); {
+	case failed == nil:
 		q.settle(&d.Counters.Failed)
-	case err == ErrSessionClosed:
+		d.queued(q, err)
+	case failed == ErrSessionClosed:
 		q.settle(&d.Counters.Lost)
+		q.end(err)
 	default: // an error whose text does not fit into a packet
 		d.answerError(q, Errorf(CodeInternal, "the error is too large to be sent"))
 	}
+}
+
+// queued is called when an answer is on its way to the client, of a request that
+// has failed with err if that is not nil. The spans of the message and of the
+// writing end here: with the queueing of the answer.
+func (d *dispatcher) queued(q *request, err error) {
+	if q.Span == nil {
+		return
+	}
+	d.Spans.start(q.Span, spanConnWrite, SpanConnection, Label{"addr", fmt.Sprint(q.Session.RemoteAddr())}).end(nil)
+	q.end(err)
 }
 
 // errorPayload makes the payload of an error answer. An error whose text cannot
@@ -340,6 +388,14 @@ func loggable(err error) error {
 }
 
 var errArgument = errors.New("the argument cannot be decoded")
+
+// traceable is what spans may hold of an error.
+func traceable(err error) error {
+	if _, ok := errors.AsType[argumentError](err); ok {
+		return NewError(errArgument, ErrorCode(err))
+	}
+	return err
+}
 
 // report tells the reporters how a message was handled.
 func (d *dispatcher) report(q *request, err error) {
@@ -389,7 +445,11 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 		}
 	}
 	parent := q.Parent
-	if parent == nil {
+	switch {
+	case parent != nil:
+	case q.Span != nil:
+		parent = q.Span
+	default:
 		parent = q.Session.Context()
 	}
 	limit := e.Timeout

@@ -42,6 +42,7 @@ type forward struct {
 	tried   []*member
 	slots   chan struct{} // it holds one
 	context context.Context
+	span    *spanContext // of the call of to; nil if nothing is traced
 }
 
 func newForwards(n *node, d *dispatcher) *forwards {
@@ -64,6 +65,7 @@ func (fs *forwards) forward(q request, route Route, text string) {
 		if !q.Notify {
 			q.settle(&fs.d.Counters.Lost)
 		}
+		q.end(ErrSessionClosed)
 		return
 	}
 	f := &forward{fs: fs, q: q, route: route, text: text, slots: slots}
@@ -79,7 +81,8 @@ func (fs *forwards) forward(q request, route Route, text string) {
 		return
 	}
 	fs.d.Counters.Forwards.Add(1)
-	f.body = fs.encode(&q, text)
+	f.trace(to)
+	f.body = f.encode()
 	f.q.Payload = nil // the worker moves on
 	f.send(to)
 }
@@ -89,20 +92,36 @@ func (f *forward) routing() context.Context {
 	if f.fs.node.Routes[f.route.ServerType] == nil {
 		return f.context
 	}
-	return &callContext{Context: f.context, Session: f.q.Session, Route: f.text, Log: f.fs.d.Log, Start: f.q.Arrived}
+	return &callContext{Context: f.q.Span.on(f.context), Session: f.q.Session, Route: f.text, Log: f.fs.d.Log, Start: f.q.Arrived}
+}
+
+// trace begins the span of the call of a server.
+func (f *forward) trace(to *member) {
+	if n := f.fs.node; n.Spans != nil {
+		f.span = n.startCall(f.q.Span.on(f.context), n.callSpan, to.Info)
+	}
+}
+
+// metadata is what travels with the message.
+func (f *forward) metadata(b []byte) []byte {
+	n, self := f.fs.node, f.fs.node.Self()
+	if f.span == nil {
+		return appendForwarded(b, self.ID, self.Type, f.text, newRequestID(), f.q.Arrived, n.Timeout, nil)
+	}
+	return appendForwarded(b, self.ID, self.Type, f.text, f.q.Span.RequestID, f.q.Arrived, n.Timeout, n.Spans.inject(f.span))
 }
 
 // encode makes the protos.Request of a client's message (cluster protocol,
 // section 3.2).
-func (fs *forwards) encode(q *request, text string) []byte {
-	self := fs.node.Self()
+func (f *forward) encode() []byte {
+	self, q := f.fs.node.Self(), &f.q
 	var room [256]byte
 	r := rpcRequest{
 		Type:       rpcSys,
 		HasSession: true,
 		Session:    rpcSession{ID: q.Session.ID(), UID: []byte(q.Session.UID()), Data: q.Session.encodedData()},
-		Msg:        rpcMsg{ID: q.ID, Route: []byte(text), Data: q.Payload},
-		Metadata:   appendForwarded(room[:0], self.ID, self.Type, text, q.Arrived, fs.node.Timeout),
+		Msg:        rpcMsg{ID: q.ID, Route: []byte(f.text), Data: q.Payload},
+		Metadata:   f.metadata(room[:0]),
 	}
 	if self.Frontend {
 		r.FrontendID = []byte(self.ID)
@@ -162,17 +181,19 @@ func (f *forward) leave() {
 // done is called in a goroutine of the transport's when the server has answered
 // or cannot.
 func (f *forward) done(response []byte, err error) {
-	if errors.Is(err, ErrUnreachable) && f.again() {
+	if errors.Is(err, ErrUnreachable) && f.again(err) {
 		return
 	}
 	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
+	f.span.end(err)
 	// The answer first: the next message of the lane may be answered at once.
 	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
 	f.leave()
 }
 
-// again offers the message to another server. The one before has not got it.
-func (f *forward) again() bool {
+// again offers the message to another server. The one before has not got it,
+// because of err.
+func (f *forward) again(err error) bool {
 	if len(f.tried) >= forwardTries || !f.q.Notify && f.q.Session.Context().Err() != nil {
 		return false
 	}
@@ -180,13 +201,19 @@ func (f *forward) again() bool {
 	if r.decode(f.body) != nil {
 		return false
 	}
-	to, err := f.fs.node.route(f.routing(), f.route, r.Msg.Data, f.tried)
-	if err != nil || slices.ContainsFunc(f.tried, func(m *member) bool { return m.Info.ID == to.Info.ID }) {
+	to, failed := f.fs.node.route(f.routing(), f.route, r.Msg.Data, f.tried)
+	if failed != nil || slices.ContainsFunc(f.tried, func(m *member) bool { return m.Info.ID == to.Info.ID }) {
 		return false
 	}
 	// First the next one's turn would come, and it could overtake this one.
 	left := *f
 	f.lane = false
+	if f.span != nil {
+		f.span.end(err)
+		f.trace(to)
+		r.Metadata = f.metadata(nil) // names the span of this call
+		f.body = r.encode()
+	}
 	f.send(to)
 	left.leave()
 	return true
@@ -200,6 +227,7 @@ func (f *forward) answer(payload []byte, err error) {
 	}
 	defer f.end()
 	if f.q.Notify {
+		f.q.end(nil)
 		return
 	}
 	f.fs.d.reply(&f.q, payload)
@@ -212,6 +240,7 @@ func (f *forward) fail(err error) {
 		if !f.q.Notify {
 			f.q.settle(&f.fs.d.Counters.Lost)
 		}
+		f.q.end(err)
 		return
 	}
 	f.fs.d.Log.Debug("message not forwarded", "session", f.q.Session, "route", f.text, "err", err)

@@ -76,6 +76,10 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Timeout:     max(cfg.HandlerTimeout, 0),
 		Slow:        max(cfg.SlowHandler, 0),
 	}
+	if cfg.Tracer != nil {
+		panicked := func(v any) { host.panicked("tracer", newRequestID(), v) }
+		d.Spans = &spans{Tracer: cfg.Tracer, Local: cfg.ID, Panicked: panicked}
+	}
 	if cfg.Dispatch > 0 {
 		d.Slots = make(chan struct{}, cfg.Dispatch)
 	}

@@ -158,8 +158,7 @@ type Config struct {
 	// (cluster.rpc.server.loopbackenabled, which is the opposite).
 	NoLoopback bool
 
-	// Metrics configures what is reported, and where. It has no effect in this version: Reporters get the metrics, and
-	// nothing is served or sent.
+	// Metrics configures what is reported, and where. docs/operations.md lists the metrics.
 	Metrics MetricsConfig
 	// Worker configures reliable RPC. It has no effect in this version.
 	Worker WorkerConfig
@@ -172,7 +171,7 @@ type Config struct {
 	Logger *slog.Logger
 	// Listeners are served by Run and closed at its end. They may be of any kind, several of one kind included.
 	Listeners []net.Listener
-	// Reporters receive the metrics, besides those that Metrics enables.
+	// Reporters receive the metrics, besides those that Metrics enables. A registry made by [NewMetrics] can be one.
 	Reporters []Reporter
 	// Tracer makes the spans of the server, and carries traces from server to server. Nil means that there are none:
 	// the context of a trace that comes along with a call is passed on as it is. Several servers may share one.
@@ -412,7 +411,7 @@ type GRPCConfig struct {
 
 // MetricsConfig configures the metrics (metrics).
 type MetricsConfig struct {
-	// Period is how often gauges are measured (period). Zero means 15 s.
+	// Period is how often gauges are measured and the growth of counters is reported (period). Zero means 15 s.
 	Period time.Duration
 	// Game is the value of the label "game" of all metrics (game).
 	Game string
@@ -423,7 +422,8 @@ type MetricsConfig struct {
 	AdditionalLabels map[string]string
 	// Custom declares the application's own metrics (custom).
 	Custom CustomMetrics
-	// Prometheus serves the metrics over HTTP.
+	// Prometheus serves the metrics over HTTP, on all addresses of the machine, under /metrics. See [Server.Metrics]
+	// for other ways.
 	Prometheus PrometheusConfig
 	// Statsd sends the metrics over UDP.
 	Statsd StatsdConfig
@@ -432,7 +432,7 @@ type MetricsConfig struct {
 // PrometheusConfig configures the listener for Prometheus (metrics.prometheus).
 type PrometheusConfig struct {
 	Enabled bool // enabled
-	Port    int  // port; zero means 9090
+	Port    int  // port; zero means 9090; negative means a free port, as 0 does in files, flags and the environment
 }
 
 // StatsdConfig configures sending to statsd (metrics.statsd).

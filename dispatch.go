@@ -22,8 +22,8 @@ type dispatcher struct {
 	Pipeline     pipeline
 	Host         *sessionHost
 	Serializer   Serializer // of arguments and results
-	Reporters    reporters
-	Spans        *spans // nil: nothing is traced
+	Meters       *meters    // nil: there are no reporters
+	Spans        *spans     // nil: nothing is traced
 	Counters     *counters
 	Log          *slog.Logger
 	MaxInflated  int
@@ -52,7 +52,10 @@ type request struct {
 	ID      uint64
 	Notify  bool
 	Payload []byte
-	Arrived time.Time
+	Arrived time.Time   // when it came; with reporters before its time in the mailbox
+	Meter   *routeMeter // of its route; nil without reporters, or if that is not known yet
+	Kind    responseKind
+	Call    *callContext    // what the handler had; nil before, and without reporters
 	Parent  context.Context // what the handler's context comes from; nil is the session's
 	In      *propagated     // what another server sent along; nil for an own client's message
 	Settled bool            // it is counted how the request ended
@@ -75,7 +78,7 @@ func (q *request) end(err error) {
 // message implements messageHandler: it decodes a message and handles it
 // (client protocol, sections 8.4 and 11.2). Errors are violations of the
 // protocol.
-func (d *dispatcher) message(s *Session, body []byte) error {
+func (d *dispatcher) message(s *Session, body []byte, arrived time.Time) error {
 	m, err := decodeMessageView(body)
 	if err != nil {
 		return err
@@ -103,10 +106,16 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 		}
 		payload = inflated.B
 	}
-	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: time.Now()}
-	if entry != nil && !m.HasCode {
-		// The full route, or it without the type.
-		q.Text = entry.Route[len(entry.Route)-len(m.Route):]
+	if arrived.IsZero() {
+		arrived = time.Now()
+	}
+	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: arrived}
+	if entry != nil {
+		if !m.HasCode {
+			// The full route, or it without the type.
+			q.Text = entry.Route[len(entry.Route)-len(m.Route):]
+		}
+		q.Meter = entry.meter(q.Text)
 	}
 	switch m.Type {
 	case MessageNotify:
@@ -173,16 +182,21 @@ var errClientPush = fmt.Errorf("%w: push from a client", ErrProtocol)
 
 // elsewhere handles a message that no handler of this server is for.
 func (d *dispatcher) elsewhere(q request, text string) {
+	q.Meter = d.Meters.known(text)
 	route, err := ParseRoute(text)
 	switch {
 	case err != nil:
-		d.fail(&q, err)
 	case route.ServerType == "" || route.ServerType == d.Registry.serverType:
-		d.fail(&q, d.notFound(route))
+		err = d.notFound(route)
 	case d.Forward == nil:
-		d.fail(&q, Errorf(CodeInternal, textNoServers))
+		err = Errorf(CodeInternal, textNoServers)
 	default:
 		d.Forward.forward(q, route, text)
+		return
+	}
+	d.fail(&q, err)
+	if q.Notify {
+		q.report(err)
 	}
 }
 
@@ -224,13 +238,14 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		defer func() { <-d.Slots }()
 	}
 	begin := q.Arrived
-	if d.Slots != nil || len(d.Reporters) > 0 {
+	if d.Slots != nil || q.Meter != nil {
 		begin = time.Now() // the wait for a slot is not the handler's
-		kind := "local"
-		if q.In != nil {
-			kind = "remote"
+		switch q.Kind {
+		case responseHandler:
+			q.Meter.delay(delayLocal, begin.Sub(q.Arrived), nil)
+		case responseForwarded:
+			q.Meter.delay(delayForwarded, begin.Sub(q.Arrived), q.In.tags())
 		}
-		d.Reporters.observe(metricHandlerDelay, begin.Sub(q.Arrived), Label{"route", q.Entry.Route}, Label{"type", kind})
 	}
 	out, err := d.call(q)
 	if took := time.Since(begin); d.Slow > 0 && took > d.Slow {
@@ -269,8 +284,7 @@ func (d *dispatcher) log(q *request) *slog.Logger {
 func (d *dispatcher) run(q *request) {
 	payload, err := d.handle(q)
 	if q.Notify {
-		d.report(q, err)
-		q.end(err)
+		q.report(err)
 		return
 	}
 	if err != nil {
@@ -285,23 +299,20 @@ func (d *dispatcher) run(q *request) {
 func (d *dispatcher) reply(q *request, payload []byte) {
 	if q.ID == 0 {
 		q.settle(&d.Counters.Unanswerable)
-		q.end(nil)
+		q.report(nil)
 		return
 	}
-	err := q.Session.answer(q.ID, payload, false)
+	mark := d.mark(q, nil)
+	err := q.Session.answer(q.ID, payload, false, &mark)
 	switch {
 	case err == nil:
 		q.settle(&d.Counters.Answered)
-		d.queued(q, nil)
 	case err == ErrSessionClosed:
 		q.settle(&d.Counters.Lost)
-		q.end(err)
+		mark.done(err)
 	default: // too large for a packet
+		mark.done(err)
 		d.fail(q, err)
-		return
-	}
-	if q.Entry != nil {
-		d.report(q, err)
 	}
 }
 
@@ -315,38 +326,25 @@ func (d *dispatcher) fail(q *request, err error) {
 	} else {
 		d.answerError(q, err)
 	}
-	if q.Entry != nil {
-		d.report(q, err)
-	}
 }
 
 func (d *dispatcher) answerError(q *request, err error) {
 	if q.ID == 0 {
 		q.settle(&d.Counters.Unanswerable)
-		q.end(err)
+		q.report(err)
 		return
 	}
-	switch failed := q.Session.answer(q.ID, d.errorPayload(err), true); {
-	case failed == nil:
+	mark := d.mark(q, err)
+	switch err := q.Session.answer(q.ID, d.errorPayload(err), true, &mark); {
+	case err == nil:
 		q.settle(&d.Counters.Failed)
-		d.queued(q, err)
-	case failed == ErrSessionClosed:
+	case err == ErrSessionClosed:
 		q.settle(&d.Counters.Lost)
-		q.end(err)
+		mark.done(err)
 	default: // an error whose text does not fit into a packet
+		mark.done(err)
 		d.answerError(q, Errorf(CodeInternal, "the error is too large to be sent"))
 	}
-}
-
-// queued is called when an answer is on its way to the client, of a request that
-// has failed with err if that is not nil. The spans of the message and of the
-// writing end here: with the queueing of the answer.
-func (d *dispatcher) queued(q *request, err error) {
-	if q.Span == nil {
-		return
-	}
-	d.Spans.start(q.Span, spanConnWrite, SpanConnection, Label{"addr", fmt.Sprint(q.Session.RemoteAddr())}).end(nil)
-	q.end(err)
 }
 
 // errorPayload makes the payload of an error answer. An error whose text cannot
@@ -397,17 +395,49 @@ func traceable(err error) error {
 	return err
 }
 
-// report tells the reporters how a message was handled.
-func (d *dispatcher) report(q *request, err error) {
-	if len(d.Reporters) == 0 {
-		return
+// report tells the reporters how a message was handled that is not answered on a
+// connection of this server, and ends its span.
+func (q *request) report(err error) {
+	q.end(err)
+	if q.Meter != nil {
+		q.Meter.response(q.Kind, ErrorCode(err), q.tags()).report(time.Since(q.Arrived))
 	}
-	status := "ok"
-	if err != nil {
-		status = "failed"
+}
+
+// mark is report for one that is: its time is over when the answer was written.
+func (d *dispatcher) mark(q *request, err error) (m writeMark) {
+	if q.Meter != nil {
+		m.Since, m.Meter = q.Arrived, q.Meter.response(q.Kind, ErrorCode(err), q.tags())
 	}
-	d.Reporters.observe(metricResponseTime, time.Since(q.Arrived),
-		Label{"route", q.Entry.Route}, Label{"status", status}, Label{"type", "handler"}, Label{"code", ErrorCode(err)})
+	if q.Span != nil {
+		m.Done = d.answering(q.Span, q.Session, err)
+	}
+	return m
+}
+
+// answering begins the span of the writing of an answer, to a message that has
+// failed with err if that is not nil. What it returns ends it, and that of the
+// message.
+func (d *dispatcher) answering(message *spanContext, s *Session, err error) (done func(failed error)) {
+	write := d.Spans.start(message, spanConnWrite, SpanConnection, Label{"addr", fmt.Sprint(s.RemoteAddr())})
+	return func(failed error) {
+		write.end(failed)
+		switch {
+		case errors.Is(failed, ErrPacketTooLarge): // another answer takes the place of this one
+		case err != nil:
+			message.end(traceable(err))
+		default:
+			message.end(failed)
+		}
+	}
+}
+
+// tags returns what the application wants a message to be reported with.
+func (q *request) tags() map[string]string {
+	if q.Call != nil {
+		return q.Call.MetricTags()
+	}
+	return q.In.tags()
 }
 
 // Texts that clients of the family know.
@@ -421,6 +451,9 @@ const (
 // it is an error.
 func (d *dispatcher) call(q *request) (out any, err error) {
 	call := &callContext{Session: q.Session, Route: q.Entry.Route, Text: q.Text, Log: d.Log, Start: q.Arrived, In: q.In}
+	if q.Meter != nil {
+		q.Call = call
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			out, err = nil, d.Host.panicked(q.Entry.Route, call.RequestID(), v)

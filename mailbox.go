@@ -4,6 +4,7 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // mailbox holds the messages of one session until its worker handles them, one
@@ -13,6 +14,7 @@ import (
 type mailbox struct {
 	mu       sync.Mutex    // guards the fields below
 	pending  *buffer       // packets that wait; nil when there are none
+	arrivals *arrivals     // when they came; nil when there are none, or nobody wants to know
 	count    int           // their number
 	running  bool          // there is a worker
 	last     bool          // nothing is taken in any more; the worker ends the connection when all is handled
@@ -25,6 +27,42 @@ type mailbox struct {
 // mailboxBytes bounds the packets in a mailbox. One packet that is larger
 // passes when nothing else waits.
 const mailboxBytes = 64 << 10
+
+// arrivals tells when packets came: those before each End, counted in bytes from
+// the front of the mailbox. They are pooled.
+type arrivals struct {
+	list []arrival
+	next int // of those that the worker has not come to yet
+}
+
+type arrival struct {
+	End int
+	At  time.Time
+}
+
+var arrivalPool = sync.Pool{New: func() any { return new(arrivals) }}
+
+// of returns when the packet that begins at offset came; offsets grow from call
+// to call.
+func (a *arrivals) of(offset int) time.Time {
+	for a.next < len(a.list)-1 && a.list[a.next].End <= offset {
+		a.next++
+	}
+	return a.list[a.next].At
+}
+
+func (a *arrivals) free() {
+	a.list, a.next = a.list[:0], 0
+	arrivalPool.Put(a)
+}
+
+// stampLocked notes that what was added last came at a time.
+func (m *mailbox) stampLocked(at time.Time) {
+	if m.arrivals == nil {
+		m.arrivals = arrivalPool.Get().(*arrivals)
+	}
+	m.arrivals.list = append(m.arrivals.list, arrival{len(m.pending.B), at})
+}
 
 // addLocked takes in packets from the front of b while there is room, and
 // returns the rest.
@@ -55,28 +93,43 @@ func (m *mailbox) addLocked(b []byte, maxMessages int) []byte {
 	return b[n:]
 }
 
-// takeLocked empties the mailbox.
-func (m *mailbox) takeLocked() *buffer {
-	b := m.pending
-	m.pending, m.count = nil, 0
+// takeLocked empties the mailbox. arrived is nil if nobody wants to know.
+func (m *mailbox) takeLocked() (b *buffer, arrived *arrivals) {
+	b, arrived = m.pending, m.arrivals
+	m.pending, m.arrivals, m.count = nil, nil, 0
 	if m.space != nil {
 		close(m.space)
 		m.space = nil
 	}
-	return b
+	return b, arrived
+}
+
+// load returns how many messages wait, and whether one is being handled.
+func (m *mailbox) load() (waiting int, busy bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count, m.running
 }
 
 // data implements connUser: it files the messages, and waits while the mailbox
 // is full, which stops the reading of this connection.
 func (s *Session) data(packets []byte) {
 	m := &s.box
+	var now time.Time
+	if s.host.Meters != nil {
+		now = time.Now()
+	}
 	for {
 		m.mu.Lock()
 		if m.closed || m.last || m.ending {
 			m.mu.Unlock()
 			return
 		}
-		packets = m.addLocked(packets, s.host.MailboxMessages)
+		left := m.addLocked(packets, s.host.MailboxMessages)
+		if len(left) < len(packets) && s.host.Meters != nil {
+			m.stampLocked(now)
+		}
+		packets = left
 		start := !m.running
 		m.running = true
 		var space chan struct{}
@@ -114,7 +167,7 @@ func (s *Session) work() {
 	}()
 	for turns := 0; ; turns++ {
 		m.mu.Lock()
-		b := m.takeLocked()
+		b, arrived := m.takeLocked()
 		if b == nil {
 			switch {
 			case m.closed && !m.finished:
@@ -139,8 +192,11 @@ func (s *Session) work() {
 			// A flood from one client leaves the processor to the others.
 			runtime.Gosched()
 		}
-		s.turn(b.B)
+		s.turn(b.B, arrived)
 		b.free()
+		if arrived != nil {
+			arrived.free()
+		}
 		s.conn.flush()
 	}
 }
@@ -149,15 +205,23 @@ func (s *Session) work() {
 // when the turn is over; if there is more to handle before that, a goroutine
 // writes what is queued meanwhile, so that a slow handler does not keep the
 // answers before it.
-func (s *Session) turn(b []byte) {
+func (s *Session) turn(b []byte, arrived *arrivals) {
+	var came time.Time
+	if arrived != nil {
+		s.host.Meters.mailboxTime(time.Since(arrived.of(0)))
+	}
+	size := len(b)
 	for len(b) > 0 {
+		if arrived != nil {
+			came = arrived.of(size - len(b))
+		}
 		_, n, _ := DecodePacketHeader(b)
 		body := b[PacketHeaderSize : PacketHeaderSize+n]
 		b = b[PacketHeaderSize+n:]
 		if s.conn.hasEnded() {
 			return
 		}
-		if err := s.host.Messages.message(s, body); err != nil {
+		if err := s.host.Messages.message(s, body, came); err != nil {
 			s.conn.end(err, endFlush, nil)
 			return
 		}
@@ -214,6 +278,8 @@ func (s *Session) closed(cause error) {
 		s.host.Counters.Violations.Add(1)
 	case errors.Is(cause, ErrSlowClient):
 		s.host.Counters.SlowClients.Add(1)
+	case errors.Is(cause, ErrHandshakeTimeout):
+		s.host.Counters.LateHandshakes.Add(1)
 	}
 	s.cancel(cause)
 	s.host.Log.Debug("session ended", "session", s, "cause", cause)
@@ -221,8 +287,12 @@ func (s *Session) closed(cause error) {
 	m := &s.box
 	m.mu.Lock()
 	m.closed = true
-	if b := m.takeLocked(); b != nil {
+	b, arrived := m.takeLocked()
+	if b != nil {
 		b.free()
+	}
+	if arrived != nil {
+		arrived.free()
 	}
 	start := !m.running
 	m.running = true

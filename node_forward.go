@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 )
 
 // forwards are the clients' messages under way to other servers. A message
@@ -41,6 +42,7 @@ type forward struct {
 	lane    bool // it is the one under way in its lane
 	tried   []*member
 	slots   chan struct{} // it holds one
+	begin   time.Time     // when it was sent; only with reporters
 	context context.Context
 	span    *spanContext // of the call of to; nil if nothing is traced
 }
@@ -81,6 +83,7 @@ func (fs *forwards) forward(q request, route Route, text string) {
 		return
 	}
 	fs.d.Counters.Forwards.Add(1)
+	q.Meter.delay(delayRemote, time.Since(q.Arrived), nil)
 	f.trace(to)
 	f.body = f.encode()
 	f.q.Payload = nil // the worker moves on
@@ -154,6 +157,9 @@ func (f *forward) send(to *member) {
 }
 
 func (f *forward) call() {
+	if f.q.Meter != nil {
+		f.begin = time.Now()
+	}
 	f.fs.node.call(f.context, f.to, f.fs.node.Timeout, f.body, f.done)
 }
 
@@ -181,19 +187,35 @@ func (f *forward) leave() {
 // done is called in a goroutine of the transport's when the server has answered
 // or cannot.
 func (f *forward) done(response []byte, err error) {
-	if errors.Is(err, ErrUnreachable) && f.again(err) {
+	unreachable := errors.Is(err, ErrUnreachable)
+	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
+	f.report(err)
+	f.span.end(err)
+	if unreachable && f.again() {
 		return
 	}
-	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
-	f.span.end(err)
 	// The answer first: the next message of the lane may be answered at once.
 	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
 	f.leave()
 }
 
-// again offers the message to another server. The one before has not got it,
-// because of err.
-func (f *forward) again(err error) bool {
+// report tells the reporters of the call to the other server.
+func (f *forward) report(err error) {
+	if f.q.Meter == nil {
+		return
+	}
+	code := ErrorCode(err)
+	switch code {
+	case CodeNotFound, CodeBadRequest, CodeTimeout, CodeInternal:
+		// Perhaps there is no such route: a client can make up any.
+	default:
+		f.q.Meter = f.fs.d.Meters.learn(f.text)
+	}
+	f.q.Meter.response(responseRPC, code, nil).report(time.Since(f.begin))
+}
+
+// again offers the message to another server. The one before has not got it.
+func (f *forward) again() bool {
 	if len(f.tried) >= forwardTries || !f.q.Notify && f.q.Session.Context().Err() != nil {
 		return false
 	}
@@ -209,7 +231,6 @@ func (f *forward) again(err error) bool {
 	left := *f
 	f.lane = false
 	if f.span != nil {
-		f.span.end(err)
 		f.trace(to)
 		r.Metadata = f.metadata(nil) // names the span of this call
 		f.body = r.encode()

@@ -142,6 +142,13 @@ func (b *backend) begin(size int) bool {
 	return true
 }
 
+// load returns how many calls are being served or wait.
+func (b *backend) load() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.calls
+}
+
 // wait returns when no call is served or waits any more, or ctx ends.
 func (b *backend) wait(ctx context.Context) error {
 	b.mu.Lock()
@@ -390,10 +397,12 @@ func (c *incoming) handle() {
 		Notify:  notify,
 		Payload: c.req.Msg.Data,
 		Arrived: c.arrived,
+		Meter:   c.entry.meter(""),
+		Kind:    responseForwarded,
 		In:      c.in,
 	}
 	payload, err := c.b.handlers.handle(&q)
-	c.b.handlers.report(&q, err)
+	q.report(err)
 	if notify {
 		payload = []byte(rpcNotifyAnswer)
 	}
@@ -402,8 +411,8 @@ func (c *incoming) handle() {
 
 // callRemote calls a remote.
 func (c *incoming) callRemote() {
-	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Parent: c.context(), In: c.in}
+	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Meter: c.entry.meter(""), Kind: responseRemote, Parent: c.context(), In: c.in}
 	payload, err := c.b.remotes.handle(&q)
-	c.b.remotes.report(&q, err)
+	q.report(err)
 	c.answer(payload, err)
 }

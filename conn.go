@@ -59,6 +59,9 @@ type connUser interface {
 	// drain is called when a client begins to work that stopReading was called
 	// for already: it calls that again.
 	drain()
+	// atRest reports whether all data that was passed on is handled and answered.
+	// If it is not, wake is called when it is.
+	atRest() bool
 	// received is called at most once, after the last data: the server ends, and
 	// all that the client has sent until then was passed on.
 	received()
@@ -259,8 +262,8 @@ var errReceived = errors.New("pitaya: all was received")
 // the server ends.
 const maxSwept = 1 << 20
 
-// stopReading lets the connection read what has arrived and no more, and then
-// call received. With ask the client is asked for its last packet instead, and
+// stopReading lets the connection read what arrives until all of it is answered,
+// and then call received. With ask the client is asked for its last packet instead, and
 // all up to that is read: so nothing that it sends is lost on the way. A client
 // that acknowledges its handshake at this moment, and sends a message behind
 // that, is stopped then: drain is called again. It reports false if the client
@@ -278,16 +281,38 @@ func (c *conn) stopReading(ask bool) bool {
 		c.sendControl(partingPacket)
 		return true
 	}
+	c.stopping.Store(!c.ended)
+	c.mu.Unlock()
+	c.wake()
+	return true
+}
+
+// wake lets the reading goroutine of a connection that is to stop see whether
+// anything is left to read.
+func (c *conn) wake() {
+	when := time.Now()
+	if _, mem := c.body.(*memConn); !mem && c.raw == nil {
+		when = when.Add(stopTime) // for what the socket holds
+	}
+	c.setReadDeadline(when)
+}
+
+// setReadDeadline sets the deadline of a connection that has not ended. That of
+// one that has is the linger's.
+func (c *conn) setReadDeadline(when time.Time) {
+	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ended { // else the deadline is that of the linger
-		c.stopping.Store(true)
-		when := time.Now()
-		if _, mem := c.body.(*memConn); !mem && c.raw == nil {
-			when = when.Add(stopTime) // for what the socket holds
-		}
+	if !c.ended {
 		c.rwc.SetReadDeadline(when)
 	}
-	return true
+}
+
+// allRead is called when nothing was left to read of a connection that is to
+// stop. It reports whether that was all: what is being handled now takes time,
+// and what the client sends meanwhile still gets an answer.
+func (c *conn) allRead() bool {
+	c.setReadDeadline(time.Time{}) // first: wake may come at once
+	return c.hasEnded() || c.swept > maxSwept || c.user.atRest()
 }
 
 // work says that what comes now is data, and reports whether it is to stop.
@@ -338,16 +363,19 @@ func (c *conn) readLoop() (err error) {
 	for {
 		n, err := r.read()
 		if err != nil && c.stopping.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
-			if n = r.readNow(); n == 0 || c.swept > maxSwept {
+			n, err = r.readNow(), nil
+			c.swept += n
+			if (n == 0 || c.swept > maxSwept) && c.allRead() {
 				return errReceived
 			}
-			c.swept += n
-			err = nil
 		}
 		if n > 0 {
 			if err := c.took(n); err != nil {
 				return err
 			}
+		}
+		if err == io.EOF && c.stopping.Load() {
+			return errReceived // no more comes, but answers are still wanted
 		}
 		if err != nil {
 			// The buffer alone says nothing: the raw reader has borrowed one

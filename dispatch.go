@@ -224,7 +224,7 @@ func (d *dispatcher) runBeside(q request) {
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
 	d.Host.Alive.Go(func() {
-		defer func() { <-slots }()
+		defer s.leaveBeside(slots)
 		d.runGuarded(&q)
 		s.flush()
 	})

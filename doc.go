@@ -164,8 +164,8 @@
 //
 // A server that ends sends an acknowledgement, which has no body either, to clients that have announced "drain" in
 // "features" of their "sys". The client sends one back and no message behind it; the server closes the connection when
-// it has answered what came before. So no request is lost. Of other clients it answers what has arrived; what crosses
-// the end of the connection on its way was not handled.
+// it has answered what came before. So no request is lost. Of other clients it answers what arrives until nothing is left
+// to answer, for 2 s at most; what crosses the end of the connection on its way was not handled.
 //
 // The body of a data packet is one message:
 //
@@ -194,7 +194,7 @@
 // layers_test.go has the table and checks it.
 //
 //	doc.go                                            this manual
-//	metrics.go, metrics_names.go                       Reporter, the seam for numbers
+//	metrics.go, metrics_names.go                      Reporter, the seam for numbers; names
 //	stats.go                                          what a server counts
 //	meter.go                                          time series for what is reported often
 //	buffer.go                                         pooled bytes

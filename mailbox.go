@@ -4,6 +4,7 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,11 +18,14 @@ type mailbox struct {
 	arrivals *arrivals     // when they came; nil when there are none, or nobody wants to know
 	count    int           // their number
 	running  bool          // there is a worker
+	settled  bool          // all that was taken in is handled, and answered
 	last     bool          // nothing is taken in any more; the worker ends the connection when all is handled
 	ending   bool          // last, and all is handled or being handled beside the mailbox
 	closed   bool          // nothing is taken in any more, and what waits is dropped
 	finished bool          // the close callbacks ran
 	space    chan struct{} // closed when there is room again; nil if the reader does not wait
+
+	settling atomic.Bool // the reader wants to know when all is handled
 }
 
 // mailboxBytes bounds the packets in a mailbox. One packet that is larger
@@ -130,6 +134,7 @@ func (s *Session) data(packets []byte) {
 			m.stampLocked(now)
 		}
 		packets = left
+		m.settled = false
 		start := !m.running
 		m.running = true
 		var space chan struct{}
@@ -179,6 +184,11 @@ func (s *Session) work() {
 				m.mu.Unlock()
 				s.awaitBeside()
 				s.conn.end(ErrServerClosed, endFlush, nil) // sets closed
+			case m.settling.Load() && s.noneBeside():
+				m.settling.Store(false)
+				m.settled = true
+				m.mu.Unlock()
+				s.conn.wake()
 			default:
 				m.running = false
 				m.mu.Unlock()
@@ -233,8 +243,8 @@ func (s *Session) turn(b []byte, arrived *arrivals) {
 }
 
 // drain implements connUser: it lets the session handle what its client has sent, and then ends it. A
-// client that can be asked sends no more from then on; of others, what has
-// arrived here is handled.
+// client that can be asked sends no more from then on; of others, what arrives
+// before all is answered is handled.
 func (s *Session) drain() {
 	s.mu.Lock()
 	s.leaving = true
@@ -242,6 +252,36 @@ func (s *Session) drain() {
 	s.mu.Unlock()
 	if !s.conn.stopReading(ask) {
 		s.received()
+	}
+}
+
+// atRest implements connUser.
+func (s *Session) atRest() bool {
+	m := &s.box
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.settling.Store(true) // first: a call that ends beside the mailbox at this moment is seen here, or sees this
+	if !m.settled && (m.running || !s.noneBeside()) {
+		return false
+	}
+	m.settling.Store(false)
+	return true
+}
+
+// leaveBeside gives back the slot of a call that ran beside the mailbox. If the
+// reader waits for the last of them, the worker looks whether this was it.
+func (s *Session) leaveBeside(slots chan struct{}) {
+	<-slots
+	m := &s.box
+	if !m.settling.Load() {
+		return
+	}
+	m.mu.Lock()
+	start := !m.running && !m.closed
+	m.running = m.running || start
+	m.mu.Unlock()
+	if start {
+		go s.work()
 	}
 }
 

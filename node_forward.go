@@ -270,4 +270,4 @@ func (f *forward) fail(err error) {
 }
 
 // end lets the session send another message.
-func (f *forward) end() { <-f.slots }
+func (f *forward) end() { f.q.Session.leaveBeside(f.slots) }

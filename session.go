@@ -584,6 +584,14 @@ func (s *Session) awaitBeside() {
 	}
 }
 
+// noneBeside reports whether no call runs beside the mailbox. Only the worker
+// begins them.
+func (s *Session) noneBeside() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.concurrency)+len(s.forwarded) == 0
+}
+
 // fail ends the session for a reason that is not the client's. One on a backend
 // ends by itself.
 func (s *Session) fail(cause error) {

@@ -441,7 +441,8 @@ type StatsdConfig struct {
 	Host     string  // host, with port; empty means localhost:9125
 	Prefix   string  // prefix of each name; empty means "pitaya."
 	NoPrefix bool    // leaves the prefix away; an empty prefix in a file or a flag means this
-	Rate     float64 // rate: the share of measurements that is sent, above 0 and up to 1; zero means 1
+	Rate     float64 // rate: the share of counts and observations that is sent, above 0 and up to 1; zero means 1
+	Plain    bool    // plain: leaves the tags away, for servers that do not know DataDog's dialect
 }
 
 // CustomMetrics declares metrics of the application (metrics.custom).
@@ -452,14 +453,14 @@ type CustomMetrics struct {
 	Summaries  []CustomMetric `json:"summaries,omitempty"`
 }
 
-// CustomMetric declares one metric. Its full name is pitaya_Subsystem_Name.
+// CustomMetric declares one metric. Its full name is pitaya_Subsystem_Name, reporters are told Name.
 type CustomMetric struct {
 	Subsystem  string     `json:"subsystem,omitempty"`
 	Name       string     `json:"name"`
 	Help       string     `json:"help,omitempty"`
 	Labels     []string   `json:"labels,omitempty"`
-	Buckets    []float64  `json:"buckets,omitempty"`    // histograms only: upper bounds, rising
-	Objectives Objectives `json:"objectives,omitempty"` // summaries only
+	Buckets    []float64  `json:"buckets,omitempty"`    // histograms only: upper bounds, rising; none means 0.005 to 10
+	Objectives Objectives `json:"objectives,omitempty"` // summaries only; none means no quantiles
 }
 
 // WorkerConfig configures reliable RPC (worker). Jobs are kept in NATS JetStream; the settings for Redis are accepted

@@ -216,7 +216,8 @@ func (c *Config) table() []configSection {
 			{name: "metrics.statsd.enabled", value: on(&c.Metrics.Statsd.Enabled), help: "send metrics to statsd"},
 			{name: "metrics.statsd.host", value: configText{p: &c.Metrics.Statsd.Host, def: "localhost:9125", valid: checkHostPort}, help: "its address"},
 			{name: "metrics.statsd.prefix", value: prefix(&c.Metrics.Statsd.Prefix, &c.Metrics.Statsd.NoPrefix, "pitaya."), help: "prefix of names"},
-			{name: "metrics.statsd.rate", value: configShare{&c.Metrics.Statsd.Rate}, help: "share of measurements that is sent, up to 1"},
+			{name: "metrics.statsd.rate", value: configShare{&c.Metrics.Statsd.Rate}, help: "share of counts and observations that is sent, up to 1"},
+			{name: "metrics.statsd.plain", value: on(&c.Metrics.Statsd.Plain), help: "leave tags away, for servers that do not know DataDog's dialect"},
 		}},
 		{"Reliable RPC", unusedKeys([]configKey{
 			{name: "worker.namespace", value: text(&c.Worker.Namespace, ""), help: "keeps the jobs of several games apart"},

@@ -42,6 +42,8 @@ var layers = [][]string{
 		"node node_*"},
 	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},
 	{"settings and where they come from", "config config_*"},
+	{"metrics: what there is, and those who keep or send it", "metrics_builtin", "metrics_window",
+		"registry: metrics_registry metrics_series metrics_text metrics_http metrics_expvar metrics_process", "metrics_statsd"},
 	{"a cluster in one process", "cluster_mem"},
 	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd", "group_etcd",
 		"binding_etcd"},

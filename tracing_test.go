@@ -531,3 +531,81 @@ func TestBadTracer(t *testing.T) {
 		})
 	}
 }
+
+// The span of a message lasts until its answer is with the client's connection, or cannot get there.
+func TestSpanUntilWritten(t *testing.T) {
+	t.Parallel()
+	const size = 4 << 20 // more than a connection in memory takes without being read
+	ends := []struct {
+		name string
+		do   func(s *testServer, c *rawClient)
+		want string // the code of the message's span; several that it can be, with spaces between
+	}{
+		{"read", func(_ *testServer, c *rawClient) { c.message() }, ""},
+		{"closed by the client", func(_ *testServer, c *rawClient) { c.Close() }, "PIT-498 PIT-499"},
+		{"never read", func(*testServer, *rawClient) { time.Sleep(time.Minute) }, "PIT-498"},
+		{"closed by the server", func(s *testServer, _ *rawClient) {
+			for session := range s.Sessions() {
+				session.Close()
+			}
+			time.Sleep(time.Minute)
+		}, "PIT-499"},
+	}
+	for _, end := range ends {
+		for _, kind := range []string{"mem", "memws"} {
+			t.Run(end.name+"/"+kind, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					tracer := new(pitayatest.Tracer)
+					s, dial := startOn(t, kind, pitaya.Config{Tracer: tracer, Heartbeat: -1}, func(s *pitaya.Server) {
+						must(t, pitaya.HandleRaw(s, "h.large", func(context.Context, []byte) ([]byte, error) { return make([]byte, size), nil }))
+					})
+					c := dial()
+					c.SetDeadline(time.Time{})
+					c.hello()
+					c.request(1, "h.large", "")
+					synctest.Wait()
+					if tracer.Open() != 2 || len(tracer.Spans()) != 0 {
+						t.Errorf("before the answer was written %d spans are open, and have ended %v", tracer.Open(), tracer.Spans())
+					}
+					c.request(2, "h.large", "") // waits behind the first
+					synctest.Wait()
+					end.do(s, c)
+					synctest.Wait()
+					spans := tracer.Spans()
+					i := slices.IndexFunc(spans, func(s pitayatest.Span) bool { return s.Name == "h.large" })
+					if i < 0 {
+						t.Fatalf("the span has not ended: %v", spans)
+					}
+					switch err := spans[i].Err; {
+					case end.want == "" && err != nil, end.want != "" && (err == nil || !strings.Contains(end.want, pitaya.ErrorCode(err))):
+						t.Errorf("the span has ended with %v, want the code %q", err, end.want)
+					}
+					c.Close()
+					s.stop(t)
+					if n := tracer.Open(); n != 0 {
+						t.Errorf("%d spans have not ended", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// What is no text must not get into a span: it could cost an exporter the spans that are sent with it.
+func TestSpanOfBadText(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tracer := new(pitayatest.Tracer)
+		_, dial := startOn(t, "mem", pitaya.Config{Tracer: tracer}, nil)
+		c := dial()
+		c.hello()
+		c.send(pitaya.PacketData, []byte("\x00\x01\x04a.\xff\xfe")) // a request with the id 1
+		c.message()
+		synctest.Wait()
+		spans := tracer.Spans()
+		if len(spans) != 2 || spans[1].Name != "a.\uFFFD\uFFFD" {
+			t.Errorf("got the spans %v", spans)
+		}
+	})
+}

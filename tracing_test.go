@@ -591,21 +591,3 @@ func TestSpanUntilWritten(t *testing.T) {
 		}
 	}
 }
-
-// What is no text must not get into a span: it could cost an exporter the spans that are sent with it.
-func TestSpanOfBadText(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		tracer := new(pitayatest.Tracer)
-		_, dial := startOn(t, "mem", pitaya.Config{Tracer: tracer}, nil)
-		c := dial()
-		c.hello()
-		c.send(pitaya.PacketData, []byte("\x00\x01\x04a.\xff\xfe")) // a request with the id 1
-		c.message()
-		synctest.Wait()
-		spans := tracer.Spans()
-		if len(spans) != 2 || spans[1].Name != "a.\uFFFD\uFFFD" {
-			t.Errorf("got the spans %v", spans)
-		}
-	})
-}

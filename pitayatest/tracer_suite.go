@@ -225,7 +225,7 @@ func (t *tracerTest) unsampled() {
 func (t *tracerTest) garbage() {
 	carriers := []map[string]string{nil, {}, {"": ""}, {"b3": "0", "traceParent": remoteParent}}
 	for _, text := range []string{
-		"", "-", "00", strings.ToUpper(remoteParent), remoteParent + "-", remoteParent + "\x00", "ff" + remoteParent[2:],
+		"", "-", "00", strings.ToUpper(remoteParent), remoteParent + "\x00", "ff" + remoteParent[2:],
 		strings.ReplaceAll(remoteParent, "-", "_"), "00-" + strings.Repeat("0", 32) + remoteParent[35:],
 		remoteParent[:36] + strings.Repeat("0", 16) + "-01", remoteParent[:54], strings.Repeat("0", 1<<16), "\xff\xfe",
 	} {

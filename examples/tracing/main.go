@@ -23,7 +23,7 @@ func main() {
 	context.AfterFunc(ctx, stop) // the second signal ends the process at once
 	// Records made with a handler's context say which trace they belong to.
 	slog.SetDefault(slog.New(pitaya.LogHandler(slog.NewTextHandler(os.Stderr, nil))))
-	if err := run(ctx, ":3250"); err != nil {
+	if err := run(ctx, ":3250", func(text string) { fmt.Println(text) }); err != nil {
 		slog.Error("tracing", "err", err)
 		os.Exit(1)
 	}
@@ -32,8 +32,8 @@ func main() {
 // flushTimeout bounds the export of the last spans: a collector that is away must not keep the process.
 const flushTimeout = 5 * time.Second
 
-// run runs servers and player until ctx ends.
-func run(ctx context.Context, listen string) (err error) {
+// run runs servers and player until ctx ends. The player shows what it is answered.
+func run(ctx context.Context, listen string, show func(text string)) (err error) {
 	tracer, shutdown, err := setUpTracing(ctx)
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func run(ctx context.Context, listen string) (err error) {
 		return err
 	}
 	slog.Info("a player makes requests, and leaves with Ctrl-C", "addr", l.Addr())
-	return errors.Join(play(ctx, l.Addr().String()), end())
+	return errors.Join(play(ctx, l.Addr().String(), show), end())
 }
 
 // start starts servers on a cluster, the first one first, and returns what ends them, the last one first.
@@ -118,7 +118,7 @@ func register(srv *pitaya.Server) error {
 }
 
 // play makes a request each second; every fifth one fails.
-func play(ctx context.Context, address string) error {
+func play(ctx context.Context, address string, show func(text string)) error {
 	client, err := pitaya.Dial(ctx, "tcp://"+address, nil)
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func play(ctx context.Context, address string) error {
 		}
 		err := client.Request(ctx, "room.hall.greet", &in, &out)
 		if ctx.Err() == nil {
-			fmt.Println(cmp.Or(out.Text, fmt.Sprint(err)))
+			show(cmp.Or(out.Text, fmt.Sprint(err)))
 		}
 		select {
 		case <-ctx.Done():

@@ -94,32 +94,32 @@ func (c *conn) takeMarksLocked(end int64) *markList {
 
 // report tells of answers that were written. A nil list has none.
 func (l *markList) report() {
-	if l == nil {
-		return
+	if l != nil {
+		l.each(func(m *responseMeter, took time.Duration) { m.report(took) }, nil)
+		l.free()
 	}
-	now := time.Now()
-	for i := range l.Marks {
-		m := &l.Marks[i]
-		m.Meter.report(now.Sub(m.Since))
-		m.done(nil)
-	}
-	l.free()
 }
 
 // fail tells of answers that could not be written.
 func (l *markList) fail() {
-	if l == nil {
-		return
+	if l != nil {
+		l.each(func(m *responseMeter, took time.Duration) { m.failed(took, CodeSendFailed) }, errUnsent)
+		l.free()
 	}
-	now := time.Now()
+}
+
+// each calls f with the time that each answer has taken until now, and ends its
+// spans with err. The clock is read once.
+func (l *markList) each(f func(m *responseMeter, took time.Duration), err error) {
+	first := l.Marks[0].Since
+	longest := time.Since(first)
 	for i := range l.Marks {
 		m := &l.Marks[i]
 		if m.Meter != nil {
-			m.Meter.failed(now.Sub(m.Since), CodeSendFailed)
+			f(m.Meter, longest-m.Since.Sub(first))
 		}
-		m.done(errUnsent)
+		m.done(err)
 	}
-	l.free()
 }
 
 // drop is for answers that nobody waits for any more, because the connection has

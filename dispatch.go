@@ -237,18 +237,18 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		d.Slots <- struct{}{}
 		defer func() { <-d.Slots }()
 	}
-	begin := q.Arrived
+	waited := time.Duration(0)
 	if d.Slots != nil || q.Meter != nil {
-		begin = time.Now() // the wait for a slot is not the handler's
+		waited = time.Since(q.Arrived) // in the mailbox and for a slot, which is not the handler's
 		switch q.Kind {
 		case responseHandler:
-			q.Meter.delay(delayLocal, begin.Sub(q.Arrived), nil)
+			q.Meter.delay(delayLocal, waited, nil)
 		case responseForwarded:
-			q.Meter.delay(delayForwarded, begin.Sub(q.Arrived), q.In.tags())
+			q.Meter.delay(delayForwarded, waited, q.In.tags())
 		}
 	}
 	out, err := d.call(q)
-	if took := time.Since(begin); d.Slow > 0 && took > d.Slow {
+	if took := time.Since(q.Arrived) - waited; d.Slow > 0 && took > d.Slow {
 		d.Counters.SlowHandlers.Add(1)
 		if n, ok := d.slowSampling.pass(); ok {
 			d.log(q).Warn("slow handler", "route", q.Entry.Route, "took", took, "unlogged", n)
@@ -406,8 +406,9 @@ func (q *request) report(err error) {
 
 // mark is report for one that is: its time is over when the answer was written.
 func (d *dispatcher) mark(q *request, err error) (m writeMark) {
+	m.Since = q.Arrived
 	if q.Meter != nil {
-		m.Since, m.Meter = q.Arrived, q.Meter.response(q.Kind, ErrorCode(err), q.tags())
+		m.Meter = q.Meter.response(q.Kind, ErrorCode(err), q.tags())
 	}
 	if q.Span != nil {
 		m.Done = d.answering(q.Span, q.Session, err)

@@ -209,6 +209,7 @@
 //	buffer.go                                         pooled bytes
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
+//	tracing.go, tracing_parent.go                     Tracer, the seam for spans; traceparent of the W3C
 //	packet.go                                         type and length
 //	route.go                                          routes and the dictionary
 //	message.go, compress.go                           flags, id, route, payload; zlib
@@ -223,6 +224,7 @@
 //	session.go, session_*.go                          one session; its data; all of them by id and uid
 //	mailbox.go, multicast.go                          messages that wait for a session; pushes to many
 //	context.go, propagate.go                          what a call is about; what travels with it
+//	context_log.go                                    log records that say what they are about
 //	pipeline.go                                       functions before and after a call
 //	discovery.go, transport.go, binding.go            the seams of a cluster
 //	discovery_entry.go, rpc.go                        servers as JSON; the envelopes of calls

@@ -26,7 +26,8 @@ import (
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
 	{"ground: the manual; the seam for numbers; buffers; rare log records", "doc", "metrics metrics_names", "stats", "meter", "buffer", "log", "sampler"},
-	{"coded errors, and the formats of payloads, theirs included", "errors", "serializer"},
+	{"coded errors, and the formats of payloads, theirs included; the seam for spans", "errors", "serializer",
+		"tracing tracing_parent"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
 	{"wire: what both ends say first", "handshake"},
 	{"wire: the frames of RFC 6455", "ws: ws_frame"},
@@ -35,7 +36,7 @@ var layers = [][]string{
 	{"connection: one client's bytes in both directions; knows no session", "conn conn_*", "heartbeat"},
 	{"the other end of a connection", "client client_*"},
 	{"sessions: one, its data, all of them", "session session_* mailbox multicast"},
-	{"what travels with a call, and what runs around it", "context", "propagate", "pipeline"},
+	{"what travels with a call, and what runs around it", "context", "propagate", "context_log", "pipeline"},
 	{"cluster: its seams, and servers as JSON", "discovery discovery_entry", "transport", "binding", "rpc"},
 	{"dispatch: finding the handler, decode, order, call, recover", "handler remote component dispatch"},
 	{"cluster: this server in it: members, calls, clients' messages to others and from them, users elsewhere", "members", "routing",

@@ -93,6 +93,14 @@ func (c *conn) hasEnded() bool {
 	return c.ended
 }
 
+// queued returns what waits to be written or is being written: bytes, with what
+// packets are charged beyond their own, and packets.
+func (c *conn) queued() (bytes, packets int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bytes, c.packets
+}
+
 // sendMessage queues one message as a data packet. Its payload is copied. With
 // start false the caller promises to call flush soon.
 func (c *conn) sendMessage(m Message, d *Dictionary, class sendClass, start bool) error {

@@ -31,6 +31,7 @@ type dispatcher struct {
 	Slow         time.Duration // handlers that take longer are logged; 0 is never
 	Slots        chan struct{} // bounds how many handlers run at once; nil is no bound
 	Forward      forwarder     // nil: there are no other servers
+	Inspect      *inspector    // nil: nobody looks
 	slowSampling sampler
 }
 
@@ -54,12 +55,23 @@ type request struct {
 	Parent  context.Context // what the handler's context comes from; nil is the session's
 	In      *propagated     // what another server sent along; nil for an own client's message
 	Settled bool            // it is counted how the request ended
+	Watch   *routeCount     // for the debug page; nil: nobody looks
 }
 
-// settle counts how a request ended. Each is counted once.
-func (q *request) settle(c *atomic.Int64) {
+// settle counts how a request ended, err being errLost, what it was answered
+// with, or nil. Each is counted once.
+func (q *request) settle(c *atomic.Int64, err error) {
 	q.Settled = true
 	c.Add(1)
+	q.done(err)
+}
+
+// done tells the debug page how a message ended. Only the first call counts.
+func (q *request) done(err error) {
+	if q.Watch != nil {
+		q.Watch.end(time.Since(q.Arrived), err, loggable(err))
+		q.Watch = nil
+	}
 }
 
 // message implements messageHandler: it decodes a message and handles it
@@ -98,6 +110,10 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 		// The full route, or it without the type.
 		q.Text = entry.Route[len(entry.Route)-len(m.Route):]
 	}
+	if d.Inspect != nil {
+		q.Watch = d.Inspect.begin(entryRoute(entry))
+		s.visit(q.Watch)
+	}
 	switch m.Type {
 	case MessageNotify:
 		q.Notify = true
@@ -120,6 +136,14 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 	return nil
 }
 
+// entryRoute returns the full route of a handler; "" for none.
+func entryRoute(e *handlerEntry) string {
+	if e == nil {
+		return ""
+	}
+	return e.Route
+}
+
 // runGuarded is run, and ends the connection if that does not come to its end:
 // if the handler ended its goroutine, or code of the application panicked where
 // nothing is left that could be answered.
@@ -133,8 +157,9 @@ func (d *dispatcher) runGuarded(q *request) {
 			d.Host.panicked(q.Entry.Route, newRequestID(), v)
 		}
 		if !q.Notify && !q.Settled {
-			q.settle(&d.Counters.Lost)
+			q.settle(&d.Counters.Lost, errInternal)
 		}
+		q.done(errInternal)
 		q.Session.fail(errInternal)
 	}()
 	d.run(q)
@@ -176,8 +201,9 @@ func (d *dispatcher) runBeside(q request) {
 	case slots <- struct{}{}:
 	case <-s.Context().Done():
 		if !q.Notify {
-			q.settle(&d.Counters.Lost)
+			q.settle(&d.Counters.Lost, errLost)
 		}
+		q.done(errLost)
 		return
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
@@ -241,6 +267,7 @@ func (d *dispatcher) log(q *request) *slog.Logger {
 func (d *dispatcher) run(q *request) {
 	payload, err := d.handle(q)
 	if q.Notify {
+		q.done(err)
 		d.report(q, err)
 		return
 	}
@@ -255,15 +282,15 @@ func (d *dispatcher) run(q *request) {
 // sent.
 func (d *dispatcher) reply(q *request, payload []byte) {
 	if q.ID == 0 {
-		q.settle(&d.Counters.Unanswerable)
+		q.settle(&d.Counters.Unanswerable, nil)
 		return
 	}
 	err := q.Session.answer(q.ID, payload, false)
 	switch {
 	case err == nil:
-		q.settle(&d.Counters.Answered)
+		q.settle(&d.Counters.Answered, nil)
 	case err == ErrSessionClosed:
-		q.settle(&d.Counters.Lost)
+		q.settle(&d.Counters.Lost, errLost)
 	default: // too large for a packet
 		d.fail(q, err)
 		return
@@ -278,7 +305,9 @@ func (d *dispatcher) fail(q *request, err error) {
 	if q.Entry == nil {
 		d.Log.Debug("message refused", "session", q.Session, "err", err)
 	}
-	if !q.Notify {
+	if q.Notify {
+		q.done(err)
+	} else {
 		d.answerError(q, err)
 	}
 	if q.Entry != nil {
@@ -288,14 +317,14 @@ func (d *dispatcher) fail(q *request, err error) {
 
 func (d *dispatcher) answerError(q *request, err error) {
 	if q.ID == 0 {
-		q.settle(&d.Counters.Unanswerable)
+		q.settle(&d.Counters.Unanswerable, err)
 		return
 	}
-	switch err := q.Session.answer(q.ID, d.errorPayload(err), true); {
-	case err == nil:
-		q.settle(&d.Counters.Failed)
-	case err == ErrSessionClosed:
-		q.settle(&d.Counters.Lost)
+	switch failed := q.Session.answer(q.ID, d.errorPayload(err), true); {
+	case failed == nil:
+		q.settle(&d.Counters.Failed, err)
+	case failed == ErrSessionClosed:
+		q.settle(&d.Counters.Lost, errLost)
 	default: // an error whose text does not fit into a packet
 		d.answerError(q, Errorf(CodeInternal, "the error is too large to be sent"))
 	}

@@ -215,6 +215,9 @@ func (s *Session) closed(cause error) {
 	case errors.Is(cause, ErrSlowClient):
 		s.host.Counters.SlowClients.Add(1)
 	}
+	if s.notes != nil {
+		s.host.Inspect.sessionEnded(cause)
+	}
 	s.cancel(cause)
 	s.host.Log.Debug("session ended", "session", s, "cause", cause)
 

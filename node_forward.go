@@ -57,13 +57,18 @@ const forwardTries = 3
 // session's mailbox waits, and nobody else does.
 func (fs *forwards) forward(q request, route Route, text string) {
 	s := q.Session
+	if q.Watch != nil {
+		q.Watch = fs.d.Inspect.forwarded(q.Watch, text)
+		s.visit(q.Watch)
+	}
 	slots := s.forwardSlots()
 	select {
 	case slots <- struct{}{}:
 	case <-s.Context().Done():
 		if !q.Notify {
-			q.settle(&fs.d.Counters.Lost)
+			q.settle(&fs.d.Counters.Lost, errLost)
 		}
+		q.done(errLost)
 		return
 	}
 	f := &forward{fs: fs, q: q, route: route, text: text, slots: slots}
@@ -166,6 +171,9 @@ func (f *forward) done(response []byte, err error) {
 		return
 	}
 	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
+	if f.q.Watch != nil {
+		f.q.Watch = f.fs.d.Inspect.answered(f.q.Watch, f.text, err)
+	}
 	// The answer first: the next message of the lane may be answered at once.
 	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
 	f.leave()
@@ -200,6 +208,7 @@ func (f *forward) answer(payload []byte, err error) {
 	}
 	defer f.end()
 	if f.q.Notify {
+		f.q.done(nil)
 		return
 	}
 	f.fs.d.reply(&f.q, payload)
@@ -210,8 +219,9 @@ func (f *forward) fail(err error) {
 	defer f.end()
 	if f.q.Session.Context().Err() != nil { // nobody is there to be told
 		if !f.q.Notify {
-			f.q.settle(&f.fs.d.Counters.Lost)
+			f.q.settle(&f.fs.d.Counters.Lost, errLost)
 		}
+		f.q.done(errLost)
 		return
 	}
 	f.fs.d.Log.Debug("message not forwarded", "session", f.q.Session, "route", f.text, "err", err)

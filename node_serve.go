@@ -368,7 +368,12 @@ func (c *incoming) handle() {
 		Arrived: c.arrived,
 		In:      c.in,
 	}
+	if in := c.b.handlers.Inspect; in != nil {
+		q.Watch = in.begin(c.entry.Route)
+		defer q.done(errInternal) // if the handler ends its goroutine
+	}
 	payload, err := c.b.handlers.handle(&q)
+	q.done(err)
 	c.b.handlers.report(&q, err)
 	if notify {
 		payload = []byte(rpcNotifyAnswer)
@@ -379,7 +384,12 @@ func (c *incoming) handle() {
 // callRemote calls a remote.
 func (c *incoming) callRemote() {
 	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Parent: c, In: c.in}
+	if in := c.b.remotes.Inspect; in != nil {
+		q.Watch = in.beginRemote(c.entry.Route)
+		defer q.done(errInternal) // if the remote ends its goroutine
+	}
 	payload, err := c.b.remotes.handle(&q)
+	q.done(err)
 	c.b.remotes.report(&q, err)
 	c.answer(payload, err)
 }

@@ -49,6 +49,8 @@ type Server struct {
 	host           *sessionHost           // set when the server starts
 	cluster        *cluster               // set with host; nil if the server runs alone
 	listeners      map[*net.Listener]bool // being served
+	failed         []string               // addresses of those of cfg.Listeners that are not served any more
+	debug          *debugState            // nil: nobody has asked for the debug page
 	perIP          map[string]int         // open connections by address, where Config.MaxConnsPerIP is set
 	err            error                  // what Shutdown returned
 

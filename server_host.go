@@ -47,6 +47,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		MailboxMessages: cfg.MailboxMessages,
 		RemoteMessages:  cfg.RemoteMessages,
 		Counters:        &s.counters,
+		Inspect:         s.debug.inspector(s.registry),
 		Log:             s.log,
 	}
 	reporting := host.guardReporters(cfg.Reporters)
@@ -69,6 +70,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Serializer:  serializer,
 		Reporters:   reporting,
 		Counters:    &s.counters,
+		Inspect:     host.Inspect,
 		Log:         s.log,
 		MaxInflated: cfg.MaxInflatedSize,
 		Unordered:   cfg.Unordered,
@@ -93,6 +95,7 @@ func (s *Server) newRemotes(d *dispatcher) *dispatcher {
 		Serializer: Protobuf{},
 		Reporters:  d.Reporters,
 		Counters:   d.Counters,
+		Inspect:    d.Inspect,
 		Log:        d.Log,
 		Validate:   d.Validate,
 		Timeout:    d.Timeout,

@@ -37,6 +37,7 @@ type sessionHost struct {
 	Release         func(net.Addr)       // takes it off again
 	Count           func()               // reports the number of sessions after a change
 	Counters        *counters
+	Inspect         *inspector // nil: nobody looks
 	Log             *slog.Logger
 	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
 }
@@ -99,6 +100,9 @@ func newRequestID() string { return rand.Text()[:22] }
 // of what happened.
 func (h *sessionHost) panicked(where, id string, v any) error {
 	h.Counters.Panics.Add(1)
+	if h.Inspect != nil {
+		h.Inspect.panicked(where, v)
+	}
 	h.Log.Error("panic", "where", where, "panic", v, "request", id, "stack", string(debug.Stack()))
 	return &Error{
 		Code:     CodeInternal,

@@ -2,6 +2,7 @@ package pitaya
 
 import (
 	"cmp"
+	"math"
 	"os"
 	"runtime"
 	"runtime/metrics"
@@ -155,7 +156,7 @@ const queueShare = 50
 func (m *debugMeter) read(in *inspector) debugSample {
 	now, stats := time.Now(), m.server.Stats()
 	seconds := max(now.Sub(m.at).Seconds(), 1e-3)
-	rate := func(now, before int64) float64 { return float64(now-before) / seconds }
+	rate := func(now, before int64) float64 { return math.Round(100*float64(now-before)/seconds) / 100 }
 	v := debugSample{
 		At:       now.UnixMilli(),
 		Requests: rate(stats.Requests, m.last.Requests),
@@ -204,7 +205,8 @@ func processSize() (goroutines, heap int64) {
 	return value(samples[0]), value(samples[1])
 }
 
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+// milliseconds keeps what a histogram knows, and not more digits.
+func milliseconds(d time.Duration) float64 { return math.Round(float64(d)/100) / 1e4 }
 
 // debugData is what the page shows, but for its sessions and settings.
 type debugData struct {

@@ -4,7 +4,9 @@
 
 const POLL = 2000; // milliseconds between two looks at the data
 const POLL_SESSIONS = 5000;
-const WINDOW = 5 * 60 * 1000; // what the charts show
+const WINDOW = 5 * 60 * 1000; // what the charts show at most, and
+const SHORTEST = 60 * 1000; // at least
+const LIMITS = [20, 100, 500]; // sessions that are shown, and when more are asked for
 const SVG = "http://www.w3.org/2000/svg";
 
 const $ = (id) => document.getElementById(id);
@@ -66,12 +68,11 @@ function span(ms) {
 class Chart {
   static all = [];
 
-  constructor({ title, unit = "", series, format, whole = false, gaps = false, hint = "" }) {
-    Object.assign(this, { title, series, format, whole, gaps });
+  constructor({ title, unit = "", series, format, scale, gaps = false, hint = "" }) {
+    Object.assign(this, { title, unit, series, format, scale, gaps });
     this.value = make("p", { className: "value" });
-    this.unit = unit;
-    this.svg = draw("svg", { role: "img", "aria-label": `${title}, the last five minutes` });
-    this.legend = make("div", { className: "legend" });
+    this.svg = draw("svg", { role: "img", "aria-label": `${title}, the last minutes` });
+    this.legend = make("div", { className: "legend", hidden: series.length === 1 });
     this.element = make("div", { className: "chart", title: hint }, make("h3", { textContent: title }), this.value, this.svg, this.legend);
     this.svg.addEventListener("pointermove", (e) => this.point(e.offsetX));
     this.svg.addEventListener("pointerleave", () => this.point(null));
@@ -94,22 +95,29 @@ class Chart {
     const { clientWidth: width, clientHeight: height } = this.svg;
     if (!width) return;
     const end = samples.at(-1)?.t ?? Date.now();
+    const shownTime = Math.min(WINDOW, Math.max(SHORTEST, end - (samples[0]?.t ?? end)));
     const top = 8, bottom = height - 18, left = 2, right = width - 2;
-    let max = 0;
-    for (const s of samples) for (const [, member] of this.series) max = Math.max(max, this.get(s, member) ?? 0);
-    max = ceiling(max, this.whole);
-    const toX = (t) => right - ((end - t) / WINDOW) * (right - left);
-    const toY = (v) => bottom - (v / max) * (bottom - top);
+    const values = [];
+    for (const s of samples) {
+      for (const [, member] of this.series) {
+        const v = this.get(s, member);
+        if (v != null) values.push(v);
+      }
+    }
+    const { share, marks } = this.scale(values);
+    const toX = (t) => right - ((end - t) / shownTime) * (right - left);
+    const toY = (v) => bottom - share(v) * (bottom - top);
 
     const parts = [];
-    for (const share of [0, 0.5, 1]) {
-      const y = Math.round(toY(max * share)) + 0.5;
+    for (const [mark, labelled] of marks) {
+      const y = Math.round(toY(mark)) + 0.5;
       parts.push(draw("line", { class: "grid", x1: left, x2: right, y1: y, y2: y }));
-      if (share) parts.push(draw("text", { class: "axis", x: left, y: y + (share === 1 ? 11 : -3) }, this.format(max * share)));
+      if (labelled) parts.push(draw("text", { class: "axis", x: left, y: y + (y < top + 6 ? 11 : -3) }, this.format(mark)));
     }
-    for (const [minutes, anchor] of [[5, "start"], [2.5, "middle"], [0, "end"]]) {
-      const text = minutes ? `−${minutes} min` : "now";
-      parts.push(draw("text", { class: "axis", x: toX(end - minutes * 60000), y: height - 3, "text-anchor": anchor }, text));
+    for (const [part, anchor] of [[1, "start"], [0.5, "middle"], [0, "end"]]) {
+      const ago = part * shownTime;
+      const text = ago ? `−${span(ago).replace(/ 0 s$/, "")}` : "now";
+      parts.push(draw("text", { class: "axis", x: toX(end - ago), y: height - 3, "text-anchor": anchor }, text));
     }
     this.series.forEach(([, member], i) => {
       const runs = this.runs(member, toX, toY);
@@ -124,7 +132,7 @@ class Chart {
 
     let shown = samples.at(-1);
     if (this.x != null && samples.length) {
-      const at = end - ((right - this.x) / (right - left)) * WINDOW;
+      const at = end - ((right - this.x) / (right - left)) * shownTime;
       shown = samples.reduce((a, b) => (Math.abs(b.t - at) < Math.abs(a.t - at) ? b : a));
       const x = toX(shown.t);
       parts.push(draw("line", { class: "cursor", x1: x, x2: x, y1: top, y2: bottom }));
@@ -155,37 +163,56 @@ class Chart {
       const v = sample && this.get(sample, member);
       return v == null ? "–" : this.format(v);
     };
-    this.value.replaceChildren(text(this.series[0][1]), make("small", { textContent: this.unit }));
-    const items = this.series.length === 1 ? [] : this.series.map(([name, member], i) =>
+    const when = this.x != null && sample ? `, ${span(end - sample.t)} ago` : "";
+    this.value.replaceChildren(text(this.series[0][1]), make("small", { textContent: this.unit + when }));
+    const items = this.series.map(([name, member], i) =>
       make("span", { className: `s${i + 1}` }, make("i"), `${name} `, make("b", { textContent: text(member) })));
-    if (this.x != null && sample) items.push(make("span", { textContent: `${span(end - sample.t)} ago` }));
     this.legend.replaceChildren(...items);
   }
 }
 
-/** The next round number. */
-function ceiling(v, whole) {
-  if (v <= 0) return whole ? 2 : 1;
-  const unit = 10 ** Math.floor(Math.log10(v));
-  const n = [1, 2, 2.5, 5, 10].find((f) => f * unit >= v * 1.05) ?? 20;
-  return whole ? Math.max(2, Math.ceil((n * unit) / 2) * 2) : n * unit;
+/*
+ * Scales: given all values, a scale returns where a value is, from 0 at the bottom to 1 at the top, and the values that
+ * have a line, each with whether it has a text.
+ */
+
+/** From 0 to a round number; steps are what numbers are round by. */
+function linear(values, steps, base, least) {
+  const most = Math.max(least, ...values) * 1.02;
+  const unit = base ** Math.floor(Math.log(most) / Math.log(base));
+  const top = unit * (steps.find((f) => f * unit >= most) ?? base);
+  return { share: (v) => v / top, marks: [[0, false], [top / 2, true], [top, true]] };
+}
+
+const rates = (values) => linear(values, [1, 2, 4, 5, 10], 10, 1);
+const counts = (values) => linear(values, [1, 2, 4, 6, 10], 10, 2);
+const sizes = (values) => linear(values, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512], 1024, 2);
+
+/** By powers of ten: the few that are slow do not make the many flat. */
+function powers(values) {
+  const low = Math.floor(Math.log10(Math.min(1, ...values)));
+  const high = Math.max(low + 2, Math.ceil(Math.log10(Math.max(1, ...values))));
+  const marks = [];
+  const every = Math.ceil((high - low) / 4);
+  for (let e = low; e <= high; e++) marks.push([10 ** e, e > low && (high - e) % every === 0]);
+  return { share: (v) => Math.max(0, (Math.log10(v) - low) / (high - low)), marks };
 }
 
 let samples = []; // of the last minutes, in order
 
 function buildCharts() {
   new Chart({
-    title: "Messages", unit: " requests / s", format: count,
-    series: [["requests", "requests"], ["notifies", "notifies"], ["from servers", "calls"], ["failed", "failed"]],
+    title: "Messages", unit: " requests / s", format: count, scale: rates, hint: "calls are those of other servers",
+    series: [["requests", "requests"], ["notifies", "notifies"], ["calls", "calls"], ["failed", "failed"]],
   });
   new Chart({
-    title: "Latency", unit: " median", format: latency, gaps: true, hint: "from taking a message out of the mailbox to its answer",
+    title: "Latency", unit: " median", format: latency, scale: powers, gaps: true, hint: "from the moment at which a message is taken up to its answer",
     series: [["p50", "p50_ms"], ["p95", "p95_ms"], ["p99", "p99_ms"]],
   });
-  new Chart({ title: "Sessions", format: count, whole: true, series: [["sessions", "sessions"]] });
-  new Chart({ title: "Waiting to be sent", format: bytes, whole: true, series: [["queue", "queue_bytes"]] });
-  new Chart({ title: "Goroutines", format: count, whole: true, series: [["goroutines", "goroutines"]] });
-  new Chart({ title: "Heap", format: bytes, series: [["heap", "heap_bytes"]] });
+  new Chart({ title: "Sessions", format: count, scale: counts, series: [["sessions", "sessions"]] });
+  new Chart({ title: "Waiting to be sent", format: bytes, scale: sizes, series: [["queue", "queue_bytes"]] });
+  new Chart({ title: "Goroutines", format: count, scale: counts, series: [["goroutines", "goroutines"]] });
+  new Chart({ title: "Heap", format: bytes, scale: sizes, series: [["heap", "heap_bytes"]] });
 }
 
 /* Tables. */
@@ -406,19 +433,21 @@ function trouble(text) {
   if ($("trouble").textContent !== text) $("trouble").textContent = text;
 }
 
+let limit = LIMITS[0];
 let asked = 0; // number of the last request for sessions: an older one's answer comes too late
 
 async function loadSessions() {
   if (!data?.server.frontend) return;
   const number = ++asked;
   const { name, desc } = sessions.sort;
-  const list = await ask("sessions", { q: $("search").value, sort: name, order: desc ? "desc" : "asc" }).catch(failed);
+  const list = await ask("sessions", { q: $("search").value, sort: name, order: desc ? "desc" : "asc", limit }).catch(failed);
   if (!list || number !== asked) return;
   const shown = list.sessions.length < list.matched ? `, ${list.sessions.length} shown` : "";
   const found = $("search").value.trim() ? `${whole.format(list.matched)} of ${whole.format(list.total)}` : whole.format(list.total);
   $("sessions-count").textContent = found + shown;
   sessions.empty = list.total ? "No session is like that." : "No sessions.";
   sessions.show(list.sessions);
+  $("more").hidden = list.sessions.length >= list.matched || limit >= LIMITS.at(-1);
 }
 
 let all = null; // settings
@@ -494,7 +523,11 @@ $("pause").addEventListener("click", () => {
 let typing = 0;
 $("search").addEventListener("input", () => {
   clearTimeout(typing);
-  typing = setTimeout(loadSessions, 200);
+  typing = setTimeout(() => loadSessions().catch(failed), 200);
+});
+$("more").addEventListener("click", () => {
+  limit = LIMITS[Math.min(LIMITS.indexOf(limit) + 1, LIMITS.length - 1)];
+  loadSessions().catch(failed);
 });
 $("all-settings").addEventListener("change", showSettings);
 $("kick-no").addEventListener("click", () => $("kick").close());

@@ -197,6 +197,7 @@ var configKeys = []struct {
 	{"metrics.statsd.enabled", "true", `true`, func(c *pitaya.Config) any { return c.Metrics.Statsd.Enabled }, true},
 	{"metrics.statsd.host", "s:1", "", func(c *pitaya.Config) any { return c.Metrics.Statsd.Host }, "s:1"},
 	{"metrics.statsd.prefix", "g.", "", func(c *pitaya.Config) any { return c.Metrics.Statsd.Prefix }, "g."},
+	{"metrics.statsd.plain", "true", `true`, func(c *pitaya.Config) any { return c.Metrics.Statsd.Plain }, true},
 	{"metrics.statsd.rate", "0.5", `0.5`, func(c *pitaya.Config) any { return c.Metrics.Statsd.Rate }, 0.5},
 
 	{"worker.redis.serverurl", "r:1", "", func(c *pitaya.Config) any { return c.Worker.RedisURL }, "r:1"},

@@ -21,7 +21,7 @@ type dispatcher struct {
 	Pipeline     pipeline
 	Host         *sessionHost
 	Serializer   Serializer // of arguments and results
-	Reporters    reporters
+	Meters       *meters    // nil: there are no reporters
 	Counters     *counters
 	Log          *slog.Logger
 	MaxInflated  int
@@ -51,7 +51,10 @@ type request struct {
 	ID      uint64
 	Notify  bool
 	Payload []byte
-	Arrived time.Time
+	Arrived time.Time   // when it came; with reporters before its time in the mailbox
+	Meter   *routeMeter // of its route; nil without reporters, or if that is not known yet
+	Kind    responseKind
+	Call    *callContext    // what the handler had; nil before, and without reporters
 	Parent  context.Context // what the handler's context comes from; nil is the session's
 	In      *propagated     // what another server sent along; nil for an own client's message
 	Settled bool            // it is counted how the request ended
@@ -77,7 +80,7 @@ func (q *request) done(err error) {
 // message implements messageHandler: it decodes a message and handles it
 // (client protocol, sections 8.4 and 11.2). Errors are violations of the
 // protocol.
-func (d *dispatcher) message(s *Session, body []byte) error {
+func (d *dispatcher) message(s *Session, body []byte, arrived time.Time) error {
 	m, err := decodeMessageView(body)
 	if err != nil {
 		return err
@@ -105,10 +108,16 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 		}
 		payload = inflated.B
 	}
-	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: time.Now()}
-	if entry != nil && !m.HasCode {
-		// The full route, or it without the type.
-		q.Text = entry.Route[len(entry.Route)-len(m.Route):]
+	if arrived.IsZero() {
+		arrived = time.Now()
+	}
+	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: arrived}
+	if entry != nil {
+		if !m.HasCode {
+			// The full route, or it without the type.
+			q.Text = entry.Route[len(entry.Route)-len(m.Route):]
+		}
+		q.Meter = entry.meter(q.Text)
 	}
 	if d.Inspect != nil {
 		q.Watch = d.Inspect.begin(entryRoute(entry))
@@ -171,16 +180,21 @@ var errClientPush = fmt.Errorf("%w: push from a client", ErrProtocol)
 
 // elsewhere handles a message that no handler of this server is for.
 func (d *dispatcher) elsewhere(q request, text string) {
+	q.Meter = d.Meters.known(text)
 	route, err := ParseRoute(text)
 	switch {
 	case err != nil:
-		d.fail(&q, err)
 	case route.ServerType == "" || route.ServerType == d.Registry.serverType:
-		d.fail(&q, d.notFound(route))
+		err = d.notFound(route)
 	case d.Forward == nil:
-		d.fail(&q, Errorf(CodeInternal, textNoServers))
+		err = Errorf(CodeInternal, textNoServers)
 	default:
 		d.Forward.forward(q, route, text)
+		return
+	}
+	d.fail(&q, err)
+	if q.Notify {
+		q.report(err)
 	}
 }
 
@@ -208,7 +222,7 @@ func (d *dispatcher) runBeside(q request) {
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
 	d.Host.Alive.Go(func() {
-		defer func() { <-slots }()
+		defer s.leaveBeside(slots)
 		d.runGuarded(&q)
 		s.flush()
 	})
@@ -222,13 +236,14 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		defer func() { <-d.Slots }()
 	}
 	begin := q.Arrived
-	if d.Slots != nil || len(d.Reporters) > 0 {
+	if d.Slots != nil || q.Meter != nil {
 		begin = time.Now() // the wait for a slot is not the handler's
-		kind := "local"
-		if q.In != nil {
-			kind = "remote"
+		switch q.Kind {
+		case responseHandler:
+			q.Meter.delay(delayLocal, begin.Sub(q.Arrived), nil)
+		case responseForwarded:
+			q.Meter.delay(delayForwarded, begin.Sub(q.Arrived), q.In.tags())
 		}
-		d.Reporters.observe(metricHandlerDelay, begin.Sub(q.Arrived), Label{"route", q.Entry.Route}, Label{"type", kind})
 	}
 	out, err := d.call(q)
 	if took := time.Since(begin); d.Slow > 0 && took > d.Slow {
@@ -268,7 +283,7 @@ func (d *dispatcher) run(q *request) {
 	payload, err := d.handle(q)
 	if q.Notify {
 		q.done(err)
-		d.report(q, err)
+		q.report(err)
 		return
 	}
 	if err != nil {
@@ -283,9 +298,11 @@ func (d *dispatcher) run(q *request) {
 func (d *dispatcher) reply(q *request, payload []byte) {
 	if q.ID == 0 {
 		q.settle(&d.Counters.Unanswerable, nil)
+		q.report(nil)
 		return
 	}
-	err := q.Session.answer(q.ID, payload, false)
+	mark := q.mark(nil)
+	err := q.Session.answer(q.ID, payload, false, &mark)
 	switch {
 	case err == nil:
 		q.settle(&d.Counters.Answered, nil)
@@ -293,10 +310,6 @@ func (d *dispatcher) reply(q *request, payload []byte) {
 		q.settle(&d.Counters.Lost, errLost)
 	default: // too large for a packet
 		d.fail(q, err)
-		return
-	}
-	if q.Entry != nil {
-		d.report(q, err)
 	}
 }
 
@@ -310,17 +323,16 @@ func (d *dispatcher) fail(q *request, err error) {
 	} else {
 		d.answerError(q, err)
 	}
-	if q.Entry != nil {
-		d.report(q, err)
-	}
 }
 
 func (d *dispatcher) answerError(q *request, err error) {
 	if q.ID == 0 {
 		q.settle(&d.Counters.Unanswerable, err)
+		q.report(err)
 		return
 	}
-	switch failed := q.Session.answer(q.ID, d.errorPayload(err), true); {
+	mark := q.mark(err)
+	switch failed := q.Session.answer(q.ID, d.errorPayload(err), true, &mark); {
 	case failed == nil:
 		q.settle(&d.Counters.Failed, err)
 	case failed == ErrSessionClosed:
@@ -370,17 +382,28 @@ func loggable(err error) error {
 
 var errArgument = errors.New("the argument cannot be decoded")
 
-// report tells the reporters how a message was handled.
-func (d *dispatcher) report(q *request, err error) {
-	if len(d.Reporters) == 0 {
-		return
+// report tells the reporters how a message was handled that is not answered on a
+// connection of this server.
+func (q *request) report(err error) {
+	if q.Meter != nil {
+		q.Meter.response(q.Kind, ErrorCode(err), q.tags()).report(time.Since(q.Arrived))
 	}
-	status := "ok"
-	if err != nil {
-		status = "failed"
+}
+
+// mark is report for one that is: its time is over when the answer was written.
+func (q *request) mark(err error) writeMark {
+	if q.Meter == nil {
+		return writeMark{}
 	}
-	d.Reporters.observe(metricResponseTime, time.Since(q.Arrived),
-		Label{"route", q.Entry.Route}, Label{"status", status}, Label{"type", "handler"}, Label{"code", ErrorCode(err)})
+	return writeMark{Since: q.Arrived, Meter: q.Meter.response(q.Kind, ErrorCode(err), q.tags())}
+}
+
+// tags returns what the application wants a message to be reported with.
+func (q *request) tags() map[string]string {
+	if q.Call != nil {
+		return q.Call.MetricTags()
+	}
+	return q.In.tags()
 }
 
 // Texts that clients of the family know.
@@ -394,6 +417,9 @@ const (
 // it is an error.
 func (d *dispatcher) call(q *request) (out any, err error) {
 	call := &callContext{Session: q.Session, Route: q.Entry.Route, Text: q.Text, Log: d.Log, Start: q.Arrived, In: q.In}
+	if q.Meter != nil {
+		q.Call = call
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			out, err = nil, d.Host.panicked(q.Entry.Route, call.RequestID(), v)

@@ -57,6 +57,7 @@ func LimitText(d time.Duration) string { return limitText(d) }
 var (
 	CheckSessionData  = checkSessionData
 	DecodeSessionData = decodeSessionData
+	DecodeRPCError    = decodeRPCError
 )
 
 // A DataSession is a session that has nothing but data.

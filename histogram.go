@@ -14,8 +14,11 @@ const (
 	histogramBuckets = 28 << histogramSteps
 )
 
-// histogram counts durations. Its zero value is ready, and all methods may be
-// called by many goroutines at once.
+// histogram counts durations, in a kilobyte and without looking at the clock:
+// whose turn it is, its user says. (The summaries of [Metrics] have a
+// sampleWindow, which is finer, for any number, and for the last ten minutes.)
+// Its zero value is ready, and all methods may be called by many goroutines at
+// once.
 type histogram struct {
 	counts [histogramBuckets]atomic.Uint32
 }

@@ -220,9 +220,6 @@ func (n *sessionNotes) lastRoute() string {
 	return r.Route
 }
 
-// unknownRoute stands for all routes that do not exist.
-const unknownRoute = "(unknown)"
-
 // errorLog counts errors by their kind and route. It keeps those that came last.
 type errorLog struct {
 	mu    sync.Mutex // guards the field below

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // mailbox holds the messages of one session until its worker handles them, one
@@ -13,18 +15,58 @@ import (
 type mailbox struct {
 	mu       sync.Mutex    // guards the fields below
 	pending  *buffer       // packets that wait; nil when there are none
+	arrivals *arrivals     // when they came; nil when there are none, or nobody wants to know
 	count    int           // their number
 	running  bool          // there is a worker
+	settled  bool          // all that was taken in is handled, and answered
 	last     bool          // nothing is taken in any more; the worker ends the connection when all is handled
 	ending   bool          // last, and all is handled or being handled beside the mailbox
 	closed   bool          // nothing is taken in any more, and what waits is dropped
 	finished bool          // the close callbacks ran
 	space    chan struct{} // closed when there is room again; nil if the reader does not wait
+
+	settling atomic.Bool // the reader wants to know when all is handled
 }
 
 // mailboxBytes bounds the packets in a mailbox. One packet that is larger
 // passes when nothing else waits.
 const mailboxBytes = 64 << 10
+
+// arrivals tells when packets came: those before each End, counted in bytes from
+// the front of the mailbox. They are pooled.
+type arrivals struct {
+	list []arrival
+	next int // of those that the worker has not come to yet
+}
+
+type arrival struct {
+	End int
+	At  time.Time
+}
+
+var arrivalPool = sync.Pool{New: func() any { return new(arrivals) }}
+
+// of returns when the packet that begins at offset came; offsets grow from call
+// to call.
+func (a *arrivals) of(offset int) time.Time {
+	for a.next < len(a.list)-1 && a.list[a.next].End <= offset {
+		a.next++
+	}
+	return a.list[a.next].At
+}
+
+func (a *arrivals) free() {
+	a.list, a.next = a.list[:0], 0
+	arrivalPool.Put(a)
+}
+
+// stampLocked notes that what was added last came at a time.
+func (m *mailbox) stampLocked(at time.Time) {
+	if m.arrivals == nil {
+		m.arrivals = arrivalPool.Get().(*arrivals)
+	}
+	m.arrivals.list = append(m.arrivals.list, arrival{len(m.pending.B), at})
+}
 
 // addLocked takes in packets from the front of b while there is room, and
 // returns the rest.
@@ -55,28 +97,45 @@ func (m *mailbox) addLocked(b []byte, maxMessages int) []byte {
 	return b[n:]
 }
 
-// takeLocked empties the mailbox.
-func (m *mailbox) takeLocked() *buffer {
-	b := m.pending
-	m.pending, m.count = nil, 0
+// takeLocked empties the mailbox. arrived is nil if nobody wants to know.
+func (m *mailbox) takeLocked() (b *buffer, arrived *arrivals) {
+	b, arrived = m.pending, m.arrivals
+	m.pending, m.arrivals, m.count = nil, nil, 0
 	if m.space != nil {
 		close(m.space)
 		m.space = nil
 	}
-	return b
+	return b, arrived
+}
+
+// load returns how many messages wait, and whether one is being handled.
+func (m *mailbox) load() (waiting int, busy bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count, m.running
 }
 
 // data implements connUser: it files the messages, and waits while the mailbox
 // is full, which stops the reading of this connection.
 func (s *Session) data(packets []byte) {
 	m := &s.box
+	var now time.Time
+	timed := s.host.Meters != nil || s.host.Inspect != nil
+	if timed {
+		now = time.Now()
+	}
 	for {
 		m.mu.Lock()
 		if m.closed || m.last || m.ending {
 			m.mu.Unlock()
 			return
 		}
-		packets = m.addLocked(packets, s.host.MailboxMessages)
+		left := m.addLocked(packets, s.host.MailboxMessages)
+		if len(left) < len(packets) && timed {
+			m.stampLocked(now)
+		}
+		packets = left
+		m.settled = false
 		start := !m.running
 		m.running = true
 		var space chan struct{}
@@ -114,7 +173,7 @@ func (s *Session) work() {
 	}()
 	for turns := 0; ; turns++ {
 		m.mu.Lock()
-		b := m.takeLocked()
+		b, arrived := m.takeLocked()
 		if b == nil {
 			switch {
 			case m.closed && !m.finished:
@@ -126,6 +185,11 @@ func (s *Session) work() {
 				m.mu.Unlock()
 				s.awaitBeside()
 				s.conn.end(ErrServerClosed, endFlush, nil) // sets closed
+			case m.settling.Load() && s.noneBeside():
+				m.settling.Store(false)
+				m.settled = true
+				m.mu.Unlock()
+				s.conn.wake()
 			default:
 				m.running = false
 				m.mu.Unlock()
@@ -139,8 +203,11 @@ func (s *Session) work() {
 			// A flood from one client leaves the processor to the others.
 			runtime.Gosched()
 		}
-		s.turn(b.B)
+		s.turn(b.B, arrived)
 		b.free()
+		if arrived != nil {
+			arrived.free()
+		}
 		s.conn.flush()
 	}
 }
@@ -149,15 +216,23 @@ func (s *Session) work() {
 // when the turn is over; if there is more to handle before that, a goroutine
 // writes what is queued meanwhile, so that a slow handler does not keep the
 // answers before it.
-func (s *Session) turn(b []byte) {
+func (s *Session) turn(b []byte, arrived *arrivals) {
+	var came time.Time
+	if arrived != nil && s.host.Meters != nil {
+		s.host.Meters.mailboxTime(time.Since(arrived.of(0)))
+	}
+	size := len(b)
 	for len(b) > 0 {
+		if arrived != nil {
+			came = arrived.of(size - len(b))
+		}
 		_, n, _ := DecodePacketHeader(b)
 		body := b[PacketHeaderSize : PacketHeaderSize+n]
 		b = b[PacketHeaderSize+n:]
 		if s.conn.hasEnded() {
 			return
 		}
-		if err := s.host.Messages.message(s, body); err != nil {
+		if err := s.host.Messages.message(s, body, came); err != nil {
 			s.conn.end(err, endFlush, nil)
 			return
 		}
@@ -169,8 +244,8 @@ func (s *Session) turn(b []byte) {
 }
 
 // drain implements connUser: it lets the session handle what its client has sent, and then ends it. A
-// client that can be asked sends no more from then on; of others, what has
-// arrived here is handled.
+// client that can be asked sends no more from then on; of others, what arrives
+// before all is answered is handled.
 func (s *Session) drain() {
 	s.mu.Lock()
 	s.leaving = true
@@ -178,6 +253,36 @@ func (s *Session) drain() {
 	s.mu.Unlock()
 	if !s.conn.stopReading(ask) {
 		s.received()
+	}
+}
+
+// atRest implements connUser.
+func (s *Session) atRest() bool {
+	m := &s.box
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.settling.Store(true) // first: a call that ends beside the mailbox at this moment is seen here, or sees this
+	if !m.settled && (m.running || !s.noneBeside()) {
+		return false
+	}
+	m.settling.Store(false)
+	return true
+}
+
+// leaveBeside gives back the slot of a call that ran beside the mailbox. If the
+// reader waits for the last of them, the worker looks whether this was it.
+func (s *Session) leaveBeside(slots chan struct{}) {
+	<-slots
+	m := &s.box
+	if !m.settling.Load() {
+		return
+	}
+	m.mu.Lock()
+	start := !m.running && !m.closed
+	m.running = m.running || start
+	m.mu.Unlock()
+	if start {
+		go s.work()
 	}
 }
 
@@ -214,6 +319,8 @@ func (s *Session) closed(cause error) {
 		s.host.Counters.Violations.Add(1)
 	case errors.Is(cause, ErrSlowClient):
 		s.host.Counters.SlowClients.Add(1)
+	case errors.Is(cause, ErrHandshakeTimeout):
+		s.host.Counters.LateHandshakes.Add(1)
 	}
 	if s.notes != nil {
 		s.host.Inspect.sessionEnded(cause)
@@ -224,8 +331,12 @@ func (s *Session) closed(cause error) {
 	m := &s.box
 	m.mu.Lock()
 	m.closed = true
-	if b := m.takeLocked(); b != nil {
+	b, arrived := m.takeLocked()
+	if b != nil {
 		b.free()
+	}
+	if arrived != nil {
+		arrived.free()
 	}
 	start := !m.running
 	m.running = true

@@ -140,6 +140,13 @@ func (b *backend) begin(size int) bool {
 	return true
 }
 
+// load returns how many calls are being served or wait.
+func (b *backend) load() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.calls
+}
+
 // wait returns when no call is served or waits any more, or ctx ends.
 func (b *backend) wait(ctx context.Context) error {
 	b.mu.Lock()
@@ -366,6 +373,8 @@ func (c *incoming) handle() {
 		Notify:  notify,
 		Payload: c.req.Msg.Data,
 		Arrived: c.arrived,
+		Meter:   c.entry.meter(""),
+		Kind:    responseForwarded,
 		In:      c.in,
 	}
 	if in := c.b.handlers.Inspect; in != nil {
@@ -374,7 +383,7 @@ func (c *incoming) handle() {
 	}
 	payload, err := c.b.handlers.handle(&q)
 	q.done(err)
-	c.b.handlers.report(&q, err)
+	q.report(err)
 	if notify {
 		payload = []byte(rpcNotifyAnswer)
 	}
@@ -383,13 +392,13 @@ func (c *incoming) handle() {
 
 // callRemote calls a remote.
 func (c *incoming) callRemote() {
-	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Parent: c, In: c.in}
+	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Meter: c.entry.meter(""), Kind: responseRemote, Parent: c, In: c.in}
 	if in := c.b.remotes.Inspect; in != nil {
 		q.Watch = in.beginRemote(c.entry.Route)
 		defer q.done(errInternal) // if the remote ends its goroutine
 	}
 	payload, err := c.b.remotes.handle(&q)
 	q.done(err)
-	c.b.remotes.report(&q, err)
+	q.report(err)
 	c.answer(payload, err)
 }

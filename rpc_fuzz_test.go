@@ -2,20 +2,24 @@ package pitaya_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -417,6 +421,116 @@ func (FuzzPing) Ping(ctx context.Context, in *testpb.TestRequest) (*testpb.TestR
 	return &testpb.TestResponse{Msg: in.Msg}, nil
 }
 
+// A fuzzServer is a frontend at work, and another server that can send it anything.
+type fuzzServer struct {
+	*testServer
+	peer   pitaya.Transport
+	ping   []byte
+	client net.Conn // of the session that is bound
+}
+
+func newFuzzServer(f *testing.F) *fuzzServer {
+	f.Helper()
+	c := pitaya.NewMemCluster()
+	cfg := pitaya.Config{Logger: errorLogs(f)}
+	cfg.Discovery, cfg.Transport = c.Node()
+	handler := &VectorHandler{probe: func(ctx context.Context, s *pitaya.Session) {
+		s.Set("k", 1)
+		s.PushToFront(ctx)
+	}}
+	srv := &fuzzServer{ping: userRequest(f, "r.ping", "\x0a\x01m", "{}")}
+	srv.testServer = runCluster(f, vectorFront(), cfg, func(s *pitaya.Server) {
+		handler.srv = s
+		lower := pitaya.WithNameFunc(strings.ToLower)
+		must(f, s.Register(handler, pitaya.WithName("h"), lower), s.RegisterRemote(FuzzPing{}, pitaya.WithName("r"), lower),
+			s.OnSessionEvent(func(pitaya.SessionEvent) {}))
+	})
+	_, srv.peer = c.Node()
+	must(f, srv.peer.Listen(f.Context(), vectorRoom(), grpcHandler{}))
+	f.Cleanup(func() {
+		srv.peer.Close(context.Background())
+		if srv.client != nil {
+			srv.client.Close()
+		}
+	})
+	return srv
+}
+
+// bound returns the session of the user u-1, anew if the one before was rightly ended.
+func (srv *fuzzServer) bound(t *testing.T) *pitaya.Session {
+	t.Helper()
+	if s := srv.SessionByUID("u-1"); s != nil {
+		return s
+	}
+	if srv.client != nil {
+		srv.client.Close()
+	}
+	// Not closed with t: the session is for the inputs to come as well.
+	var err error
+	if srv.client, err = srv.Mem.DialContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	(&rawClient{Conn: srv.client, t: t}).handshake(`{"sys":{}}`)
+	newest := slices.MaxFunc(slices.Collect(srv.Sessions()), func(a, b *pitaya.Session) int { return cmp.Compare(a.ID(), b.ID()) })
+	if err := newest.Bind(t.Context(), "u-1"); err != nil {
+		t.Fatal(err)
+	}
+	return newest
+}
+
+// ended checks that a session has ended with a cause, or has not ended.
+func (srv *fuzzServer) ended(t *testing.T, s *pitaya.Session, ended bool, cause error) {
+	t.Helper()
+	if !ended {
+		if err := context.Cause(s.Context()); err != nil {
+			t.Fatalf("the session has ended: %v", err)
+		}
+		return
+	}
+	await(t, s.Context().Done())
+	if err := context.Cause(s.Context()); !errors.Is(err, cause) {
+		t.Fatalf("the session has ended with %v, want %v", err, cause)
+	}
+}
+
+// call returns the answer to a call.
+func (srv *fuzzServer) call(t *testing.T, body []byte) []byte {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
+	defer cancel()
+	var answer []byte
+	done := make(chan error, 1)
+	srv.peer.Call(ctx, vectorFront(), body, func(response []byte, err error) {
+		answer = bytes.Clone(response)
+		done <- err
+	})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+func (srv *fuzzServer) notify(t *testing.T, kind pitaya.NoticeKind, body []byte) {
+	t.Helper()
+	err := srv.peer.Notify(t.Context(), &pitaya.Notice{
+		Kind: kind, FrontendType: "connector", UID: "u-1", Server: vectorFront(), Body: body,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lives checks that the server answers, and behind what it was sent before.
+func (srv *fuzzServer) lives(t *testing.T) {
+	t.Helper()
+	if err := wantBytes("answer", srv.call(t, srv.ping), []byte("\x0a\x03\x12\x01m")); err != nil {
+		t.Fatal(err)
+	}
+	if n := srv.Stats().Panics; n > 0 {
+		t.Fatalf("%d panics", n)
+	}
+}
+
 // FuzzBackend sends a running server anything that another can: calls, pushes, kicks and binds. It must go on.
 func FuzzBackend(f *testing.F) {
 	add := func(name string, kind byte) {
@@ -441,52 +555,148 @@ func FuzzBackend(f *testing.F) {
 		f.Add(byte(0), userRequest(f, "sys."+route, "\x08\x01\x12\x03u-1\x1a\x02{}", "{}"))
 		f.Add(byte(0), userRequest(f, "sys."+route, "\x0a\x03u-1\x12\x01f\x18\x05", "{}"))
 	}
-	c := pitaya.NewMemCluster()
-	cfg := pitaya.Config{Logger: errorLogs(f)}
-	cfg.Discovery, cfg.Transport = c.Node()
-	handler := &VectorHandler{probe: func(ctx context.Context, s *pitaya.Session) {
-		s.Set("k", 1)
-		s.PushToFront(ctx)
-	}}
-	srv := runCluster(f, vectorFront(), cfg, func(s *pitaya.Server) {
-		handler.srv = s
-		lower := pitaya.WithNameFunc(strings.ToLower)
-		must(f, s.Register(handler, pitaya.WithName("h"), lower), s.RegisterRemote(FuzzPing{}, pitaya.WithName("r"), lower),
-			s.OnSessionEvent(func(pitaya.SessionEvent) {}))
-	})
-	_, peer := c.Node()
-	must(f, peer.Listen(f.Context(), vectorRoom(), grpcHandler{}))
-	f.Cleanup(func() { peer.Close(context.Background()) })
-	ping := userRequest(f, "r.ping", "\x0a\x01m", "{}")
+	srv := newFuzzServer(f)
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
-		if srv.SessionByUID("u-1") == nil { // not yet, or it was rightly ended
-			c := srv.connect(t)
-			defer c.Close()
-			for s := range srv.Sessions() {
-				s.Bind(t.Context(), "u-1")
-			}
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
-		defer cancel()
+		srv.bound(t)
 		if kind %= 4; kind == 0 {
-			peer.Call(ctx, vectorFront(), body, nil)
+			ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
+			defer cancel()
+			srv.peer.Call(ctx, vectorFront(), body, nil)
 		} else {
-			peer.Notify(ctx, &pitaya.Notice{
-				Kind: pitaya.NoticeKind(kind - 1), FrontendType: "connector", UID: "u-1", Server: vectorFront(), Body: body,
-			})
+			srv.notify(t, pitaya.NoticeKind(kind-1), body)
 		}
-		answer := make(chan error, 1)
-		peer.Call(ctx, vectorFront(), ping, func(response []byte, err error) {
-			if err == nil {
-				err = wantBytes("answer", response, []byte("\x0a\x03\x12\x01m"))
-			}
-			answer <- err
-		})
-		if err := <-answer; err != nil {
+		srv.lives(t)
+	})
+}
+
+// FuzzRPCKick takes any protos.KickMsg. It ends the session of the user that it names, and nobody else's.
+func FuzzRPCKick(f *testing.F) {
+	addVectors(f, "nats_publish", "backend_flows", "protobuf")
+	f.Add([]byte("\x0a\x03u-1"))
+	f.Add([]byte("\x0a\x01x\x0a\x03u-1"))
+	f.Add([]byte("\x0a\x03u-1\x0a\x01\xff"))
+	srv := newFuzzServer(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var want pb.KickMsg
+		valid := sameUser(t, b, &want, want.GetUserId)
+		s := srv.bound(t)
+		var answer pitaya.RPCResponse
+		if err := answer.Decode(srv.call(t, userRequest(t, "sys.kick", string(b), "{}"))); err != nil {
 			t.Fatal(err)
 		}
-		if n := srv.Stats().Panics; n > 0 {
-			t.Fatalf("%d panics", n)
+		kicked := valid && want.UserId == "u-1"
+		if (answer.Err == nil) != kicked || !valid && answer.Err.Code != pitaya.CodeBadRequest {
+			t.Fatalf("%x: got data %x and error %v", b, answer.Data, answer.Err)
+		}
+		srv.ended(t, s, kicked, pitaya.ErrKicked)
+
+		s = srv.bound(t)
+		srv.notify(t, pitaya.NoticeKick, b)
+		srv.lives(t)
+		srv.ended(t, s, kicked, pitaya.ErrKicked)
+	})
+}
+
+// FuzzRPCBind takes any protos.BindMsg. One that says that the user is elsewhere now ends the session here.
+func FuzzRPCBind(f *testing.F) {
+	addVectors(f, "nats_publish", "backend_flows", "protobuf")
+	f.Add([]byte("\x0a\x03u-1\x12\x07front-1"))
+	f.Add([]byte("\x0a\x03u-1\x12\x07front-2"))
+	f.Add([]byte("\x12\x07front-2\x0a\x03u-1\x12\x00"))
+	srv := newFuzzServer(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var want pb.BindMsg
+		valid := sameUser(t, b, &want, want.GetUid)
+		s := srv.bound(t)
+		srv.notify(t, pitaya.NoticeBind, b)
+		srv.lives(t)
+		srv.ended(t, s, valid && want.Uid == "u-1" && want.Fid != vectorFront().ID, pitaya.ErrReplaced)
+	})
+}
+
+// sameUser decodes a notice, and checks that the user whom it is for is found without decoding all of it. It reports
+// whether it is valid.
+func sameUser(t *testing.T, b []byte, m proto.Message, uid func() string) bool {
+	t.Helper()
+	if proto.Unmarshal(b, m) != nil {
+		return false
+	}
+	if got, err := pitaya.ProtoString(b, 1); err != nil || got != uid() {
+		t.Fatalf("%x: got user %q and error %v, want %q", b, got, err, uid())
+	}
+	return true
+}
+
+// FuzzRPCNoticeAnswer takes what servers answer to notices over gRPC: protos.KickAnswer and protos.Response.
+func FuzzRPCNoticeAnswer(f *testing.F) {
+	addVectors(f, "rpc_response", "backend_flows", "protobuf")
+	f.Add([]byte("\x08\x01"))
+	f.Add([]byte("\x08\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var kick pb.KickAnswer
+		done := proto.Unmarshal(b, &kick) == nil && kick.Kicked
+		if err := pitaya.GRPCNoticeAnswer(pitaya.NoticeKick, b); (err == nil) != done {
+			t.Fatalf("%x: got %v, kicked %v", b, err, done)
+		}
+		for _, kind := range []pitaya.NoticeKind{pitaya.NoticePush, pitaya.NoticeBind} {
+			var r pb.Response
+			done := proto.Unmarshal(b, &r) == nil && r.Error == nil
+			err := pitaya.GRPCNoticeAnswer(kind, b)
+			if (err == nil) != done {
+				t.Fatalf("%x: got %v, error %v", b, err, r.Error)
+			}
+			if e, ok := errors.AsType[*pitaya.Error](err); ok && e.Code == "" {
+				t.Fatalf("%x: an error without a code", b)
+			}
+		}
+	})
+}
+
+// A rpcError is a protos.Error that stands alone.
+type rpcError struct{ pitaya.Error }
+
+func (e *rpcError) Decode(b []byte) error { return pitaya.DecodeRPCError(&e.Error, b) }
+
+// Encode takes the error out of the answer that it is written in.
+func (e *rpcError) Encode() []byte {
+	b := (&pitaya.RPCResponse{Err: &e.Error}).Encode()
+	_, tag := protowire.ConsumeVarint(b)
+	_, size := protowire.ConsumeVarint(b[tag:])
+	return b[tag+size:]
+}
+
+// FuzzRPCError takes any protos.Error, as it comes from other servers and as it goes to clients.
+func FuzzRPCError(f *testing.F) {
+	addVectors(f, "rpc_response", "protobuf", "frontend_flows")
+	for _, s := range []string{
+		"\x0a\x07PIT-404\x12\x04gone\x1a\x06\x0a\x01k\x12\x01v", "\x1a\x06\x0a\x01k\x12\x01v\x1a\x03\x0a\x01k", "\x1a\x00", "\x18\x01",
+		`{"code":"PIT-404","msg":"gone","metadata":{"k":"v"}}`, `{"code":1,"msg":"x"}`, `{"metadata":null}`, "null",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var got rpcError
+		var want pb.Error
+		valid := sameVerdict(t, b, &got, &want)
+		if valid {
+			sameEncoded(t, &got, &want)
+		}
+		for _, s := range []pitaya.Serializer{pitaya.Protobuf{}, pitaya.JSON{}} {
+			e := pitaya.DecodeErrorPayload(s, b)
+			if e.Code == "" || e.Message == "" {
+				t.Fatalf("%x: a client gets %q, %q from %s", b, e.Code, e.Message, s.Name())
+			}
+			payload, err := pitaya.MarshalErrorPayload(s, e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again := pitaya.DecodeErrorPayload(s, payload)
+			if e := pitaya.WireError(e); again.Code != e.Code || again.Message != e.Message || len(again.Metadata) != len(e.Metadata) {
+				t.Fatalf("%x: %v became %v in %s", b, e, again, s.Name())
+			}
+		}
+		if e := pitaya.DecodeErrorPayload(pitaya.Protobuf{}, b); valid && want.Code != "" && e.Code != want.Code {
+			t.Fatalf("%x: a client gets the code %q, want %q", b, e.Code, want.Code)
 		}
 	})
 }

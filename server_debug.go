@@ -97,7 +97,7 @@ func (d *debugState) stop() {
 func (d *debugState) sample(s *Server) {
 	tick := time.NewTicker(debugInterval)
 	defer tick.Stop()
-	m := debugMeter{server: s, last: s.Stats(), at: time.Now(), turned: time.Now()}
+	m := debugMeter{server: s, last: s.counters.snapshot(), at: time.Now(), turned: time.Now()}
 	for {
 		select {
 		case <-d.quit:
@@ -154,7 +154,7 @@ type debugMeter struct {
 const queueShare = 50
 
 func (m *debugMeter) read(in *inspector) debugSample {
-	now, stats := time.Now(), m.server.Stats()
+	now, stats := time.Now(), m.server.counters.snapshot() // Stats looks at each session
 	seconds := max(now.Sub(m.at).Seconds(), 1e-3)
 	rate := func(now, before int64) float64 { return math.Round(100*float64(now-before)/seconds) / 100 }
 	v := debugSample{
@@ -164,7 +164,7 @@ func (m *debugMeter) read(in *inspector) debugSample {
 		Calls:    rate(stats.Calls, m.last.Calls),
 		Failed:   rate(stats.Failed, m.last.Failed),
 		Pushes:   rate(stats.Pushes, m.last.Pushes),
-		Sessions: stats.Sessions,
+		Sessions: int64(m.server.table.len()),
 	}
 	m.last, m.at = stats, now
 	took := in.Latency.present()
@@ -186,7 +186,8 @@ func (m *debugMeter) read(in *inspector) debugSample {
 // queuedBytes adds up what waits to be sent to clients.
 func (s *Server) queuedBytes() (n int64) {
 	for session := range s.table.all() {
-		n += int64(session.queuedBytes())
+		_, _, _, bytes, _ := session.load()
+		n += int64(bytes)
 	}
 	return n
 }

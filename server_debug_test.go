@@ -168,7 +168,7 @@ func TestDebugData(t *testing.T) {
 			{Route: "game.h.panic", Kind: "handler", Count: 1, Failed: 1, Recent: 1},
 			{Route: "game.h.note", Kind: "handler", Count: 1, Recent: 1},
 			{Route: "game.h.wait", Kind: "handler", InFlight: 1},
-			{Route: "(unknown)", Kind: "unknown", Count: 4, Failed: 4, Recent: 4},
+			{Route: "unknown", Kind: "unknown", Count: 4, Failed: 4, Recent: 4},
 		} {
 			got := d.route(t, want.Kind, want.Route)
 			p50 := got.P50
@@ -329,7 +329,7 @@ func TestDebugCluster(t *testing.T) {
 
 		d := debugJSON[debugData](t, gatePage, "view=data")
 		want := []debugRoute{
-			{Route: "(unknown)", Kind: "unknown", Count: 700, Failed: 700},
+			{Route: "unknown", Kind: "unknown", Count: 700, Failed: 700},
 			{Route: "room.h.echo", Kind: "forward", Count: 5},
 			{Route: "room.h.fail", Kind: "forward", Count: 5, Failed: 5},
 			{Route: "room.h.note", Kind: "forward", Count: 1},

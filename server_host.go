@@ -50,13 +50,13 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Inspect:         s.debug.inspector(s.registry),
 		Log:             s.log,
 	}
-	reporting := host.guardReporters(cfg.Reporters)
+	host.Meters = newMeters(s.reporters, func(v any) { host.panicked("reporter", newRequestID(), v) })
 	var counting sync.Mutex // makes the last value reported the last one counted
 	host.Count = func() {
-		if len(reporting) > 0 {
+		if host.Meters != nil {
 			counting.Lock()
 			defer counting.Unlock()
-			reporting.gauge(metricConnectedClients, float64(s.table.len()))
+			host.Meters.gauge(metricConnectedClients, float64(s.table.len()))
 		}
 	}
 	host.Admit, host.Release = s.admitAddr, s.release
@@ -68,7 +68,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Pipeline:    s.pipeline,
 		Host:        host,
 		Serializer:  serializer,
-		Reporters:   reporting,
+		Meters:      host.Meters,
 		Counters:    &s.counters,
 		Inspect:     host.Inspect,
 		Log:         s.log,
@@ -81,6 +81,10 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	if cfg.Dispatch > 0 {
 		d.Slots = make(chan struct{}, cfg.Dispatch)
 	}
+	s.registry.meet(host.Meters)
+	for route := range s.dict.Routes() {
+		host.Meters.teach(route)
+	}
 	host.Messages = d
 	return host, d, nil
 }
@@ -88,12 +92,14 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 // newRemotes returns what calls remotes, given what calls handlers. Arguments
 // and results of remotes are always protobuf.
 func (s *Server) newRemotes(d *dispatcher) *dispatcher {
+	registry := s.registry.remoteRegistry()
+	registry.meet(d.Meters)
 	return &dispatcher{
-		Registry:   s.registry.remoteRegistry(),
+		Registry:   registry,
 		Pipeline:   s.remotePipeline,
 		Host:       d.Host,
 		Serializer: Protobuf{},
-		Reporters:  d.Reporters,
+		Meters:     d.Meters,
 		Counters:   d.Counters,
 		Inspect:    d.Inspect,
 		Log:        d.Log,

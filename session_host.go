@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"time"
 )
 
 // sessionHost is what the sessions of one server share. Immutable while the
@@ -38,6 +39,7 @@ type sessionHost struct {
 	Count           func()               // reports the number of sessions after a change
 	Counters        *counters
 	Inspect         *inspector // nil: nobody looks
+	Meters          *meters    // nil: there are no reporters
 	Log             *slog.Logger
 	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
 }
@@ -45,9 +47,10 @@ type sessionHost struct {
 // messageHandler is the layer above the sessions.
 type messageHandler interface {
 	// message handles the body of a data packet. It is called by the
-	// session's worker, one at a time; the body is valid until it returns. An
-	// error is a violation of the protocol and ends the connection.
-	message(s *Session, body []byte) error
+	// session's worker, one at a time; the body is valid until it returns. arrived
+	// is when it came, zero where that is not measured. An error is a violation
+	// of the protocol and ends the connection.
+	message(s *Session, body []byte, arrived time.Time) error
 }
 
 // sessionCluster is the layer that knows other servers, as far as the sessions
@@ -130,39 +133,4 @@ func (h *sessionHost) marshalWith(s Serializer, v any) (b []byte, err error) {
 		}
 	}()
 	return s.Marshal(v)
-}
-
-// guardedReporter is a reporter of the application, whose panics are recovered.
-type guardedReporter struct {
-	inner Reporter
-	host  *sessionHost
-}
-
-func (h *sessionHost) guardReporters(list []Reporter) (r reporters) {
-	for _, p := range list {
-		r = append(r, guardedReporter{p, h})
-	}
-	return r
-}
-
-func (g guardedReporter) Count(name string, delta float64, labels ...Label) {
-	defer g.recovered()
-	g.inner.Count(name, delta, labels...)
-}
-
-func (g guardedReporter) Gauge(name string, value float64, labels ...Label) {
-	defer g.recovered()
-	g.inner.Gauge(name, value, labels...)
-}
-
-func (g guardedReporter) Observe(name string, value float64, labels ...Label) {
-	defer g.recovered()
-	g.inner.Observe(name, value, labels...)
-}
-
-// recovered is deferred.
-func (g guardedReporter) recovered() {
-	if v := recover(); v != nil {
-		g.host.panicked("reporter", newRequestID(), v)
-	}
 }

@@ -26,10 +26,7 @@ func (s *Session) view() sessionView {
 	if s.notes != nil {
 		v.Began, v.Route = s.notes.Began, s.notes.lastRoute()
 	}
-	s.box.mu.Lock()
-	v.Waiting = s.box.count
-	s.box.mu.Unlock()
-	v.Bytes, v.Packets = s.conn.queued()
+	v.Waiting, _, _, v.Bytes, v.Packets = s.load()
 	return v
 }
 
@@ -49,12 +46,6 @@ func (v *sessionView) matches(text string) bool {
 		strings.Contains(strings.ToLower(v.UID), text) ||
 		strings.Contains(strings.ToLower(v.Addr()), text) ||
 		strings.Contains(strings.ToLower(v.Route), text)
-}
-
-// queuedBytes returns the bytes that wait to be sent to a client.
-func (s *Session) queuedBytes() int {
-	bytes, _ := s.conn.queued()
-	return bytes
 }
 
 // visit notes a message of the session.

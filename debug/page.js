@@ -206,7 +206,7 @@ function buildCharts() {
     series: [["requests", "requests"], ["notifies", "notifies"], ["calls", "calls"], ["failed", "failed"]],
   });
   new Chart({
-    title: "Latency", unit: " median", format: latency, scale: powers, gaps: true, hint: "from the moment at which a message is taken up to its answer",
+    title: "Latency", unit: " median", format: latency, scale: powers, gaps: true, hint: "from the arrival of a message to its answer",
     series: [["p50", "p50_ms"], ["p95", "p95_ms"], ["p99", "p99_ms"]],
   });
   new Chart({ title: "Sessions", format: count, scale: counts, series: [["sessions", "sessions"]] });
@@ -418,7 +418,7 @@ function show() {
   $("peers-count").textContent = `${data.peers.length} server${data.peers.length === 1 ? "" : "s"} known`;
   errors.show(data.errors);
   $("counts").replaceChildren(...Object.entries(data.stats).map(([name, n]) =>
-    make("div", {}, make("dt", { textContent: words(name) }), make("dd", { textContent: whole.format(n) }))));
+    make("div", {}, make("dt", { textContent: words(name) }), make("dd", { textContent: sized.has(name) ? bytes(n) : whole.format(n) }))));
   if (sessionsWritable !== data.writable) {
     sessionsWritable = data.writable;
     buildSessions(data.writable);
@@ -426,6 +426,7 @@ function show() {
   }
 }
 
+const sized = new Set(["ReceivedBytes", "SentBytes", "QueueBytes"]);
 const words = (name) => name.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase().replace(/^./, (c) => c.toUpperCase());
 
 function trouble(text) {

@@ -1,5 +1,5 @@
-// Operate is a game server as those see it who run it: beside the port for clients it has a private one with probes, the
-// debug page, profiles and variables.
+// Operate is a game server as those see it who run it: beside the port for clients it has a private one with probes, metrics,
+// the debug page, profiles and variables.
 //
 //	go run ./examples/operate -bots 50
 //
@@ -77,6 +77,12 @@ func runGate(ctx context.Context, cluster *pitaya.MemCluster, listen, private st
 	}
 	cfg := pitaya.Config{Type: "gate", ID: "gate-1", Frontend: true, Cluster: true, Listeners: []net.Listener{l}, Logger: log}
 	cfg.Discovery, cfg.Transport = cluster.Node()
+	metrics, err := pitaya.NewMetrics(cfg.Type, cfg.Metrics)
+	if err != nil {
+		l.Close()
+		return err
+	}
+	cfg.Reporters = []pitaya.Reporter{metrics}
 	gate, err := pitaya.NewServer(cfg)
 	if err != nil {
 		l.Close()
@@ -94,7 +100,7 @@ func runGate(ctx context.Context, cluster *pitaya.MemCluster, listen, private st
 		l.Close()
 		return err
 	}
-	ops := &http.Server{Handler: operations(gate, writable), ReadHeaderTimeout: 10 * time.Second}
+	ops := &http.Server{Handler: operations(gate, metrics, writable), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- ops.Serve(p) }()
 
@@ -124,8 +130,9 @@ func runGate(ctx context.Context, cluster *pitaya.MemCluster, listen, private st
 
 // operations is what the private port serves. It must not be reached by the public: profiles tell what the process does,
 // and the debug page who is on it.
-func operations(srv *pitaya.Server, writable bool) http.Handler {
+func operations(srv *pitaya.Server, metrics *pitaya.Metrics, writable bool) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("/metrics", metrics)
 	mux.Handle("/readyz", srv.Readyz())
 	mux.Handle("/livez", srv.Livez())
 	mux.Handle("/debug/pitaya/", srv.DebugHandler(pitaya.DebugOptions{Writable: writable}))
@@ -138,7 +145,7 @@ func operations(srv *pitaya.Server, writable bool) http.Handler {
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		fmt.Fprint(w, "<!doctype html>\n<title>operate</title>\n<ul>\n")
-		for _, path := range []string{"/debug/pitaya/", "/readyz?verbose", "/livez?verbose", "/debug/pprof/", "/debug/vars"} {
+		for _, path := range []string{"/debug/pitaya/", "/readyz?verbose", "/livez?verbose", "/metrics", "/debug/pprof/", "/debug/vars"} {
 			fmt.Fprintf(w, "<li><a href=%q>%[1]s</a>\n", path)
 		}
 		fmt.Fprint(w, "</ul>\n")

@@ -181,7 +181,7 @@ try {
   const server = await Server.start(program, "-bots", String(BOTS), "-writable");
   running.push(server);
   console.log(`  ${server.url}`);
-  for (const [path, status] of [["readyz", 200], ["livez", 200], ["debug/vars", 200], ["debug/pprof/", 200], ["", 200], ["nothing", 404]]) {
+  for (const [path, status] of [["readyz", 200], ["livez", 200], ["metrics", 200], ["debug/vars", 200], ["debug/pprof/", 200], ["", 200], ["nothing", 404]]) {
     assert.equal((await fetch(`${server.url}/${path}`)).status, status, path);
   }
 
@@ -195,7 +195,7 @@ try {
   await page.until("has rates", `[...document.querySelectorAll("#routes tbody tr")].some((tr) => Number(tr.cells[2].textContent) > 1)`);
   await page.until("shows the settings that are not defaults", `document.querySelectorAll("#settings tbody tr").length > 3`);
   await page.until("counts errors", `document.querySelector("#errors").innerText.includes("GAME-TURN")`);
-  await page.until("has one row for routes that do not exist", `document.querySelector("#routes").innerText.includes("(unknown)")`);
+  await page.until("has one row for routes that do not exist", `document.querySelector("#routes").innerText.includes("unknown")`);
 
   step("What clients write is text");
   await page.write("#search", "onerror");

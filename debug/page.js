@@ -96,7 +96,7 @@ class Chart {
     if (!width) return;
     const end = samples.at(-1)?.t ?? Date.now();
     const shownTime = Math.min(WINDOW, Math.max(SHORTEST, end - (samples[0]?.t ?? end)));
-    const top = 8, bottom = height - 18, left = 2, right = width - 2;
+    const top = 16, bottom = height - 18, left = 2, right = width - 2;
     const values = [];
     for (const s of samples) {
       for (const [, member] of this.series) {
@@ -112,7 +112,7 @@ class Chart {
     for (const [mark, labelled] of marks) {
       const y = Math.round(toY(mark)) + 0.5;
       parts.push(draw("line", { class: "grid", x1: left, x2: right, y1: y, y2: y }));
-      if (labelled) parts.push(draw("text", { class: "axis", x: left, y: y + (y < top + 6 ? 11 : -3) }, this.format(mark)));
+      if (labelled) parts.push(draw("text", { class: "axis", x: left, y: y - 3 }, this.format(mark)));
     }
     for (const [part, anchor] of [[1, "start"], [0.5, "middle"], [0, "end"]]) {
       const ago = part * shownTime;
@@ -232,7 +232,7 @@ class Table {
     const head = this.element.tHead;
     head.classList.toggle("plain", !columns.some((c) => c.sort));
     for (const c of columns) {
-      c.head = make("th", { scope: "col", className: c.className ?? "" });
+      c.head = make("th", { scope: "col", className: c.className === "num" ? "num" : "" });
       if (c.sort) {
         const button = make("button", { type: "button", textContent: c.label });
         button.addEventListener("click", () => {
@@ -338,7 +338,7 @@ function buildSessions(writable) {
   const number = { className: "num" };
   const columns = [
     { name: "id", label: "Id", phone: "id", sort: "asc", ...number, cell: (s) => String(s.id) },
-    { name: "uid", label: "User", sort: "asc", className: "code", cell: (s, td) => (s.uid ? tagged(td, "", s.uid) : tagged(td, "none", "–")) },
+    { name: "uid", label: "User", sort: "asc", className: "code lead", cell: (s, td) => (s.uid ? tagged(td, "", s.uid) : tagged(td, "none", "–")) },
     { name: "address", label: "Address", sort: "asc", className: "code", cell: (s) => s.address },
     { name: "age", label: "Age", phone: "age", sort: "desc", ...number, cell: (s) => (s.began ? span(data.now - s.began) : "–") },
     { name: "waiting", label: "Waiting", phone: "waiting", sort: "desc", ...number, cell: (s, td) => tagged(td, s.waiting ? "" : "none", whole.format(s.waiting)) },

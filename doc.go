@@ -129,6 +129,18 @@
 // "users" (one push for many users), "claim" (asking before a bind) and "events". "pitaya-go.draining" is "true" on one
 // that ends. Toward servers that announce nothing, Pitaya's, all is done as Pitaya does it.
 //
+// # Health and inspection
+//
+// [Server.Readyz] and [Server.Livez] are handlers for probes. A server is ready when it is listening, connected to its
+// cluster and not told to end; an outage of etcd or NATS makes it not ready, and takes nothing from the clients that it
+// has. It is alive until Run has returned, whatever is wrong around it. [Server.Healthy] is readiness as an error.
+//
+// [Server.DebugHandler] is a page for people on call, and the same as JSON: charts of the last five minutes, tables of
+// routes, sessions, servers, recent errors and settings. It is collected for only if the page was asked for before Run.
+//
+// The library opens no port for any of them. An application mounts them beside net/http/pprof and expvar on a listener
+// that the public does not reach; examples/operate does.
+//
 // # Limits
 //
 // Nothing that a client sends is trusted. A client that exceeds one of these limits is closed; the fields of
@@ -206,6 +218,7 @@
 //	metrics.go, metrics_names.go                      Reporter, the seam for numbers; names
 //	stats.go                                          what a server counts
 //	meter.go                                          time series for what is reported often
+//	histogram.go                                      distributions of durations
 //	buffer.go                                         pooled bytes
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
@@ -221,6 +234,7 @@
 //	acceptor_mem.go                                   connections in memory
 //	conn.go, conn_*.go, heartbeat.go                  one connection: reading, queue, writing, life signs
 //	client.go, client_*.go                            the other end: requests; connecting; what it receives
+//	inspect.go                                        what the debug page knows of messages and errors
 //	session.go, session_*.go                          one session; its data; all of them by id and uid
 //	mailbox.go, multicast.go                          messages that wait for a session; pushes to many
 //	context.go, propagate.go                          what a call is about; what travels with it

@@ -25,7 +25,8 @@ import (
 // unexported fields of its structs are its own, other units go through methods or capitalised fields. "name: files"
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
-	{"ground: the manual; the seam for numbers; buffers; rare log records", "doc", "metrics metrics_names", "stats", "meter", "buffer", "log", "sampler"},
+	{"ground: the manual; the seam for numbers; distributions; buffers; rare log records", "doc", "metrics metrics_names", "stats",
+		"meter", "histogram", "buffer", "log", "sampler"},
 	{"coded errors, and the formats of payloads, theirs included; the seam for spans", "errors", "serializer",
 		"tracing tracing_parent"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
@@ -35,6 +36,7 @@ var layers = [][]string{
 	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws acceptor_ws_conn", "acceptor_mem"},
 	{"connection: one client's bytes in both directions; knows no session", "conn conn_*", "heartbeat"},
 	{"the other end of a connection", "client client_*"},
+	{"what the debug page knows of messages and errors", "inspect"},
 	{"sessions: one, its data, all of them", "session session_* mailbox multicast"},
 	{"what travels with a call, and what runs around it", "context", "propagate", "context_log", "pipeline"},
 	{"cluster: its seams, and servers as JSON", "discovery discovery_entry", "transport", "binding", "rpc"},

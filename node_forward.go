@@ -60,6 +60,10 @@ const forwardTries = 3
 // session's mailbox waits, and nobody else does.
 func (fs *forwards) forward(q request, route Route, text string) {
 	s := q.Session
+	if q.Watch != nil {
+		q.Watch = fs.d.Inspect.forwarded(q.Watch, text)
+		s.visit(q.Watch)
+	}
 	slots := s.forwardSlots()
 	select {
 	case slots <- struct{}{}:
@@ -199,6 +203,9 @@ func (f *forward) done(response []byte, err error) {
 	if unreachable && f.again() {
 		return
 	}
+	if f.q.Watch != nil {
+		f.q.Watch = f.fs.d.Inspect.answered(f.q.Watch, f.text, err)
+	}
 	// The answer first: the next message of the lane may be answered at once.
 	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
 	f.leave()
@@ -276,7 +283,7 @@ func (f *forward) answer(payload []byte, err error) {
 func (f *forward) fail(err error) {
 	defer f.end()
 	if !f.q.Notify && f.q.Session.Context().Err() != nil { // nobody is there to be told
-		f.q.settle(&f.fs.d.Counters.Lost)
+		f.q.settle(&f.fs.d.Counters.Lost, errLost)
 		f.q.end(err)
 		return
 	}

@@ -47,6 +47,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		MailboxMessages: cfg.MailboxMessages,
 		RemoteMessages:  cfg.RemoteMessages,
 		Counters:        &s.counters,
+		Inspect:         s.debug.inspector(s.registry),
 		Log:             s.log,
 	}
 	host.Meters = newMeters(s.reporters, func(v any) { host.panicked("reporter", newRequestID(), v) })
@@ -61,7 +62,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	host.Epoch = time.Now()
 	host.Limits = newLimits(s.limitsConfig(host.Epoch))
 	host.Crowded = s.crowded
-	host.Stamps = host.Limits.judges() || host.Meters != nil || cfg.HandlerTimeout > 0 || s.registry.timed()
+	host.Stamps = host.Limits.judges() || host.Meters != nil || host.Inspect != nil || cfg.HandlerTimeout > 0 || s.registry.timed()
 	if err := host.buildHandshake(cfg.Heartbeat); err != nil {
 		return nil, nil, err
 	}
@@ -72,6 +73,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Serializer:  serializer,
 		Meters:      host.Meters,
 		Counters:    &s.counters,
+		Inspect:     host.Inspect,
 		Log:         s.log,
 		MaxInflated: cfg.MaxInflatedSize,
 		Unordered:   cfg.Unordered,
@@ -127,6 +129,7 @@ func (s *Server) newRemotes(d *dispatcher) *dispatcher {
 		Serializer: Protobuf{},
 		Meters:     d.Meters,
 		Counters:   d.Counters,
+		Inspect:    d.Inspect,
 		Log:        d.Log,
 		Validate:   d.Validate,
 		Timeout:    d.Timeout,

@@ -129,6 +129,12 @@
 // "users" (one push for many users), "claim" (asking before a bind) and "events". "pitaya-go.draining" is "true" on one
 // that ends. Toward servers that announce nothing, Pitaya's, all is done as Pitaya does it.
 //
+// # Metrics
+//
+// What happens is reported to Config.Reporters, as counts, gauges and observations with labels. [Metrics] is a [Reporter]
+// that keeps the numbers and serves them to Prometheus and expvar; [Statsd] sends each report on. A game declares its own
+// metrics in Config.Metrics and reports them to the same (docs/metrics.md); docs/operations.md has those of the server.
+//
 // # Limits
 //
 // Nothing that a client sends is trusted. A client that exceeds one of these limits is closed; the fields of

@@ -209,7 +209,9 @@
 // layers_test.go has the table and checks it.
 //
 //	doc.go                                            this manual
-//	metrics.go, metrics_names.go                      Reporter, the seam for numbers; Stats; names
+//	metrics.go, metrics_names.go                      Reporter, the seam for numbers; names
+//	stats.go                                          what a server counts
+//	meter.go                                          time series for what is reported often
 //	buffer.go                                         pooled bytes
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	errors.go, serializer.go                          coded errors; JSON and protobuf

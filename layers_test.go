@@ -25,7 +25,7 @@ import (
 // unexported fields of its structs are its own, other units go through methods or capitalised fields. "name: files"
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
-	{"ground: the manual; the seam for numbers; buffers; rare log records", "doc", "metrics metrics_names", "buffer", "log", "sampler"},
+	{"ground: the manual; the seam for numbers; buffers; rare log records", "doc", "metrics metrics_names", "stats", "meter", "buffer", "log", "sampler"},
 	{"coded errors, and the formats of payloads, theirs included", "errors", "serializer"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
 	{"wire: what both ends say first", "handshake"},

@@ -141,6 +141,12 @@
 // The library opens no port for any of them. An application mounts them beside net/http/pprof and expvar on a listener
 // that the public does not reach; examples/operate does.
 //
+// # Metrics
+//
+// What happens is reported to Config.Reporters, as counts, gauges and observations with labels. [Metrics] is a [Reporter]
+// that keeps the numbers and serves them to Prometheus and expvar; [Statsd] sends each report on. A game declares its own
+// metrics in Config.Metrics and reports them to the same (docs/metrics.md); docs/operations.md has those of the server.
+//
 // # Limits
 //
 // Nothing that a client sends is trusted. A client that exceeds one of these limits is closed; the fields of

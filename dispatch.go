@@ -320,9 +320,9 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		d.Slots <- struct{}{}
 		defer func() { <-d.Slots }()
 	}
-	waited := time.Duration(0)
+	waited := time.Duration(0) // in the mailbox and for a slot, which is not the handler's time
 	if d.Stamped || d.Slots != nil || q.Meter != nil {
-		waited = time.Since(q.Arrived) // in the mailbox and for a slot, which is not the handler's
+		waited = time.Since(q.Arrived)
 	}
 	if limit := d.limit(q.Entry); limit > 0 && waited > limit && !q.Notify {
 		d.Counters.refuse(refusedDeadline)

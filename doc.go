@@ -171,6 +171,19 @@
 // A request that has waited longer than its handler may take (HandlerTimeout, [WithTimeout]) is answered with PIT-408
 // without being handled.
 //
+// # Metrics
+//
+// A [Reporter] is told what the server does: Config.Reporters, and those that Config.Metrics asks for, which are a
+// registry that Prometheus can scrape ([Metrics]) and a sender to statsd ([Statsd]). Names, labels and meanings are those
+// of Pitaya; docs/operations.md lists them all, with what to alert on.
+//
+// A request is reported when its answer has been written to the socket, with the time since it arrived. Calls to other
+// servers are reported where they are made and where they are served. [AddMetricTagsToPropagateCtx] gives a call labels of
+// the application's. Labels are bounded, whatever clients send. Counts are kept whether anybody is told or not
+// ([Server.Stats]); without reporters nothing is measured that takes time.
+//
+// The application's own metrics are declared in [MetricsConfig].Custom and reported to each of [Server.Reporters].
+//
 // # Wire protocol
 //
 // A connection is a stream of packets. On WebSocket each packet that the server sends is one binary message; what it
@@ -294,6 +307,10 @@
 //	pitaya.Error(err, code)                           pitaya.NewError(err, code), pitaya.Errorf
 //	pitaya.SetLogger                                  Config.Logger
 //	builder.Serializer                                Config.Serializer, pitaya.SetSerializer
+//	builder.MetricsReporters                          Config.Reporters
+//	app.GetMetricsReporters                           Server.Reporters
+//	Reporter.ReportCount, .ReportGauge                Reporter.Count, .Gauge
+//	Reporter.ReportSummary, .ReportHistogram          Reporter.Observe
 //	builder.HandlerHooks, .RemoteHooks                Server.Before, .After, .BeforeRemote, .AfterRemote
 //	builder.RPCClient, .RPCServer                     Config.Transport: pitaya.NewNATSTransport, .NewGRPCTransport
 //	builder.ServiceDiscovery                          Config.Discovery: pitaya.NewEtcdDiscovery

@@ -50,7 +50,6 @@ type Server struct {
 	host           *sessionHost           // set when the server starts
 	cluster        *cluster               // set with host; nil if the server runs alone
 	listeners      map[*net.Listener]bool // being served
-	perIP          map[string]int         // open connections by address, where Config.MaxConnsPerIP is set
 	reporters      []Reporter             // all of them; set when the server starts
 	scraped        *metricsListener       // set when the server starts; nil if nothing is served
 	err            error                  // what Shutdown returned
@@ -107,7 +106,6 @@ func newServer() *Server {
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
 		listeners: make(map[*net.Listener]bool),
-		perIP:     make(map[string]int),
 		routes:    make(map[string]RoutingFunc),
 	}
 	s.modules = newModules(s.log)

@@ -147,6 +147,21 @@
 // that keeps the numbers and serves them to Prometheus and expvar; [Statsd] sends each report on. A game declares its own
 // metrics in Config.Metrics and reports them to the same (docs/metrics.md); docs/operations.md has those of the server.
 //
+// # Traces and logs
+//
+// A [Tracer] (Config.Tracer) makes spans of what a request leads to: the client's message until its answer is written,
+// each call of another server, the handlers and remotes that serve it there, and the writing of the answer. The comment of
+// Tracer lists them. The contexts of handlers and remotes carry the span, so those that the application makes are its
+// children, and so are the calls it makes with such a context. Messages that are refused because of a limit have none.
+//
+// Between servers a trace travels in the form of W3C Trace Context, with baggage, among the values of [AddToPropagateCtx]
+// under "otel-span", as in Pitaya v3; v2 has a form of its own, which is ignored. A value that is nothing of the kind is
+// ignored too. A server without a Tracer passes on what it gets.
+//
+// [LogHandler] wraps a slog.Handler so that records made with the context of a handler or remote say what they are about:
+// session and user, route, request and trace. [LoggerFromContext] gives a logger that says it whatever the context of the
+// record. The request's id and the trace are the same on all servers that a request leads to.
+//
 // # Limits
 //
 // Nothing that a client sends is trusted. A client that exceeds one of these limits is closed; the fields of
@@ -303,7 +318,10 @@
 //	app.Shutdown                                      the end of that ctx, pitaya.Shutdown, or Server.Shutdown
 //	app.SetDictionary                                 pitaya.SetDictionary
 //	app.GetSessionFromCtx                             pitaya.SessionFromContext
-//	pitaya.GetDefaultLoggerFromCtx                    pitaya.LoggerFromContext
+//	pitaya.GetDefaultLoggerFromCtx                    pitaya.LoggerFromContext; pitaya.LogHandler for loggers of one's own
+//	tracing.InitializeOtel                            Config.Tracer; examples/tracing has one for OpenTelemetry
+//	pitaya.ExtractSpan, tracing.ExtractSpan           nothing: the contexts of handlers and remotes carry the span
+//	tracing.StartSpan, .FinishSpan, .InjectSpan       the Tracer's own, on such a context: trace.Tracer.Start, say
 //	pitaya.Error(err, code)                           pitaya.NewError(err, code), pitaya.Errorf
 //	pitaya.SetLogger                                  Config.Logger
 //	builder.Serializer                                Config.Serializer, pitaya.SetSerializer

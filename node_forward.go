@@ -75,6 +75,7 @@ func (fs *forwards) forward(q request, route Route, text string) {
 	sent := false
 	defer func() {
 		if !sent { // code of the application panicked or ended the goroutine, which is the caller's matter
+			f.span.end(errInternal)
 			f.end()
 		}
 	}()

@@ -42,9 +42,9 @@ const (
 //	route           a call from another server, until it is answered; child of the caller's
 //	                local.id, span.kind, peer.id, peer.service, request.id
 //
-// Routes are chosen by clients: there is no bound on how many names there are.
-// Payloads are in no attribute, and arguments that cannot be decoded are not
-// quoted by errors.
+// The names are what clients and servers write as routes: there is no bound on
+// how many there are. Payloads are in no attribute, and the server that cannot
+// decode an argument does not quote it in the error of the span.
 //
 // The methods are called from many goroutines, on the path of messages: they
 // must be quick, must not block and must not call the server. A panic of one is

@@ -96,26 +96,6 @@ const (
 	refusedDeadline          // it has waited longer than its handler may take
 )
 
-// String returns the word that stands for the limit in metrics.
-func (r refusal) String() string {
-	switch r {
-	case admitted:
-		return "none"
-	case refusedSession:
-		return "session"
-	case refusedAddress:
-		return "address"
-	case refusedServer:
-		return "server"
-	case refusedPending:
-		return "pending"
-	case refusedHandshake:
-		return "handshake"
-	default:
-		return "deadline"
-	}
-}
-
 // refuse counts one packet, or one request, that was refused. All refusals go
 // through here.
 func (c *counters) refuse(by refusal) {

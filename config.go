@@ -161,8 +161,7 @@ type Config struct {
 	// (cluster.rpc.server.loopbackenabled, which is the opposite).
 	NoLoopback bool
 
-	// Metrics configures what is reported, and where. It has no effect in this version: Reporters get the metrics, and
-	// nothing is served or sent.
+	// Metrics configures what is reported, and where. docs/operations.md lists the metrics.
 	Metrics MetricsConfig
 	// Worker configures reliable RPC. It has no effect in this version.
 	Worker WorkerConfig
@@ -175,7 +174,7 @@ type Config struct {
 	Logger *slog.Logger
 	// Listeners are served by Run and closed at its end. They may be of any kind, several of one kind included.
 	Listeners []net.Listener
-	// Reporters receive the metrics, besides those that Metrics enables.
+	// Reporters receive the metrics, besides those that Metrics enables. A registry made by [NewMetrics] can be one.
 	Reporters []Reporter
 	// Groups stores the groups. Nil means memory: each server has its own. For a cluster see [NewEtcdGroups].
 	Groups GroupStore
@@ -432,6 +431,10 @@ type GRPCConfig struct {
 	// Port is where other servers call this one (cluster.rpc.server.grpc.port). Zero means 3434; negative means a free
 	// port, as 0 does in files, flags and the environment.
 	Port int
+	// MaxConnections bounds the connections of other servers to the port; further ones are closed at once
+	// (cluster.rpc.server.grpc.maxconnections). A server has one to each other as a rule, and up to 16 while calls
+	// wait for their answers by the thousand. Zero means 4096, negative no bound.
+	MaxConnections int
 	// ClientTLS names the files for encrypted calls to other servers: the authorities that their certificates are
 	// from, and an own certificate to show to them (cluster.rpc.client.grpc.tls.ca, tls.cert, tls.key). The name in a
 	// certificate is the host that the server tells in its metadata. ClientTLSConfig goes before it.
@@ -448,7 +451,7 @@ type GRPCConfig struct {
 
 // MetricsConfig configures the metrics (metrics).
 type MetricsConfig struct {
-	// Period is how often gauges are measured (period). Zero means 15 s.
+	// Period is how often gauges are measured and the growth of counters is reported (period). Zero means 15 s.
 	Period time.Duration
 	// Game is the value of the label "game" of all metrics (game).
 	Game string
@@ -459,7 +462,8 @@ type MetricsConfig struct {
 	AdditionalLabels map[string]string
 	// Custom declares the application's own metrics (custom).
 	Custom CustomMetrics
-	// Prometheus serves the metrics over HTTP.
+	// Prometheus serves the metrics over HTTP, on all addresses of the machine, under /metrics. See [Server.Metrics]
+	// for other ways.
 	Prometheus PrometheusConfig
 	// Statsd sends the metrics over UDP.
 	Statsd StatsdConfig
@@ -468,7 +472,7 @@ type MetricsConfig struct {
 // PrometheusConfig configures the listener for Prometheus (metrics.prometheus).
 type PrometheusConfig struct {
 	Enabled bool // enabled
-	Port    int  // port; zero means 9090
+	Port    int  // port; zero means 9090; negative means a free port, as 0 does in files, flags and the environment
 }
 
 // StatsdConfig configures sending to statsd (metrics.statsd).
@@ -477,7 +481,8 @@ type StatsdConfig struct {
 	Host     string  // host, with port; empty means localhost:9125
 	Prefix   string  // prefix of each name; empty means "pitaya."
 	NoPrefix bool    // leaves the prefix away; an empty prefix in a file or a flag means this
-	Rate     float64 // rate: the share of measurements that is sent, above 0 and up to 1; zero means 1
+	Rate     float64 // rate: the share of counts and observations that is sent, above 0 and up to 1; zero means 1
+	Plain    bool    // plain: leaves the tags away, for servers that do not know DataDog's dialect
 }
 
 // CustomMetrics declares metrics of the application (metrics.custom).
@@ -488,14 +493,14 @@ type CustomMetrics struct {
 	Summaries  []CustomMetric `json:"summaries,omitempty"`
 }
 
-// CustomMetric declares one metric. Its full name is pitaya_Subsystem_Name.
+// CustomMetric declares one metric. Its full name is pitaya_Subsystem_Name, reporters are told Name.
 type CustomMetric struct {
 	Subsystem  string     `json:"subsystem,omitempty"`
 	Name       string     `json:"name"`
 	Help       string     `json:"help,omitempty"`
 	Labels     []string   `json:"labels,omitempty"`
-	Buckets    []float64  `json:"buckets,omitempty"`    // histograms only: upper bounds, rising
-	Objectives Objectives `json:"objectives,omitempty"` // summaries only
+	Buckets    []float64  `json:"buckets,omitempty"`    // histograms only: upper bounds, rising; none means 0.005 to 10
+	Objectives Objectives `json:"objectives,omitempty"` // summaries only; none means no quantiles
 }
 
 // WorkerConfig configures reliable RPC (worker). Jobs are kept in NATS JetStream; the settings for Redis are accepted

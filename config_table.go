@@ -71,7 +71,6 @@ func (c *Config) table() []configSection {
 	size := func(p *int, def, max int) configInt {
 		return configInt{configNumber: configNumber[int]{p: p, def: def, max: max}, bytes: true}
 	}
-	port := func(p *int, def int) configInt { return atMost(1<<16-1, number(p, def, zeroRefused)) }
 	on := func(p *bool) configBool { return configBool{p: p} }
 	off := func(p *bool) configBool { return configBool{p: p, not: true} }
 	text := func(p *string, def string) configText { return configText{p: p, def: def} }
@@ -221,24 +220,26 @@ func (c *Config) table() []configSection {
 			{name: "cluster.rpc.client.grpc.tls.cert", value: text(&c.GRPC.ClientTLS.Cert, ""), help: "PEM file with the certificate to show to other servers"},
 			{name: "cluster.rpc.client.grpc.tls.key", value: text(&c.GRPC.ClientTLS.Key, ""), help: "PEM file with its key"},
 			{name: "cluster.rpc.server.grpc.port", value: atMost(1<<16-1, number(&c.GRPC.Port, 3434, zeroIsNone)), help: "port for calls from other servers; 0: a free one"},
+			{name: "cluster.rpc.server.grpc.maxconnections", value: number(&c.GRPC.MaxConnections, 4096, zeroIsNone), help: "connections of other servers to the port; 0: no bound"},
 			{name: "cluster.rpc.server.grpc.tls.ca", value: text(&c.GRPC.ServerTLS.CA, ""), help: "PEM file with the authorities of callers; empty: callers need no certificate"},
 			{name: "cluster.rpc.server.grpc.tls.cert", value: text(&c.GRPC.ServerTLS.Cert, ""), help: "PEM file with the own certificate, which encrypts the port"},
 			{name: "cluster.rpc.server.grpc.tls.key", value: text(&c.GRPC.ServerTLS.Key, ""), help: "PEM file with its key"},
 			{name: "cluster.rpc.server.loopbackenabled", value: off(&c.NoLoopback), help: "serve RPCs to the own type or id in the process, instead of refusing them", pitaya: "false"},
 		}},
-		{"Metrics", unusedKeys([]configKey{
+		{"Metrics", []configKey{
 			{name: "metrics.period", value: duration(&c.Metrics.Period, 15*time.Second, zeroRefused), help: "how often gauges are measured"},
 			{name: "metrics.game", value: text(&c.Metrics.Game, ""), help: `value of the label "game"`},
 			{name: "metrics.constlabels", value: configMap{&c.Metrics.ConstLabels}, help: "labels of all metrics, with their values", aliases: []string{"metrics.constLabels", "metrics.consttags", "metrics.constTags", "metrics.tags"}},
 			{name: "metrics.additionallabels", value: configMap{&c.Metrics.AdditionalLabels}, help: "labels that a measurement may set, with their values otherwise", aliases: []string{"metrics.additionalLabels", "metrics.additionaltags", "metrics.additionalTags"}},
 			{name: "metrics.custom", value: configCustom{&c.Metrics.Custom}, help: "metrics of the application: lists named counters, gauges, histograms, summaries"},
 			{name: "metrics.prometheus.enabled", value: on(&c.Metrics.Prometheus.Enabled), help: "serve metrics for Prometheus"},
-			{name: "metrics.prometheus.port", value: port(&c.Metrics.Prometheus.Port, 9090), help: "port for it"},
+			{name: "metrics.prometheus.port", value: atMost(1<<16-1, number(&c.Metrics.Prometheus.Port, 9090, zeroIsNone)), help: "port for it; 0: a free one"},
 			{name: "metrics.statsd.enabled", value: on(&c.Metrics.Statsd.Enabled), help: "send metrics to statsd"},
 			{name: "metrics.statsd.host", value: configText{p: &c.Metrics.Statsd.Host, def: "localhost:9125", valid: checkHostPort}, help: "its address"},
 			{name: "metrics.statsd.prefix", value: prefix(&c.Metrics.Statsd.Prefix, &c.Metrics.Statsd.NoPrefix, "pitaya."), help: "prefix of names"},
-			{name: "metrics.statsd.rate", value: configShare{&c.Metrics.Statsd.Rate}, help: "share of measurements that is sent, up to 1"},
-		})},
+			{name: "metrics.statsd.rate", value: configShare{&c.Metrics.Statsd.Rate}, help: "share of counts and observations that is sent, up to 1"},
+			{name: "metrics.statsd.plain", value: on(&c.Metrics.Statsd.Plain), help: "leave tags away, for servers that do not know DataDog's dialect"},
+		}},
 		{"Reliable RPC", unusedKeys([]configKey{
 			{name: "worker.namespace", value: text(&c.Worker.Namespace, ""), help: "keeps the jobs of several games apart"},
 			{name: "worker.concurrency", value: number(&c.Worker.Concurrency, 1, zeroRefused), help: "jobs that run at once"},

@@ -104,9 +104,10 @@ type beatEntry struct {
 // conn is one client connection.
 type conn struct {
 	// Immutable after newConn.
-	cfg  *connConfig
-	rwc  net.Conn
-	user connUser
+	cfg     *connConfig
+	rwc     net.Conn
+	user    connUser
+	traffic *traffic // where its bytes and packets are counted
 
 	// Set by transportHandshake, then immutable.
 	body net.Conn        // what is read and written: rwc, or what is below the WebSocket framing
@@ -132,7 +133,7 @@ type conn struct {
 
 // newConn returns a connection that serve brings to life.
 func newConn(rwc net.Conn, cfg *connConfig, user connUser) *conn {
-	return &conn{cfg: cfg, rwc: rwc, body: rwc, user: user}
+	return &conn{cfg: cfg, rwc: rwc, body: rwc, user: user, traffic: cfg.Counters.connTraffic()}
 }
 
 // remoteAddr returns the peer's address, as far as it is known by now.
@@ -395,6 +396,7 @@ func (c *conn) took(n int) error {
 	if c.hasEnded() {
 		return errConnEnded
 	}
+	c.traffic.ReceivedBytes.Add(int64(n))
 	have := len(c.in.B)
 	fresh := c.in.B[have : have+n]
 	var wsErr error
@@ -427,7 +429,8 @@ func (c *conn) took(n int) error {
 // consume processes the whole packets at the front of b and returns how many
 // bytes they were.
 func (c *conn) consume(b []byte) (used int, err error) {
-	run := 0 // where the data packets begin that were not passed on yet
+	run := 0            // where the data packets begin that were not passed on yet
+	packets := int64(0) // that were not counted yet
 	for {
 		rest := b[used:]
 		if len(rest) < PacketHeaderSize {
@@ -439,7 +442,7 @@ func (c *conn) consume(b []byte) (used int, err error) {
 			err = c.admissible(t, n)
 		}
 		if err != nil {
-			c.pass(b[run:used])
+			c.pass(b[run:used], &packets)
 			return used, err
 		}
 		if len(rest) < PacketHeaderSize+n {
@@ -448,20 +451,23 @@ func (c *conn) consume(b []byte) (used int, err error) {
 		}
 		next := used + PacketHeaderSize + n
 		if t != PacketData {
-			c.pass(b[run:used])
+			c.pass(b[run:used], &packets)
 			if c.hasEnded() {
 				return used, errConnEnded
 			}
 			run = next
+			c.traffic.ReceivedPackets.Add(1)
 			if err := c.packet(t, rest[PacketHeaderSize:PacketHeaderSize+n]); err != nil {
 				return used, err
 			}
+		} else {
+			packets++
 		}
 		used = next
 	}
 	if used > 0 {
 		c.Beat.Seen.Store(int64(c.cfg.Beats.now()))
-		c.pass(b[run:used])
+		c.pass(b[run:used], &packets)
 		if c.hasEnded() {
 			return used, errConnEnded
 		}
@@ -486,9 +492,11 @@ func (c *conn) admissible(t PacketType, n int) error {
 	return nil
 }
 
-// pass hands data packets to the layer above.
-func (c *conn) pass(packets []byte) {
+// pass hands n data packets to the layer above, and counts them before.
+func (c *conn) pass(packets []byte, n *int64) {
 	if len(packets) > 0 {
+		c.traffic.ReceivedPackets.Add(*n)
+		*n = 0
 		c.user.data(packets)
 	}
 }

@@ -21,7 +21,7 @@ type dispatcher struct {
 	Pipeline     pipeline
 	Host         *sessionHost
 	Serializer   Serializer // of arguments and results
-	Reporters    reporters
+	Meters       *meters    // nil: there are no reporters
 	Counters     *counters
 	Log          *slog.Logger
 	MaxInflated  int
@@ -53,7 +53,10 @@ type request struct {
 	ID      uint64
 	Notify  bool
 	Payload []byte
-	Arrived time.Time
+	Arrived time.Time   // when it came; with reporters before its time in the mailbox
+	Meter   *routeMeter // of its route; nil without reporters, or if that is not known yet
+	Kind    responseKind
+	Call    *callContext    // what the handler had; nil before, and without reporters
 	Parent  context.Context // what the handler's context comes from; nil is the session's
 	In      *propagated     // what another server sent along; nil for an own client's message
 	Refused bool            // a limit was exceeded; it was never pending
@@ -108,9 +111,12 @@ func (d *dispatcher) message(s *Session, from mail) error {
 	if !d.Stamped {
 		q.Arrived = time.Now()
 	}
-	if entry != nil && !m.HasCode {
-		// The full route, or it without the type.
-		q.Text = entry.Route[len(entry.Route)-len(m.Route):]
+	if entry != nil {
+		if !m.HasCode {
+			// The full route, or it without the type.
+			q.Text = entry.Route[len(entry.Route)-len(m.Route):]
+		}
+		q.Meter = entry.meter(q.Text)
 	}
 	switch m.Type {
 	case MessageNotify:
@@ -146,7 +152,7 @@ func (d *dispatcher) refuse(s *Session, m messageView) {
 		q.settle(&d.Counters.Unanswerable)
 		return
 	}
-	d.answerPayload(&q, d.TooMany)
+	d.answerPayload(&q, d.TooMany, ErrTooManyRequests)
 }
 
 // errTooMany is what refused requests are answered with.
@@ -196,16 +202,21 @@ func (d *dispatcher) elsewhere(q request, text string) {
 }
 
 func (d *dispatcher) sendOn(q request, text string) {
+	q.Meter = d.Meters.known(text)
 	route, err := ParseRoute(text)
 	switch {
 	case err != nil:
-		d.fail(&q, err)
 	case route.ServerType == "" || route.ServerType == d.Registry.serverType:
-		d.fail(&q, d.notFound(route))
+		err = d.notFound(route)
 	case d.Forward == nil:
-		d.fail(&q, Errorf(CodeInternal, textNoServers))
+		err = Errorf(CodeInternal, textNoServers)
 	default:
 		d.Forward.forward(q, route, text)
+		return
+	}
+	d.fail(&q, err)
+	if q.Notify {
+		q.report(err)
 	}
 }
 
@@ -255,23 +266,24 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		d.Slots <- struct{}{}
 		defer func() { <-d.Slots }()
 	}
-	begin := q.Arrived
-	if d.Stamped || d.Slots != nil || len(d.Reporters) > 0 {
-		begin = time.Now() // what it has waited is not the handler's time
+	waited := time.Duration(0)
+	if d.Stamped || d.Slots != nil || q.Meter != nil {
+		waited = time.Since(q.Arrived) // in the mailbox and for a slot, which is not the handler's
 	}
-	if limit := d.limit(q.Entry); limit > 0 && begin.Sub(q.Arrived) > limit && !q.Notify {
+	if limit := d.limit(q.Entry); limit > 0 && waited > limit && !q.Notify {
 		d.Counters.refuse(refusedDeadline)
 		return nil, Errorf(CodeTimeout, "the request has waited longer than its handler may take")
 	}
-	if len(d.Reporters) > 0 {
-		kind := "local"
-		if q.In != nil {
-			kind = "remote"
+	if q.Meter != nil {
+		switch q.Kind {
+		case responseHandler:
+			q.Meter.delay(delayLocal, waited, nil)
+		case responseForwarded:
+			q.Meter.delay(delayForwarded, waited, q.In.tags())
 		}
-		d.Reporters.observe(metricHandlerDelay, begin.Sub(q.Arrived), Label{"route", q.Entry.Route}, Label{"type", kind})
 	}
 	out, err := d.call(q)
-	if took := time.Since(begin); d.Slow > 0 && took > d.Slow {
+	if took := time.Since(q.Arrived) - waited; d.Slow > 0 && took > d.Slow {
 		d.Counters.SlowHandlers.Add(1)
 		if n, ok := d.slowSampling.pass(); ok {
 			d.log(q).Warn("slow handler", "route", q.Entry.Route, "took", took, "unlogged", n)
@@ -316,7 +328,7 @@ func (d *dispatcher) log(q *request) *slog.Logger {
 func (d *dispatcher) run(q *request) {
 	payload, err := d.handle(q)
 	if q.Notify {
-		d.report(q, err)
+		q.report(err)
 		return
 	}
 	if err != nil {
@@ -331,9 +343,11 @@ func (d *dispatcher) run(q *request) {
 func (d *dispatcher) reply(q *request, payload []byte) {
 	if q.ID == 0 {
 		q.settle(&d.Counters.Unanswerable)
+		q.report(nil)
 		return
 	}
-	err := q.Session.answer(q.ID, payload, false)
+	mark := q.mark(nil)
+	err := q.Session.answer(q.ID, payload, false, &mark)
 	switch {
 	case err == nil:
 		q.settle(&d.Counters.Answered)
@@ -341,10 +355,6 @@ func (d *dispatcher) reply(q *request, payload []byte) {
 		q.settle(&d.Counters.Lost)
 	default: // too large for a packet
 		d.fail(q, err)
-		return
-	}
-	if q.Entry != nil {
-		d.report(q, err)
 	}
 }
 
@@ -356,22 +366,21 @@ func (d *dispatcher) fail(q *request, err error) {
 	if !q.Notify {
 		d.answerError(q, err)
 	}
-	if q.Entry != nil {
-		d.report(q, err)
-	}
 }
 
 func (d *dispatcher) answerError(q *request, err error) {
 	if q.ID == 0 {
 		q.settle(&d.Counters.Unanswerable)
+		q.report(err)
 		return
 	}
-	d.answerPayload(q, d.errorPayload(err))
+	d.answerPayload(q, d.errorPayload(err), err)
 }
 
 // answerPayload answers a request with the payload of an error.
-func (d *dispatcher) answerPayload(q *request, payload []byte) {
-	switch err := q.Session.answer(q.ID, payload, true); {
+func (d *dispatcher) answerPayload(q *request, payload []byte, err error) {
+	mark := q.mark(err)
+	switch err := q.Session.answer(q.ID, payload, true, &mark); {
 	case err == nil:
 		q.settle(&d.Counters.Failed)
 	case err == ErrSessionClosed:
@@ -455,17 +464,28 @@ func loggable(err error) error {
 
 var errArgument = errors.New("the argument cannot be decoded")
 
-// report tells the reporters how a message was handled.
-func (d *dispatcher) report(q *request, err error) {
-	if len(d.Reporters) == 0 {
-		return
+// report tells the reporters how a message was handled that is not answered on a
+// connection of this server.
+func (q *request) report(err error) {
+	if q.Meter != nil {
+		q.Meter.response(q.Kind, ErrorCode(err), q.tags()).report(time.Since(q.Arrived))
 	}
-	status := "ok"
-	if err != nil {
-		status = "failed"
+}
+
+// mark is report for one that is: its time is over when the answer was written.
+func (q *request) mark(err error) writeMark {
+	if q.Meter == nil {
+		return writeMark{}
 	}
-	d.Reporters.observe(metricResponseTime, time.Since(q.Arrived),
-		Label{"route", q.Entry.Route}, Label{"status", status}, Label{"type", "handler"}, Label{"code", ErrorCode(err)})
+	return writeMark{Since: q.Arrived, Meter: q.Meter.response(q.Kind, ErrorCode(err), q.tags())}
+}
+
+// tags returns what the application wants a message to be reported with.
+func (q *request) tags() map[string]string {
+	if q.Call != nil {
+		return q.Call.MetricTags()
+	}
+	return q.In.tags()
 }
 
 // Texts that clients of the family know.
@@ -479,6 +499,9 @@ const (
 // it is an error.
 func (d *dispatcher) call(q *request) (out any, err error) {
 	call := &callContext{Session: q.Session, Route: q.Entry.Route, Text: q.Text, Log: d.Log, Start: q.Arrived, In: q.In}
+	if q.Meter != nil {
+		q.Call = call
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			out, err = nil, d.Host.panicked(q.Entry.Route, call.RequestID(), v)

@@ -203,7 +203,9 @@
 // layers_test.go has the table and checks it.
 //
 //	doc.go                                            this manual
-//	metrics.go, metrics_names.go                      Reporter, the seam for numbers; Stats; names
+//	metrics.go, metrics_names.go                      Reporter, the seam for numbers; names
+//	stats.go                                          what a server counts
+//	meter.go                                          time series for what is reported often
 //	buffer.go                                         pooled bytes
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
@@ -236,6 +238,11 @@
 //	module.go, module_*.go                            modules and those that come with the library
 //	timer.go                                          timers
 //	config.go, config_*.go                            settings, from code, file, environment and flags
+//	metrics_builtin.go, metrics_registry.go           what metrics there are; their numbers
+//	metrics_series.go, metrics_window.go              one metric by labels; quantiles of the last minutes
+//	metrics_text.go, metrics_http.go                  as text; served to scrapers
+//	metrics_expvar.go, metrics_process.go             as JSON; those of the process
+//	metrics_statsd.go                                 sent over UDP
 //	cluster_mem.go                                    a cluster in one process
 //	etcd.go, discovery_etcd.go                        etcd: client and lease; who is in the cluster
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend

@@ -25,7 +25,7 @@ import (
 // unexported fields of its structs are its own, other units go through methods or capitalised fields. "name: files"
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
-	{"ground: the manual; the seam for numbers; buffers; rare log records", "doc", "metrics metrics_names", "buffer", "log", "sampler"},
+	{"ground: the manual; the seam for numbers; buffers; rare log records", "doc", "metrics metrics_names", "stats", "meter", "buffer", "log", "sampler"},
 	{"coded errors, and the formats of payloads, theirs included", "errors", "serializer"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
 	{"wire: what both ends say first", "handshake"},
@@ -42,6 +42,8 @@ var layers = [][]string{
 		"node node_*"},
 	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},
 	{"settings and where they come from", "config config_*"},
+	{"metrics: what there is, and those who keep or send it", "metrics_builtin",
+		"registry: metrics_registry metrics_series metrics_window metrics_text metrics_http metrics_expvar metrics_process", "metrics_statsd"},
 	{"a cluster in one process", "cluster_mem"},
 	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd", "group_etcd",
 		"binding_etcd"},

@@ -48,6 +48,9 @@ const (
 	stampSize = 1 + 8
 )
 
+// stampOf returns the time of the stamp that b begins with.
+func stampOf(b []byte) time.Duration { return time.Duration(binary.BigEndian.Uint64(b[1:])) }
+
 // addLocked takes in packets from the front of b while there is room, and
 // returns the rest. A time that is not negative is put before them.
 func (m *mailbox) addLocked(b []byte, maxMessages int, at time.Duration) []byte {
@@ -92,6 +95,13 @@ func (m *mailbox) takeLocked() *buffer {
 		m.space = nil
 	}
 	return b
+}
+
+// load returns how many messages wait, and whether one is being handled.
+func (m *mailbox) load() (waiting int, busy bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count, m.running
 }
 
 // data implements connUser: it files the messages, and waits while the mailbox
@@ -194,9 +204,12 @@ func (s *Session) work() {
 // answers before it.
 func (s *Session) turn(b []byte) {
 	var m mail
+	if b[0] == stampMark && s.host.Meters != nil {
+		s.host.Meters.mailboxTime(time.Since(s.host.Epoch) - stampOf(b))
+	}
 	for len(b) > 0 {
 		if b[0] == stampMark {
-			m.Arrived = s.host.Epoch.Add(time.Duration(binary.BigEndian.Uint64(b[1:])))
+			m.Arrived = s.host.Epoch.Add(stampOf(b))
 			b = b[stampSize:]
 			continue
 		}
@@ -316,6 +329,8 @@ func (s *Session) closed(cause error) {
 		s.host.Counters.Violations.Add(1)
 	case errors.Is(cause, ErrSlowClient):
 		s.host.Counters.SlowClients.Add(1)
+	case errors.Is(cause, ErrHandshakeTimeout):
+		s.host.Counters.LateHandshakes.Add(1)
 	}
 	s.cancel(cause)
 	s.host.Log.Debug("session ended", "session", s, "cause", cause)

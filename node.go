@@ -21,6 +21,7 @@ type node struct {
 	Timeout   time.Duration // of a call that says nothing else
 	Log       *slog.Logger
 	Counters  *counters
+	Meters    *meters                                 // nil: there are no reporters
 	Guard     func(what string, f func() error) error // calls code of the application
 	Finds     bool                                    // the transport finds users by itself, without the server that they are on
 	Cancels   bool                                    // the transport can tell the other side that a caller has given up
@@ -161,9 +162,16 @@ type rpcAnswer struct {
 // ask is call for those who wait. Errors of the other side are [*Error]s.
 func (n *node) ask(ctx context.Context, to *member, route string, limit time.Duration, body []byte) ([]byte, error) {
 	c := make(chan rpcAnswer, 1)
+	begin := time.Now()
 	n.call(ctx, to, limit, body, func(response []byte, err error) { c <- rpcAnswer{response, err} })
 	a := <-c
-	return n.result(a.body, a.err, to, route, limit)
+	data, err := n.result(a.body, a.err, to, route, limit)
+	if n.Meters != nil {
+		// The route is the application's, or the library's own: no client can make
+		// routes up.
+		n.Meters.learn(route).response(responseRPC, ErrorCode(err), metricTags(ctx)).report(time.Since(begin))
+	}
+	return data, err
 }
 
 // result makes of an answer what the caller gets.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 )
 
 // forwards are the clients' messages under way to other servers. A message
@@ -41,6 +42,7 @@ type forward struct {
 	lane    bool // it is the one under way in its lane
 	tried   []*member
 	slots   chan struct{} // it holds one
+	begin   time.Time     // when it was sent; only with reporters
 	context context.Context
 }
 
@@ -83,6 +85,7 @@ func (fs *forwards) forward(q request, route Route, text string) {
 		f.fail(err)
 		return
 	}
+	q.Meter.delay(delayRemote, time.Since(q.Arrived), nil)
 	f.body = fs.encode(&q, text)
 	fs.d.Counters.Forwards.Add(1)
 	f.q.Payload = nil // the worker moves on
@@ -141,6 +144,9 @@ func (f *forward) send(to *member) {
 }
 
 func (f *forward) call() {
+	if f.q.Meter != nil {
+		f.begin = time.Now()
+	}
 	f.fs.node.call(f.context, f.to, f.fs.node.Timeout, f.body, f.done)
 }
 
@@ -168,13 +174,30 @@ func (f *forward) leave() {
 // done is called in a goroutine of the transport's when the server has answered
 // or cannot.
 func (f *forward) done(response []byte, err error) {
-	if errors.Is(err, ErrUnreachable) && f.again() {
+	unreachable := errors.Is(err, ErrUnreachable)
+	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
+	f.report(err)
+	if unreachable && f.again() {
 		return
 	}
-	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
 	// The answer first: the next message of the lane may be answered at once.
 	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
 	f.leave()
+}
+
+// report tells the reporters of the call to the other server.
+func (f *forward) report(err error) {
+	if f.q.Meter == nil {
+		return
+	}
+	code := ErrorCode(err)
+	switch code {
+	case CodeNotFound, CodeBadRequest, CodeTimeout, CodeInternal:
+		// Perhaps there is no such route: a client can make up any.
+	default:
+		f.q.Meter = f.fs.d.Meters.learn(f.text)
+	}
+	f.q.Meter.response(responseRPC, code, nil).report(time.Since(f.begin))
 }
 
 // again offers the message to another server. The one before has not got it.

@@ -140,6 +140,13 @@ func (b *backend) begin(size int) bool {
 	return true
 }
 
+// load returns how many calls are being served or wait.
+func (b *backend) load() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.calls
+}
+
 // wait returns when no call is served or waits any more, or ctx ends.
 func (b *backend) wait(ctx context.Context) error {
 	b.mu.Lock()
@@ -179,11 +186,11 @@ func (c *incoming) close() {
 func (c *incoming) start() bool {
 	b := c.b
 	if len(c.req.Metadata) == 0 {
-		return c.refuse(Errorf(CodeInternal, textNoContext))
+		return c.refuseContext(Errorf(CodeInternal, textNoContext))
 	}
 	var err error
 	if c.in, err = decodePropagated(c.req.Metadata); err != nil {
-		return c.refuse(NewError(err, CodeInternal))
+		return c.refuseContext(NewError(err, CodeInternal))
 	}
 	text := c.req.Msg.Route
 	metadata := map[string]string{"route": string(text)}
@@ -241,6 +248,23 @@ func (c *incoming) start() bool {
 
 func (c *incoming) refuse(err error) bool {
 	c.answer(nil, err)
+	return false
+}
+
+// callRefuser is the context of a call whose transport has another way than an
+// answer to refuse one that cannot be understood (cluster protocol, section
+// 6.1).
+type callRefuser interface{ refuseCall(err error) }
+
+// refuseContext refuses a call whose context cannot be understood.
+func (c *incoming) refuseContext(err error) bool {
+	r, ok := c.outer.(callRefuser)
+	if !ok {
+		return c.refuse(err)
+	}
+	if !c.answered.Swap(true) {
+		r.refuseCall(err)
+	}
 	return false
 }
 
@@ -375,10 +399,12 @@ func (c *incoming) handle() {
 		Notify:  notify,
 		Payload: c.req.Msg.Data,
 		Arrived: c.arrived,
+		Meter:   c.entry.meter(""),
+		Kind:    responseForwarded,
 		In:      c.in,
 	}
 	payload, err := c.b.handlers.handle(&q)
-	c.b.handlers.report(&q, err)
+	q.report(err)
 	if notify {
 		payload = []byte(rpcNotifyAnswer)
 	}
@@ -387,8 +413,8 @@ func (c *incoming) handle() {
 
 // callRemote calls a remote.
 func (c *incoming) callRemote() {
-	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Parent: c, In: c.in}
+	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Meter: c.entry.meter(""), Kind: responseRemote, Parent: c, In: c.in}
 	payload, err := c.b.remotes.handle(&q)
-	c.b.remotes.report(&q, err)
+	q.report(err)
 	c.answer(payload, err)
 }

@@ -24,13 +24,61 @@ type propagateKey struct{}
 // values of ctx itself stay as they are.
 //
 // Under "reqTimeout", the text of a duration says how long such RPCs may take,
-// if not as long as the settings say.
+// if not as long as the settings say. "metric-tags" is what
+// [AddMetricTagsToPropagateCtx] adds.
 func AddToPropagateCtx(ctx context.Context, key string, value any) context.Context {
 	old := propagatedValues(ctx)
 	values := make(map[string]any, len(old)+1)
 	maps.Copy(values, old)
 	values[key] = value
+	if key == propagatedTags {
+		if c := callFromContext(ctx); c != nil {
+			c.TagMetrics(tagsOf(value))
+		}
+	}
 	return context.WithValue(ctx, propagateKey{}, values)
+}
+
+// AddMetricTagsToPropagateCtx returns a context with labels for the metrics of
+// the calls that are made with it, instead of those that ctx had. They travel, so
+// the servers that are called report them too. Given the context of a handler or
+// remote, or one that comes from it, the response time of that call itself gets
+// them as well; the last ones that are added before it is answered count.
+//
+// A tag goes before a label of the same name. Reporters may drop labels that they
+// do not know: those for Prometheus know what [MetricsConfig].AdditionalLabels
+// has. Values should be few, since each is a time series of its own.
+func AddMetricTagsToPropagateCtx(ctx context.Context, tags map[string]string) context.Context {
+	return AddToPropagateCtx(ctx, propagatedTags, maps.Clone(tags))
+}
+
+// tagsOf returns a value of metric-tags as texts: as it was put, or as it arrives
+// from another server. What is no text is left out.
+func tagsOf(value any) map[string]string {
+	switch v := value.(type) {
+	case map[string]string:
+		return v
+	case map[string]any:
+		tags := make(map[string]string, len(v))
+		for name, value := range v {
+			if text, ok := value.(string); ok {
+				tags[name] = text
+			}
+		}
+		return tags
+	}
+	return nil
+}
+
+// metricTags returns the tags for a call that is made with ctx.
+func metricTags(ctx context.Context) map[string]string {
+	if values, ok := ctx.Value(propagateKey{}).(map[string]any); ok {
+		return tagsOf(values[propagatedTags])
+	}
+	if c := callFromContext(ctx); c != nil {
+		return c.In.tags()
+	}
+	return nil
 }
 
 // Keys of the values that the library itself propagates (cluster protocol,
@@ -43,6 +91,7 @@ const (
 	propagatedPeer    = "peer.id"
 	propagatedService = "peer.service"
 	propagatedSpan    = "otel-span"
+	propagatedTags    = "metric-tags"
 )
 
 // GetFromPropagateCtx returns the value that [AddToPropagateCtx] stored under
@@ -81,10 +130,11 @@ func propagatedValues(ctx context.Context) map[string]any {
 type propagated struct {
 	Timeout time.Duration // how long the caller waits; 0 is not said
 
-	raw  []byte // a JSON object
-	id   string
-	once sync.Once
-	all  map[string]any
+	raw    []byte // a JSON object
+	id     string
+	tagged bool // it has metric-tags
+	once   sync.Once
+	all    map[string]any
 }
 
 var errPropagated = errors.New("pitaya: the values sent along are no JSON object")
@@ -97,15 +147,18 @@ func decodePropagated(raw []byte) (*propagated, error) {
 		return nil, errPropagated // null among them, which some peers have died of
 	}
 	var id, timeout []byte
+	tagged := false
 	eachJSONKey(raw, func(key, value []byte) {
 		switch string(key) {
 		case propagatedID:
 			id = value
 		case propagatedTimeout:
 			timeout = value
+		case propagatedTags:
+			tagged = true
 		}
 	})
-	p := &propagated{raw: raw}
+	p := &propagated{raw: raw, tagged: tagged}
 	p.id, _ = unquoteJSON(id)
 	if len(timeout) == 0 || timeout[0] == 'n' { // null
 		return p, nil
@@ -194,6 +247,14 @@ func (p *propagated) requestID() string {
 		return ""
 	}
 	return p.id
+}
+
+// tags returns the metric-tags that came along.
+func (p *propagated) tags() map[string]string {
+	if p == nil || !p.tagged {
+		return nil
+	}
+	return tagsOf(p.values()[propagatedTags])
 }
 
 func (p *propagated) values() map[string]any {

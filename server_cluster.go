@@ -53,7 +53,7 @@ func (s *Server) newCluster(host *sessionHost, d, remotes *dispatcher) (*cluster
 	}
 	n := newNode(transport, cfg.NATSClient.RequestTimeout)
 	n.Discovery, n.Bindings, n.Routes = discovery, cfg.Bindings, s.routes
-	n.Log, n.Counters, n.Guard = s.log, &s.counters, host.guard
+	n.Log, n.Counters, n.Meters, n.Guard = s.log, &s.counters, host.Meters, host.guard
 	c := &cluster{
 		node:    n,
 		changes: newEventQueue("server change", s.onServer, host),

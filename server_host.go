@@ -49,19 +49,19 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Counters:        &s.counters,
 		Log:             s.log,
 	}
-	reporting := host.guardReporters(cfg.Reporters)
+	host.Meters = newMeters(s.reporters, func(v any) { host.panicked("reporter", newRequestID(), v) })
 	var counting sync.Mutex // makes the last value reported the last one counted
 	host.Count = func() {
-		if len(reporting) > 0 {
+		if host.Meters != nil {
 			counting.Lock()
 			defer counting.Unlock()
-			reporting.gauge(metricConnectedClients, float64(s.table.len()))
+			host.Meters.gauge(metricConnectedClients, float64(s.table.len()))
 		}
 	}
 	host.Epoch = time.Now()
 	host.Limits = newLimits(s.limitsConfig(host.Epoch))
 	host.Crowded = s.crowded
-	host.Stamps = host.Limits.judges() || len(reporting) > 0 || cfg.HandlerTimeout > 0 || s.registry.timed()
+	host.Stamps = host.Limits.judges() || host.Meters != nil || cfg.HandlerTimeout > 0 || s.registry.timed()
 	if err := host.buildHandshake(cfg.Heartbeat); err != nil {
 		return nil, nil, err
 	}
@@ -70,7 +70,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Pipeline:    s.pipeline,
 		Host:        host,
 		Serializer:  serializer,
-		Reporters:   reporting,
+		Meters:      host.Meters,
 		Counters:    &s.counters,
 		Log:         s.log,
 		MaxInflated: cfg.MaxInflatedSize,
@@ -85,6 +85,10 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	}
 	if cfg.Dispatch > 0 {
 		d.Slots = make(chan struct{}, cfg.Dispatch)
+	}
+	s.registry.meet(host.Meters)
+	for route := range s.dict.Routes() {
+		host.Meters.teach(route)
 	}
 	host.Messages = d
 	return host, d, nil
@@ -110,12 +114,14 @@ func (s *Server) limitsConfig(epoch time.Time) limitsConfig {
 // newRemotes returns what calls remotes, given what calls handlers. Arguments
 // and results of remotes are always protobuf.
 func (s *Server) newRemotes(d *dispatcher) *dispatcher {
+	registry := s.registry.remoteRegistry()
+	registry.meet(d.Meters)
 	return &dispatcher{
-		Registry:   s.registry.remoteRegistry(),
+		Registry:   registry,
 		Pipeline:   s.remotePipeline,
 		Host:       d.Host,
 		Serializer: Protobuf{},
-		Reporters:  d.Reporters,
+		Meters:     d.Meters,
 		Counters:   d.Counters,
 		Log:        d.Log,
 		Validate:   d.Validate,

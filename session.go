@@ -149,17 +149,16 @@ func (s *Session) LogValue() slog.Value {
 // handshake implements connUser.
 func (s *Session) handshake(body []byte) ([]byte, error) {
 	if s.limits != nil && !s.limits.handshake() {
-		s.host.Counters.RefusedHandshakes.Add(1)
 		return s.host.Busy, errHandshakeRate
 	}
 	h, err := DecodeHandshake(body)
 	if err != nil {
-		s.host.Counters.RefusedHandshakes.Add(1)
+		s.host.Counters.MalformedHandshakes.Add(1)
 		return s.host.Refuse(""), err
 	}
 	for _, v := range s.host.Validators {
 		if err := s.host.guard("handshake validator "+v.Name, func() error { return v.Check(h) }); err != nil {
-			s.host.Counters.RefusedHandshakes.Add(1)
+			s.host.Counters.InvalidHandshakes.Add(1)
 			s.host.Log.Debug("handshake refused", "session", s, "validator", v.Name, "err", err)
 			return s.host.Refuse(wireError(err).Message), err
 		}
@@ -370,7 +369,7 @@ func (s *Session) Push(ctx context.Context, route string, v any) error {
 
 func (s *Session) push(route string, payload []byte) error {
 	m, dict, chunk := s.pushMessage(route, payload)
-	err := s.conn.sendMessage(m, dict, sendPush, true)
+	err := s.conn.sendMessage(m, dict, sendPush, true, nil)
 	if chunk != nil {
 		chunk.free()
 	}
@@ -422,8 +421,8 @@ func (m *Message) compress(should bool) *buffer {
 }
 
 // answer sends the response to request id. It is written by the next flush of
-// the connection.
-func (s *Session) answer(id uint64, payload []byte, isErr bool) error {
+// the connection; what mark has is told then.
+func (s *Session) answer(id uint64, payload []byte, isErr bool, mark *writeMark) error {
 	m := Message{Type: MessageResponse, ID: id, Payload: payload, Err: isErr}
 	var chunk *buffer
 	if s.host.Compress {
@@ -432,7 +431,7 @@ func (s *Session) answer(id uint64, payload []byte, isErr bool) error {
 		s.mu.Unlock()
 		chunk = m.compress(inflates)
 	}
-	err := s.conn.sendMessage(m, nil, sendAnswer, false)
+	err := s.conn.sendMessage(m, nil, sendAnswer, false, mark)
 	if chunk != nil {
 		chunk.free()
 	}
@@ -559,6 +558,18 @@ func (s *Session) finish() {
 	for _, f := range s.host.OnClose {
 		s.host.guard("close callback", func() error { f(s); return nil })
 	}
+}
+
+// load returns how many messages wait in the mailbox and how many are under
+// way to other servers, whether the session's worker is at work, and what waits
+// to be sent to the client.
+func (s *Session) load() (local, remote int, busy bool, bytes, packets int) {
+	local, busy = s.box.load()
+	s.mu.Lock()
+	remote = len(s.forwarded)
+	s.mu.Unlock()
+	bytes, packets = s.conn.queueLoad()
+	return local, remote, busy, bytes, packets
 }
 
 // slots bounds the calls that run beside the session's mailbox.

@@ -41,6 +41,7 @@ type sessionHost struct {
 	Epoch           time.Time            // from which that is counted
 	Count           func()               // reports the number of sessions after a change
 	Counters        *counters
+	Meters          *meters // nil: there are no reporters
 	Log             *slog.Logger
 	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
 
@@ -132,39 +133,4 @@ func (h *sessionHost) marshalWith(s Serializer, v any) (b []byte, err error) {
 		}
 	}()
 	return s.Marshal(v)
-}
-
-// guardedReporter is a reporter of the application, whose panics are recovered.
-type guardedReporter struct {
-	inner Reporter
-	host  *sessionHost
-}
-
-func (h *sessionHost) guardReporters(list []Reporter) (r reporters) {
-	for _, p := range list {
-		r = append(r, guardedReporter{p, h})
-	}
-	return r
-}
-
-func (g guardedReporter) Count(name string, delta float64, labels ...Label) {
-	defer g.recovered()
-	g.inner.Count(name, delta, labels...)
-}
-
-func (g guardedReporter) Gauge(name string, value float64, labels ...Label) {
-	defer g.recovered()
-	g.inner.Gauge(name, value, labels...)
-}
-
-func (g guardedReporter) Observe(name string, value float64, labels ...Label) {
-	defer g.recovered()
-	g.inner.Observe(name, value, labels...)
-}
-
-// recovered is deferred.
-func (g guardedReporter) recovered() {
-	if v := recover(); v != nil {
-		g.host.panicked("reporter", newRequestID(), v)
-	}
 }

@@ -227,7 +227,7 @@
 //	timer.go                                          timers
 //	config.go, config_*.go                            settings, from code, file, environment and flags
 //	cluster_mem.go                                    a cluster in one process
-//	etcd.go, discovery_etcd.go                        etcd: client and lease; who is in the cluster
+//	etcd.go, discovery_etcd*.go                       etcd: client and lease; who is in the cluster
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
 //	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
 //	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC

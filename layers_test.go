@@ -42,7 +42,7 @@ var layers = [][]string{
 	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},
 	{"settings and where they come from", "config config_*"},
 	{"a cluster in one process", "cluster_mem"},
-	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd", "group_etcd",
+	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd discovery_etcd_twin", "group_etcd",
 		"binding_etcd"},
 	{"cluster: what carries calls between servers", "nats: rpc_nats rpc_nats_*", "grpc: rpc_grpc rpc_grpc_*"},
 	{"server: wiring, start, drain, stop", "server server_*"},

@@ -80,7 +80,8 @@ type Config struct {
 	// TrustedProxies are the networks whose PROXY headers are believed (acceptor.trustedproxies). Empty means every
 	// peer, which is safe only where clients cannot connect around the proxy.
 	TrustedProxies []netip.Prefix
-	// RateLimit bounds what one client may send. It has no effect in this version.
+	// RateLimit bounds what clients may send: by session, by address and in all (conn.ratelimiting). Zero bounds
+	// nothing.
 	RateLimit RateLimitConfig
 
 	// Messages and handlers.
@@ -97,7 +98,9 @@ type Config struct {
 	// Unordered gives up the order of a session's messages: they are handled at the same time and answered as they
 	// are done, as in Pitaya (handler.ordered, which is the opposite).
 	Unordered bool
-	// HandlerTimeout is the time a handler's context allows for one message (handler.timeout). Zero means no limit.
+	// HandlerTimeout is the time a handler's context allows for one message (handler.timeout). A request that has waited
+	// longer than that before its handler begins is answered with [CodeTimeout], and the handler is not called. Zero means
+	// no limit.
 	HandlerTimeout time.Duration
 	// SlowHandler is the time after which a handler is logged and counted as slow (handler.slow). Zero means 1 s;
 	// negative switches it off.
@@ -158,8 +161,7 @@ type Config struct {
 	// (cluster.rpc.server.loopbackenabled, which is the opposite).
 	NoLoopback bool
 
-	// Metrics configures what is reported, and where. It has no effect in this version: Reporters get the metrics, and
-	// nothing is served or sent.
+	// Metrics configures what is reported, and where. docs/operations.md lists the metrics.
 	Metrics MetricsConfig
 	// Worker configures reliable RPC. It has no effect in this version.
 	Worker WorkerConfig
@@ -172,8 +174,11 @@ type Config struct {
 	Logger *slog.Logger
 	// Listeners are served by Run and closed at its end. They may be of any kind, several of one kind included.
 	Listeners []net.Listener
-	// Reporters receive the metrics, besides those that Metrics enables.
+	// Reporters receive the metrics, besides those that Metrics enables. A registry made by [NewMetrics] can be one.
 	Reporters []Reporter
+	// Tracer makes the spans of the server, and carries traces from server to server. Nil means that there are none:
+	// the context of a trace that comes along with a call is passed on as it is. Several servers may share one.
+	Tracer Tracer
 	// Groups stores the groups. Nil means memory: each server has its own. For a cluster see [NewEtcdGroups].
 	Groups GroupStore
 	// Discovery is how the servers of the cluster find each other. Nil means etcd, as Etcd says. The server joins and
@@ -220,15 +225,51 @@ const (
 	SerializerProtobuf SerializerType = 2 // [Protobuf]
 )
 
-// RateLimitConfig bounds the messages that one client may send (conn.ratelimiting).
+// RateLimitConfig bounds what clients may send (conn.ratelimiting). What exceeds a limit is refused, and nothing else
+// suffers: a request is answered with [CodeTooManyRequests], in its turn among the answers of its session, and a notify is
+// dropped. [Stats] counts both, by the limit. Messages are judged when they arrive, not when they are handled.
+//
+// All rates are those of token buckets: as many as the limit at once after a pause, and then as many in each interval,
+// evenly. What stays within the limit in every interval is never refused.
 type RateLimitConfig struct {
-	// Limit is how many messages a client may send in Interval (limit). Zero means no limit.
+	// Limit is how many messages a session may send in Interval (limit); at most 1,000,000. Zero means no limit. Heartbeats
+	// and acknowledgements are no messages; of those, far more than any client needs count as refusals.
 	Limit int
-	// Interval is the time that Limit is for (interval). Zero means 1 s.
+	// Interval is the time that Limit is for (interval); at most 2 h. Zero means 1 s.
 	Interval time.Duration
-	// Disabled switches the limit off, whatever Limit says (forcedisable).
+	// Address is the same for all sessions of an address, which over IPv6 is its /64 network, together
+	// (address.limit, address.interval). The address is the client's own where a PROXY or X-Forwarded-For header that is
+	// believed tells it. Leave room for players who share one.
+	Address Rate
+	// Server is the same for all sessions together (server.limit, server.interval).
+	Server Rate
+	// AddressHandshakes bounds the handshakes from one address (handshakes.address.limit, handshakes.address.interval).
+	// One that exceeds it is refused with code 429 in the answer, and its connection is closed.
+	AddressHandshakes Rate
+	// ServerHandshakes is the same for all clients together (handshakes.limit, handshakes.interval).
+	ServerHandshakes Rate
+	// Pending is how many requests of one session may be unanswered: waiting, being handled or forwarded (pending). What
+	// is more is refused. Zero means no limit; MailboxMessages and RemoteMessages let a client that asks too fast wait
+	// instead.
+	Pending int
+	// Abuse is how many refusals a session may have in a time (abuse.limit, abuse.interval). One more closes it with
+	// [ErrTooManyRequests] and a kick that says so. A limit of zero means 1,000, a negative one that nobody is closed; an
+	// interval of zero means 10 s.
+	Abuse Rate
+	// MaxAddresses is how many addresses without a connection are remembered until their time is over (addresses), at
+	// some 250 bytes each. When there are more, those that exceeded no limit are forgotten first. Zero means 65,536.
+	MaxAddresses int
+	// Disabled switches all of these limits off (forcedisable).
 	Disabled bool
 }
+
+// Rate is a number of times in an interval.
+type Rate struct {
+	Limit    int           // at most 1,000,000; zero means no limit
+	Interval time.Duration // at most 2 h; zero means 1 s
+}
+
+func (r Rate) rate() rate { return rate{max(r.Limit, 0), r.Interval} }
 
 // EtcdConfig configures service discovery in etcd (cluster.sd.etcd).
 type EtcdConfig struct {
@@ -413,7 +454,7 @@ type GRPCConfig struct {
 
 // MetricsConfig configures the metrics (metrics).
 type MetricsConfig struct {
-	// Period is how often gauges are measured (period). Zero means 15 s.
+	// Period is how often gauges are measured and the growth of counters is reported (period). Zero means 15 s.
 	Period time.Duration
 	// Game is the value of the label "game" of all metrics (game).
 	Game string
@@ -424,7 +465,8 @@ type MetricsConfig struct {
 	AdditionalLabels map[string]string
 	// Custom declares the application's own metrics (custom).
 	Custom CustomMetrics
-	// Prometheus serves the metrics over HTTP.
+	// Prometheus serves the metrics over HTTP, on all addresses of the machine, under /metrics. See [Server.Metrics]
+	// for other ways.
 	Prometheus PrometheusConfig
 	// Statsd sends the metrics over UDP.
 	Statsd StatsdConfig
@@ -433,7 +475,7 @@ type MetricsConfig struct {
 // PrometheusConfig configures the listener for Prometheus (metrics.prometheus).
 type PrometheusConfig struct {
 	Enabled bool // enabled
-	Port    int  // port; zero means 9090
+	Port    int  // port; zero means 9090; negative means a free port, as 0 does in files, flags and the environment
 }
 
 // StatsdConfig configures sending to statsd (metrics.statsd).
@@ -442,7 +484,8 @@ type StatsdConfig struct {
 	Host     string  // host, with port; empty means localhost:9125
 	Prefix   string  // prefix of each name; empty means "pitaya."
 	NoPrefix bool    // leaves the prefix away; an empty prefix in a file or a flag means this
-	Rate     float64 // rate: the share of measurements that is sent, above 0 and up to 1; zero means 1
+	Rate     float64 // rate: the share of counts and observations that is sent, above 0 and up to 1; zero means 1
+	Plain    bool    // plain: leaves the tags away, for servers that do not know DataDog's dialect
 }
 
 // CustomMetrics declares metrics of the application (metrics.custom).
@@ -453,14 +496,14 @@ type CustomMetrics struct {
 	Summaries  []CustomMetric `json:"summaries,omitempty"`
 }
 
-// CustomMetric declares one metric. Its full name is pitaya_Subsystem_Name.
+// CustomMetric declares one metric. Its full name is pitaya_Subsystem_Name, reporters are told Name.
 type CustomMetric struct {
 	Subsystem  string     `json:"subsystem,omitempty"`
 	Name       string     `json:"name"`
 	Help       string     `json:"help,omitempty"`
 	Labels     []string   `json:"labels,omitempty"`
-	Buckets    []float64  `json:"buckets,omitempty"`    // histograms only: upper bounds, rising
-	Objectives Objectives `json:"objectives,omitempty"` // summaries only
+	Buckets    []float64  `json:"buckets,omitempty"`    // histograms only: upper bounds, rising; none means 0.005 to 10
+	Objectives Objectives `json:"objectives,omitempty"` // summaries only; none means no quantiles
 }
 
 // WorkerConfig configures reliable RPC (worker). Jobs are kept in NATS JetStream; the settings for Redis are accepted

@@ -62,10 +62,15 @@ func (c *Config) table() []configSection {
 		v.max = max
 		return v
 	}
+	limit := func(p *int, def int, zero configZero) configInt { return atMost(maxRateLimit, number(p, def, zero)) }
+	interval := func(p *time.Duration, def time.Duration) configDuration {
+		v := duration(p, def, zeroRefused)
+		v.max = maxRateInterval
+		return v
+	}
 	size := func(p *int, def, max int) configInt {
 		return configInt{configNumber: configNumber[int]{p: p, def: def, max: max}, bytes: true}
 	}
-	port := func(p *int, def int) configInt { return atMost(1<<16-1, number(p, def, zeroRefused)) }
 	on := func(p *bool) configBool { return configBool{p: p} }
 	off := func(p *bool) configBool { return configBool{p: p, not: true} }
 	text := func(p *string, def string) configText { return configText{p: p, def: def} }
@@ -121,9 +126,23 @@ func (c *Config) table() []configSection {
 			{name: "conn.maxperaddress", value: number(&c.MaxConnsPerIP, 0, zeroAsIs), help: "open client connections from one address; 0: no bound"},
 			{name: "acceptor.proxyprotocol", value: on(&c.ProxyProtocol), help: "connections to TCP listeners, not to WebSocket ones, begin with a PROXY protocol header"},
 			{name: "acceptor.trustedproxies", value: configPrefixes{&c.TrustedProxies}, help: "networks whose PROXY headers are believed; empty: all"},
-			{name: "conn.ratelimiting.limit", value: number(&c.RateLimit.Limit, 0, zeroAsIs), help: "messages that a client may send in the interval; 0: no limit", pitaya: "20", unused: true},
-			{name: "conn.ratelimiting.interval", value: duration(&c.RateLimit.Interval, time.Second, zeroRefused), help: "the interval", unused: true},
-			{name: "conn.ratelimiting.forcedisable", value: on(&c.RateLimit.Disabled), help: "no limit, whatever it is set to", unused: true},
+		}},
+		{"What clients may send", []configKey{
+			{name: "conn.ratelimiting.limit", value: limit(&c.RateLimit.Limit, 0, zeroAsIs), help: "messages that a session may send in the interval; 0: no limit", pitaya: "20"},
+			{name: "conn.ratelimiting.interval", value: interval(&c.RateLimit.Interval, time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.address.limit", value: limit(&c.RateLimit.Address.Limit, 0, zeroAsIs), help: "messages from one address in its interval; 0: no limit"},
+			{name: "conn.ratelimiting.address.interval", value: interval(&c.RateLimit.Address.Interval, time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.server.limit", value: limit(&c.RateLimit.Server.Limit, 0, zeroAsIs), help: "messages from all clients in its interval; 0: no limit"},
+			{name: "conn.ratelimiting.server.interval", value: interval(&c.RateLimit.Server.Interval, time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.pending", value: number(&c.RateLimit.Pending, 0, zeroAsIs), help: "requests of a session that may be unanswered; 0: no limit"},
+			{name: "conn.ratelimiting.handshakes.limit", value: limit(&c.RateLimit.ServerHandshakes.Limit, 0, zeroAsIs), help: "handshakes of all clients in its interval; 0: no limit"},
+			{name: "conn.ratelimiting.handshakes.interval", value: interval(&c.RateLimit.ServerHandshakes.Interval, time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.handshakes.address.limit", value: limit(&c.RateLimit.AddressHandshakes.Limit, 0, zeroAsIs), help: "handshakes from one address in its interval; 0: no limit"},
+			{name: "conn.ratelimiting.handshakes.address.interval", value: interval(&c.RateLimit.AddressHandshakes.Interval, time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.abuse.limit", value: limit(&c.RateLimit.Abuse.Limit, 1000, zeroIsNone), help: "refusals in its interval after which a session is closed; 0: never"},
+			{name: "conn.ratelimiting.abuse.interval", value: interval(&c.RateLimit.Abuse.Interval, 10*time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.addresses", value: number(&c.RateLimit.MaxAddresses, 1<<16, zeroRefused), help: "addresses that are remembered after their last connection has closed"},
+			{name: "conn.ratelimiting.forcedisable", value: on(&c.RateLimit.Disabled), help: "none of these limits, whatever they are set to"},
 		}},
 		{"Messages and handlers", []configKey{
 			{name: "serializertype", value: configEnum[SerializerType]{p: &c.SerializerType, first: SerializerJSON, words: serializerWords[:], def: SerializerJSON}, help: "serializer of messages"},
@@ -207,19 +226,20 @@ func (c *Config) table() []configSection {
 			{name: "cluster.rpc.server.grpc.tls.key", value: text(&c.GRPC.ServerTLS.Key, ""), help: "PEM file with its key"},
 			{name: "cluster.rpc.server.loopbackenabled", value: off(&c.NoLoopback), help: "serve RPCs to the own type or id in the process, instead of refusing them", pitaya: "false"},
 		}},
-		{"Metrics", unusedKeys([]configKey{
+		{"Metrics", []configKey{
 			{name: "metrics.period", value: duration(&c.Metrics.Period, 15*time.Second, zeroRefused), help: "how often gauges are measured"},
 			{name: "metrics.game", value: text(&c.Metrics.Game, ""), help: `value of the label "game"`},
 			{name: "metrics.constlabels", value: configMap{&c.Metrics.ConstLabels}, help: "labels of all metrics, with their values", aliases: []string{"metrics.constLabels", "metrics.consttags", "metrics.constTags", "metrics.tags"}},
 			{name: "metrics.additionallabels", value: configMap{&c.Metrics.AdditionalLabels}, help: "labels that a measurement may set, with their values otherwise", aliases: []string{"metrics.additionalLabels", "metrics.additionaltags", "metrics.additionalTags"}},
 			{name: "metrics.custom", value: configCustom{&c.Metrics.Custom}, help: "metrics of the application: lists named counters, gauges, histograms, summaries"},
 			{name: "metrics.prometheus.enabled", value: on(&c.Metrics.Prometheus.Enabled), help: "serve metrics for Prometheus"},
-			{name: "metrics.prometheus.port", value: port(&c.Metrics.Prometheus.Port, 9090), help: "port for it"},
+			{name: "metrics.prometheus.port", value: atMost(1<<16-1, number(&c.Metrics.Prometheus.Port, 9090, zeroIsNone)), help: "port for it; 0: a free one"},
 			{name: "metrics.statsd.enabled", value: on(&c.Metrics.Statsd.Enabled), help: "send metrics to statsd"},
 			{name: "metrics.statsd.host", value: configText{p: &c.Metrics.Statsd.Host, def: "localhost:9125", valid: checkHostPort}, help: "its address"},
 			{name: "metrics.statsd.prefix", value: prefix(&c.Metrics.Statsd.Prefix, &c.Metrics.Statsd.NoPrefix, "pitaya."), help: "prefix of names"},
-			{name: "metrics.statsd.rate", value: configShare{&c.Metrics.Statsd.Rate}, help: "share of measurements that is sent, up to 1"},
-		})},
+			{name: "metrics.statsd.rate", value: configShare{&c.Metrics.Statsd.Rate}, help: "share of counts and observations that is sent, up to 1"},
+			{name: "metrics.statsd.plain", value: on(&c.Metrics.Statsd.Plain), help: "leave tags away, for servers that do not know DataDog's dialect"},
+		}},
 		{"Reliable RPC", unusedKeys([]configKey{
 			{name: "worker.namespace", value: text(&c.Worker.Namespace, ""), help: "keeps the jobs of several games apart"},
 			{name: "worker.concurrency", value: number(&c.Worker.Concurrency, 1, zeroRefused), help: "jobs that run at once"},

@@ -59,11 +59,17 @@ type connUser interface {
 	// drain is called when a client begins to work that stopReading was called
 	// for already: it calls that again.
 	drain()
+	// atRest reports whether all data that was passed on is handled and answered.
+	// If it is not, wake is called when it is.
+	atRest() bool
 	// received is called at most once, after the last data: the server ends, and
 	// all that the client has sent until then was passed on.
 	received()
+	// control is called for each packet or frame that is no data, before it is
+	// processed.
+	control()
 	// data is given one or more whole data packets that lie one behind the
-	// other, headers included. The bytes are valid until it returns. It may
+	// other, headers included. The bytes are its own until it returns. It may
 	// block, which stops the reading of this connection only.
 	data(packets []byte)
 	// closed is called once, at the moment the connection ends, from any
@@ -98,9 +104,10 @@ type beatEntry struct {
 // conn is one client connection.
 type conn struct {
 	// Immutable after newConn.
-	cfg  *connConfig
-	rwc  net.Conn
-	user connUser
+	cfg     *connConfig
+	rwc     net.Conn
+	user    connUser
+	traffic *traffic // where its bytes and packets are counted
 
 	// Set by transportHandshake, then immutable.
 	body net.Conn        // what is read and written: rwc, or what is below the WebSocket framing
@@ -126,7 +133,7 @@ type conn struct {
 
 // newConn returns a connection that serve brings to life.
 func newConn(rwc net.Conn, cfg *connConfig, user connUser) *conn {
-	return &conn{cfg: cfg, rwc: rwc, body: rwc, user: user}
+	return &conn{cfg: cfg, rwc: rwc, body: rwc, user: user, traffic: cfg.Counters.connTraffic()}
 }
 
 // remoteAddr returns the peer's address, as far as it is known by now.
@@ -258,8 +265,8 @@ var errReceived = errors.New("pitaya: all was received")
 // the server ends.
 const maxSwept = 1 << 20
 
-// stopReading lets the connection read what has arrived and no more, and then
-// call received. With ask the client is asked for its last packet instead, and
+// stopReading lets the connection read what arrives until all of it is answered,
+// and then call received. With ask the client is asked for its last packet instead, and
 // all up to that is read: so nothing that it sends is lost on the way. A client
 // that acknowledges its handshake at this moment, and sends a message behind
 // that, is stopped then: drain is called again. It reports false if the client
@@ -277,16 +284,38 @@ func (c *conn) stopReading(ask bool) bool {
 		c.sendControl(partingPacket)
 		return true
 	}
+	c.stopping.Store(!c.ended)
+	c.mu.Unlock()
+	c.wake()
+	return true
+}
+
+// wake lets the reading goroutine of a connection that is to stop see whether
+// anything is left to read.
+func (c *conn) wake() {
+	when := time.Now()
+	if _, mem := c.body.(*memConn); !mem && c.raw == nil {
+		when = when.Add(stopTime) // for what the socket holds
+	}
+	c.setReadDeadline(when)
+}
+
+// setReadDeadline sets the deadline of a connection that has not ended. That of
+// one that has is the linger's.
+func (c *conn) setReadDeadline(when time.Time) {
+	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ended { // else the deadline is that of the linger
-		c.stopping.Store(true)
-		when := time.Now()
-		if _, mem := c.body.(*memConn); !mem && c.raw == nil {
-			when = when.Add(stopTime) // for what the socket holds
-		}
+	if !c.ended {
 		c.rwc.SetReadDeadline(when)
 	}
-	return true
+}
+
+// allRead is called when nothing was left to read of a connection that is to
+// stop. It reports whether that was all: what is being handled now takes time,
+// and what the client sends meanwhile still gets an answer.
+func (c *conn) allRead() bool {
+	c.setReadDeadline(time.Time{}) // first: wake may come at once
+	return c.hasEnded() || c.swept > maxSwept || c.user.atRest()
 }
 
 // work says that what comes now is data, and reports whether it is to stop.
@@ -337,16 +366,19 @@ func (c *conn) readLoop() (err error) {
 	for {
 		n, err := r.read()
 		if err != nil && c.stopping.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
-			if n = r.readNow(); n == 0 || c.swept > maxSwept {
+			n, err = r.readNow(), nil
+			c.swept += n
+			if (n == 0 || c.swept > maxSwept) && c.allRead() {
 				return errReceived
 			}
-			c.swept += n
-			err = nil
 		}
 		if n > 0 {
 			if err := c.took(n); err != nil {
 				return err
 			}
+		}
+		if err == io.EOF && c.stopping.Load() {
+			return errReceived // no more comes, but answers are still wanted
 		}
 		if err != nil {
 			// The buffer alone says nothing: the raw reader has borrowed one
@@ -364,6 +396,7 @@ func (c *conn) took(n int) error {
 	if c.hasEnded() {
 		return errConnEnded
 	}
+	c.traffic.ReceivedBytes.Add(int64(n))
 	have := len(c.in.B)
 	fresh := c.in.B[have : have+n]
 	var wsErr error
@@ -396,7 +429,8 @@ func (c *conn) took(n int) error {
 // consume processes the whole packets at the front of b and returns how many
 // bytes they were.
 func (c *conn) consume(b []byte) (used int, err error) {
-	run := 0 // where the data packets begin that were not passed on yet
+	run := 0            // where the data packets begin that were not passed on yet
+	packets := int64(0) // that were not counted yet
 	for {
 		rest := b[used:]
 		if len(rest) < PacketHeaderSize {
@@ -408,7 +442,7 @@ func (c *conn) consume(b []byte) (used int, err error) {
 			err = c.admissible(t, n)
 		}
 		if err != nil {
-			c.pass(b[run:used])
+			c.pass(b[run:used], &packets)
 			return used, err
 		}
 		if len(rest) < PacketHeaderSize+n {
@@ -417,20 +451,23 @@ func (c *conn) consume(b []byte) (used int, err error) {
 		}
 		next := used + PacketHeaderSize + n
 		if t != PacketData {
-			c.pass(b[run:used])
+			c.pass(b[run:used], &packets)
 			if c.hasEnded() {
 				return used, errConnEnded
 			}
 			run = next
+			c.traffic.ReceivedPackets.Add(1)
 			if err := c.packet(t, rest[PacketHeaderSize:PacketHeaderSize+n]); err != nil {
 				return used, err
 			}
+		} else {
+			packets++
 		}
 		used = next
 	}
 	if used > 0 {
 		c.Beat.Seen.Store(int64(c.cfg.Beats.now()))
-		c.pass(b[run:used])
+		c.pass(b[run:used], &packets)
 		if c.hasEnded() {
 			return used, errConnEnded
 		}
@@ -455,15 +492,20 @@ func (c *conn) admissible(t PacketType, n int) error {
 	return nil
 }
 
-// pass hands data packets to the layer above.
-func (c *conn) pass(packets []byte) {
+// pass hands n data packets to the layer above, and counts them before.
+func (c *conn) pass(packets []byte, n *int64) {
 	if len(packets) > 0 {
+		c.traffic.ReceivedPackets.Add(*n)
+		*n = 0
 		c.user.data(packets)
 	}
 }
 
 // packet processes a packet that is not data.
 func (c *conn) packet(t PacketType, body []byte) error {
+	if c.user.control(); c.hasEnded() {
+		return errConnEnded
+	}
 	switch t {
 	case PacketHandshake:
 		answer, err := c.user.handshake(body)
@@ -520,6 +562,7 @@ func (c *conn) heartbeat() { c.sendControl(heartbeatPacket) }
 // control handles a WebSocket control frame (RFC 6455, section 5.5). Pings are
 // answered but are no life signs.
 func (c *conn) control(op byte, payload []byte) error {
+	c.user.control()
 	switch op {
 	case wsPing:
 		c.sendFrame(wsPong, payload)

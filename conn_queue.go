@@ -24,6 +24,10 @@ type connQueue struct {
 	first   [1]outItem  // room for the first item, so that a single packet costs no allocation
 	bytes   int         // of items, and of what is being written
 	packets int         // likewise, in packets
+	queued  int64       // bytes that were ever put into items, less those that were taken out unwritten
+	taken   int64       // those of them that were taken out to be written
+	writing int         // packets that were taken out last
+	marks   *markList   // answers among what is queued or being written; nil if nobody wants to know
 	turn    writerState // who writes
 	stuck   bool        // the writer waits for a socket that takes nothing
 	over    time.Time   // since when the queue is over its budget without anything having been taken; zero if it is not
@@ -41,8 +45,9 @@ type connQueue struct {
 	closeOnce sync.Once
 
 	// Owned by who is writing.
-	single [1]outItem // what is being written, if it is one item
-	writer rawWriter
+	written int64      // bytes that the socket has taken
+	single  [1]outItem // what is being written, if it is one item
+	writer  rawWriter
 }
 
 // An outItem is one or more whole packets.
@@ -93,9 +98,18 @@ func (c *conn) hasEnded() bool {
 	return c.ended
 }
 
+// queueLoad returns how many bytes, as the budget counts them, and packets wait
+// to be written.
+func (c *conn) queueLoad() (bytes, packets int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bytes, c.packets
+}
+
 // sendMessage queues one message as a data packet. Its payload is copied. With
-// start false the caller promises to call flush soon.
-func (c *conn) sendMessage(m Message, d *Dictionary, class sendClass, start bool) error {
+// start false the caller promises to call flush soon. What mark has is told when
+// the message was written; it may be nil or empty.
+func (c *conn) sendMessage(m Message, d *Dictionary, class sendClass, start bool, mark *writeMark) error {
 	var space [1 + 10 + 1 + MaxRouteLength]byte
 	payload := m.Payload
 	m.Payload = nil
@@ -122,6 +136,9 @@ func (c *conn) sendMessage(m Message, d *Dictionary, class sendClass, start bool
 	b = append(b, head...)
 	b = append(b, payload...)
 	c.setChunkLocked(b)
+	if mark.wanted() {
+		c.markLocked(*mark)
+	}
 	c.queuedLocked(start)
 	return nil
 }
@@ -266,13 +283,18 @@ func (c *conn) chunkLocked(n int) []byte {
 	return chunk.B
 }
 
-func (c *conn) setChunkLocked(b []byte) { c.items[len(c.items)-1].B = b }
+func (c *conn) setChunkLocked(b []byte) {
+	last := &c.items[len(c.items)-1]
+	c.queued += int64(len(b) - len(last.B))
+	last.B = b
+}
 
 func (c *conn) addLocked(it outItem) {
 	if c.items == nil {
 		c.items = c.first[:0]
 	}
 	c.items = append(c.items, it)
+	c.queued += int64(len(it.B))
 }
 
 // queuedLocked unlocks, after a packet was queued. With start it makes sure
@@ -417,10 +439,17 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 				go c.drainInBackground(left, cost, packets)
 				return
 			}
+			c.traffic.SentPackets.Add(int64(packets))
 		}
 		c.mu.Lock()
 		c.tookLocked(cost)
 		c.packets -= packets
+		c.writing = 0
+		if list := c.writtenLocked(); list != nil {
+			c.mu.Unlock()
+			list.report()
+			c.mu.Lock()
+		}
 		if len(items) > 0 && len(c.items) > 0 && !mayWait {
 			// One round is what the caller does in passing: the heartbeats of
 			// all connections must not stay with one that is pushed to without
@@ -449,6 +478,7 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 		}
 		c.items, c.first[0] = nil, outItem{}
 		cost, packets = c.bytes, c.packets
+		c.taken, c.writing = c.queued, packets
 		c.mu.Unlock()
 	}
 }
@@ -468,6 +498,7 @@ func (c *conn) write(items []outItem, cost *int, mayWait bool) (left []outItem, 
 		it, items = gather(items)
 		var n int
 		n, err = c.tryWrite(it.B)
+		c.countWritten(n)
 		if rest := it.B[n:]; err == nil && len(rest)+len(items) > 0 {
 			c.wrote(n, cost)
 			if len(rest) > 0 && !mayWait {
@@ -490,9 +521,19 @@ func (c *conn) write(items []outItem, cost *int, mayWait bool) (left []outItem, 
 // wrote gives written bytes back to the budget, and takes them off cost.
 func (c *conn) wrote(n int, cost *int) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.tookLocked(n)
 	*cost -= n
+	list := c.writtenLocked()
+	c.mu.Unlock()
+	list.report()
+}
+
+// countWritten counts bytes that the socket has taken.
+func (c *conn) countWritten(n int) {
+	if n > 0 {
+		c.written += int64(n)
+		c.traffic.SentBytes.Add(int64(n))
+	}
 }
 
 func (it *outItem) free() {
@@ -533,6 +574,7 @@ func (c *conn) writeWaiting(b []byte, cost *int) error {
 	if m, ok := c.body.(*memConn); ok {
 		// What fits now is no progress in the time to come.
 		n := m.writeNow(b)
+		c.countWritten(n)
 		b = b[n:]
 		c.wrote(n, cost)
 	}
@@ -545,6 +587,7 @@ func (c *conn) writeWaiting(b []byte, cost *int) error {
 			return err
 		}
 		n, err := c.body.Write(b[:min(len(b), writeSize)])
+		c.countWritten(n)
 		b = b[n:]
 		c.wrote(n, cost)
 		var timeout net.Error
@@ -576,6 +619,17 @@ func (c *conn) writeFailed(err error) {
 	if errors.As(err, &timeout) && timeout.Timeout() {
 		err = ErrSlowClient
 	}
+	c.mu.Lock()
+	var done, lost *markList
+	if !c.ended { // else nobody waits for answers any more
+		done = c.writtenLocked()
+		lost = c.takeMarksLocked(c.taken)
+	}
+	dropped := c.cutMarksLocked(-1)
+	c.mu.Unlock()
+	done.report()
+	lost.fail()
+	dropped.drop()
 	c.end(err, endNow, nil)
 }
 
@@ -603,6 +657,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 		mode = endNow
 	}
 	first := !c.ended
+	var dropped *markList
 	if first {
 		c.ended, c.cause = true, cause
 		c.limit = time.Now().Add(c.cfg.WriteTimeout)
@@ -612,8 +667,12 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 				c.items[i].free()
 			}
 			c.items = nil
+			c.queued, c.packets = c.taken, min(c.packets, c.writing)
+			dropped = c.cutMarksLocked(c.taken)
 		}
 		if mode == endFlush && len(last) > 0 {
+			c.bytes += len(last) + packetOverhead
+			c.packets++
 			c.setChunkLocked(c.appendFramed(c.chunkLocked(len(last)+wsMaxHeader), last))
 		}
 		if mode != endNow && c.ws != nil {
@@ -626,6 +685,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 	c.wakeLocked()
 	start := first && mode != endNow && c.callLocked()
 	c.mu.Unlock()
+	dropped.drop()
 	if first {
 		c.user.closed(cause)
 	}
@@ -648,7 +708,7 @@ func wsCloseCodeOf(cause error) uint16 {
 		return wsCloseGoingAway
 	case errors.Is(cause, ErrPacketTooLarge):
 		return wsCloseTooBig
-	case errors.Is(cause, ErrProtocol), errors.Is(cause, errRefused), errors.Is(cause, ErrSlowClient):
+	case errors.Is(cause, ErrProtocol), errors.Is(cause, errRefused), errors.Is(cause, ErrSlowClient), errors.Is(cause, ErrTooManyRequests):
 		return wsClosePolicy
 	case errors.Is(cause, errInternal):
 		return wsCloseInternal

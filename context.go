@@ -3,7 +3,7 @@ package pitaya
 import (
 	"context"
 	"log/slog"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,20 +20,41 @@ type callContext struct {
 	Start   time.Time   // when the client's message arrived at its frontend, or the call here
 	In      *propagated // what another server sent along; nil for a message of an own client
 
-	naming sync.Once
-	name   string // made by RequestID
+	name atomic.Pointer[string]            // made by RequestID; nil before
+	tags atomic.Pointer[map[string]string] // set by TagMetrics; nil: those that came along. Never written to.
 }
 
 // RequestID returns the text by which the call can be found in the logs of all
 // servers that it leads to: that which came along, or one that is made when it
 // is first asked for.
 func (c *callContext) RequestID() string {
-	c.naming.Do(func() {
-		if c.name = c.In.requestID(); c.name == "" {
-			c.name = newRequestID()
-		}
-	})
-	return c.name
+	if name := c.name.Load(); name != nil {
+		return *name
+	}
+	name := c.In.requestID()
+	if span := spanOf(c.Context); name == "" && span != nil {
+		name = span.RequestID
+	}
+	if name == "" {
+		name = newRequestID()
+	}
+	if !c.name.CompareAndSwap(nil, &name) {
+		return *c.name.Load() // somebody else was first
+	}
+	return name
+}
+
+// TagMetrics says what the call is to be reported with, instead of what came
+// along.
+func (c *callContext) TagMetrics(tags map[string]string) { c.tags.Store(&tags) }
+
+// MetricTags returns what the call is to be reported with. It must not be
+// changed.
+func (c *callContext) MetricTags() map[string]string {
+	if tags := c.tags.Load(); tags != nil {
+		return *tags
+	}
+	return c.In.tags()
 }
 
 // callKey is the key under which a callContext gives itself.
@@ -71,20 +92,4 @@ func RouteFromContext(ctx context.Context) string {
 		return c.Route
 	}
 	return ""
-}
-
-// LoggerFromContext returns a logger whose records carry the session, the route
-// and the request id (see [GetFromPropagateCtx]) of the message that is being
-// handled, or the latter two of the remote that is being called; elsewhere,
-// [slog.Default].
-func LoggerFromContext(ctx context.Context) *slog.Logger {
-	c := callFromContext(ctx)
-	if c == nil {
-		return slog.Default()
-	}
-	log := c.Log
-	if c.Session != nil {
-		log = log.With("session", c.Session)
-	}
-	return log.With("route", c.Route, "request", c.RequestID())
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -57,6 +58,8 @@ type EtcdDiscovery struct {
 	stop  context.CancelFunc
 	ended <-chan struct{} // closed by stop
 	wg    sync.WaitGroup  // the goroutines of Join
+
+	reconnects atomic.Int64
 
 	resync chan struct{}         // holds a value when the servers are to be read; room for one
 	found  chan clientv3.LeaseID // holds the last foreign lease that the own entry was under; room for one, and one sender
@@ -193,6 +196,7 @@ func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(D
 				d.log.Warn("connection to etcd lost")
 				return
 			}
+			d.reconnects.Add(1)
 			d.log.Info("connection to etcd is back")
 			d.see()
 		})
@@ -264,6 +268,9 @@ func (d *EtcdDiscovery) Healthy() error {
 // GaveUp returns a channel that is closed when EtcdConfig.GrantLeaseRetries attempts to register again have failed, which
 // by default never happens. It belongs after Join.
 func (d *EtcdDiscovery) GaveUp() <-chan struct{} { return d.lease.GaveUp() }
+
+// reconnected returns how often the connection to etcd was lost and is back.
+func (d *EtcdDiscovery) reconnected() int64 { return d.reconnects.Load() }
 
 // publish puts the own server under a lease.
 func (d *EtcdDiscovery) publish(ctx context.Context, id clientv3.LeaseID) error {

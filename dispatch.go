@@ -1,6 +1,7 @@
 package pitaya
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,8 @@ type dispatcher struct {
 	Pipeline     pipeline
 	Host         *sessionHost
 	Serializer   Serializer // of arguments and results
-	Reporters    reporters
+	Meters       *meters    // nil: there are no reporters
+	Spans        *spans     // nil: nothing is traced
 	Counters     *counters
 	Log          *slog.Logger
 	MaxInflated  int
@@ -31,6 +33,9 @@ type dispatcher struct {
 	Slow         time.Duration // handlers that take longer are logged; 0 is never
 	Slots        chan struct{} // bounds how many handlers run at once; nil is no bound
 	Forward      forwarder     // nil: there are no other servers
+	Stamped      bool          // requests know when they were read, which may be long before they are handled
+	TooMany      []byte        // payload of the answer to requests over a limit
+	Inspect      *inspector    // nil: nobody looks
 	slowSampling sampler
 	lostSampling sampler
 }
@@ -51,28 +56,60 @@ type request struct {
 	ID      uint64
 	Notify  bool
 	Payload []byte
-	Arrived time.Time
+	Arrived time.Time   // when it came; with reporters before its time in the mailbox
+	Meter   *routeMeter // of its route; nil without reporters, or if that is not known yet
+	Kind    responseKind
+	Call    *callContext    // what the handler had; nil before, and without reporters
 	Parent  context.Context // what the handler's context comes from; nil is the session's
 	In      *propagated     // what another server sent along; nil for an own client's message
+	Refused bool            // a limit was exceeded; it was never pending
 	Settled bool            // it is counted how the request ended
+	Span    *spanContext    // of an own client's message; nil if nothing is traced
+	Watch   *routeCount     // for the debug page; nil: nobody looks
 }
 
-// settle counts how a request ended. Each is counted once.
-func (q *request) settle(c *atomic.Int64) {
+// settle counts how a request ended, err being errLost, what it was answered
+// with, or nil. Each is counted once.
+func (q *request) settle(c *atomic.Int64, err error) {
 	q.Settled = true
 	c.Add(1)
+	if q.Session != nil && !q.Refused {
+		q.Session.settled()
+	}
+	q.done(err)
+}
+
+// end ends a message that gets no answer: its span, and its count on the debug
+// page.
+func (q *request) end(err error) {
+	if q.Span != nil {
+		q.Span.end(traceable(err))
+	}
+	q.done(err)
+}
+
+// done tells the debug page how a message ended. Only the first call counts.
+func (q *request) done(err error) {
+	if q.Watch != nil {
+		q.Watch.end(time.Since(q.Arrived), err, loggable(err))
+		q.Watch = nil
+	}
 }
 
 // message implements messageHandler: it decodes a message and handles it
 // (client protocol, sections 8.4 and 11.2). Errors are violations of the
 // protocol.
-func (d *dispatcher) message(s *Session, body []byte) error {
-	m, err := decodeMessageView(body)
+func (d *dispatcher) message(s *Session, from mail) error {
+	m, err := decodeMessageView(from.Body)
 	if err != nil {
 		return err
 	}
 	if m.Type == MessagePush {
 		return errClientPush
+	}
+	if from.Refused != admitted {
+		d.refuse(s, m)
+		return nil
 	}
 	var entry *handlerEntry
 	var route string // only where it is needed as text
@@ -94,10 +131,20 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 		}
 		payload = inflated.B
 	}
-	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: time.Now()}
-	if entry != nil && !m.HasCode {
-		// The full route, or it without the type.
-		q.Text = entry.Route[len(entry.Route)-len(m.Route):]
+	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: from.Arrived}
+	if !d.Stamped {
+		q.Arrived = time.Now()
+	}
+	if entry != nil {
+		if !m.HasCode {
+			// The full route, or it without the type.
+			q.Text = entry.Route[len(entry.Route)-len(m.Route):]
+		}
+		q.Meter = entry.meter(q.Text)
+	}
+	if d.Inspect != nil {
+		q.Watch = d.Inspect.begin(entryRoute(entry))
+		s.visit(q.Watch)
 	}
 	switch m.Type {
 	case MessageNotify:
@@ -106,10 +153,13 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 	default:
 		d.Counters.Requests.Add(1)
 	}
+	if entry == nil && route == "" {
+		route = string(m.Route)
+	}
+	if d.Spans != nil {
+		d.trace(&q, cmp.Or(q.Text, route))
+	}
 	if entry == nil {
-		if route == "" {
-			route = string(m.Route)
-		}
 		d.elsewhere(q, route)
 		return nil
 	}
@@ -119,6 +169,45 @@ func (d *dispatcher) message(s *Session, body []byte) error {
 	}
 	d.runGuarded(&q)
 	return nil
+}
+
+// refuse answers a message that exceeds a limit. It is counted already by which.
+func (d *dispatcher) refuse(s *Session, m messageView) {
+	if m.Type == MessageNotify {
+		d.Counters.Notifies.Add(1)
+		return
+	}
+	d.Counters.Requests.Add(1)
+	q := request{Session: s, ID: m.ID, Refused: true}
+	if q.ID == 0 {
+		q.settle(&d.Counters.Unanswerable, ErrTooManyRequests)
+		return
+	}
+	d.answerPayload(&q, d.TooMany, ErrTooManyRequests)
+}
+
+// errTooMany is what refused requests are answered with.
+func errTooMany() error { return Errorf(CodeTooManyRequests, "too many requests") }
+
+// trace begins the span of a client's message. Its end is with its answer, or
+// where it is known that there will be none.
+func (d *dispatcher) trace(q *request, route string) {
+	kind := "request"
+	if q.Notify {
+		kind = "notify"
+	}
+	id := newRequestID()
+	q.Span = d.Spans.start(q.Session.Context(), route, SpanServer,
+		Label{"msg.type", kind}, Label{"user.id", q.Session.UID()}, Label{"request.id", id})
+	q.Span.RequestID = id
+}
+
+// entryRoute returns the full route of a handler; "" for none.
+func entryRoute(e *handlerEntry) string {
+	if e == nil {
+		return ""
+	}
+	return e.Route
 }
 
 // runGuarded is run, and ends the connection if that does not come to its end:
@@ -142,8 +231,9 @@ func (d *dispatcher) broken(q *request, where string, v any) {
 		d.Host.panicked(where, newRequestID(), v)
 	}
 	if !q.Notify && !q.Settled {
-		q.settle(&d.Counters.Lost)
+		q.settle(&d.Counters.Lost, errInternal)
 	}
+	q.end(errInternal)
 	q.Session.fail(errInternal)
 }
 
@@ -165,16 +255,21 @@ func (d *dispatcher) elsewhere(q request, text string) {
 }
 
 func (d *dispatcher) sendOn(q request, text string) {
+	q.Meter = d.Meters.known(text)
 	route, err := ParseRoute(text)
 	switch {
 	case err != nil:
-		d.fail(&q, err)
 	case route.ServerType == "" || route.ServerType == d.Registry.serverType:
-		d.fail(&q, d.notFound(route))
+		err = d.notFound(route)
 	case d.Forward == nil:
-		d.fail(&q, Errorf(CodeInternal, textNoServers))
+		err = Errorf(CodeInternal, textNoServers)
 	default:
 		d.Forward.forward(q, route, text)
+		return
+	}
+	d.fail(&q, err)
+	if q.Notify {
+		q.report(err)
 	}
 }
 
@@ -199,7 +294,7 @@ func (d *dispatcher) runBeside(q request) {
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
 	d.Host.Alive.Go(func() {
-		defer func() { <-slots }()
+		defer s.leaveBeside(slots)
 		d.runGuarded(&q)
 		s.flush()
 	})
@@ -207,8 +302,9 @@ func (d *dispatcher) runBeside(q request) {
 
 // lost counts a message that waited for its turn when its session ended.
 func (d *dispatcher) lost(q *request) {
+	q.end(errLost)
 	if !q.Notify {
-		q.settle(&d.Counters.Lost)
+		q.settle(&d.Counters.Lost, errLost)
 		return
 	}
 	d.Counters.NotifiesLost.Add(1)
@@ -224,17 +320,24 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		d.Slots <- struct{}{}
 		defer func() { <-d.Slots }()
 	}
-	begin := q.Arrived
-	if d.Slots != nil || len(d.Reporters) > 0 {
-		begin = time.Now() // the wait for a slot is not the handler's
-		kind := "local"
-		if q.In != nil {
-			kind = "remote"
+	waited := time.Duration(0)
+	if d.Stamped || d.Slots != nil || q.Meter != nil {
+		waited = time.Since(q.Arrived) // in the mailbox and for a slot, which is not the handler's
+	}
+	if limit := d.limit(q.Entry); limit > 0 && waited > limit && !q.Notify {
+		d.Counters.refuse(refusedDeadline)
+		return nil, Errorf(CodeTimeout, "the request has waited longer than its handler may take")
+	}
+	if q.Meter != nil {
+		switch q.Kind {
+		case responseHandler:
+			q.Meter.delay(delayLocal, waited, nil)
+		case responseForwarded:
+			q.Meter.delay(delayForwarded, waited, q.In.tags())
 		}
-		d.Reporters.observe(metricHandlerDelay, begin.Sub(q.Arrived), Label{"route", q.Entry.Route}, Label{"type", kind})
 	}
 	out, err := d.call(q)
-	if took := time.Since(begin); d.Slow > 0 && took > d.Slow {
+	if took := time.Since(q.Arrived) - waited; d.Slow > 0 && took > d.Slow {
 		d.Counters.SlowHandlers.Add(1)
 		if n, ok := d.slowSampling.pass(); ok {
 			d.log(q).Warn("slow handler", "route", q.Entry.Route, "took", took, "unlogged", n)
@@ -258,6 +361,15 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 	return payload, err
 }
 
+// limit returns the time that a handler has for one message, 0 or less if there
+// is no limit.
+func (d *dispatcher) limit(e *handlerEntry) time.Duration {
+	if e.Timeout == 0 {
+		return d.Timeout
+	}
+	return e.Timeout
+}
+
 // log returns the logger for what concerns a message.
 func (d *dispatcher) log(q *request) *slog.Logger {
 	if q.Session == nil {
@@ -270,7 +382,8 @@ func (d *dispatcher) log(q *request) *slog.Logger {
 func (d *dispatcher) run(q *request) {
 	payload, err := d.handle(q)
 	if q.Notify {
-		d.report(q, err)
+		q.done(err)
+		q.report(err)
 		return
 	}
 	if err != nil {
@@ -284,21 +397,21 @@ func (d *dispatcher) run(q *request) {
 // sent.
 func (d *dispatcher) reply(q *request, payload []byte) {
 	if q.ID == 0 {
-		q.settle(&d.Counters.Unanswerable)
+		q.settle(&d.Counters.Unanswerable, nil)
+		q.report(nil)
 		return
 	}
-	err := q.Session.answer(q.ID, payload, false)
+	mark := d.mark(q, nil)
+	err := q.Session.answer(q.ID, payload, false, &mark)
 	switch {
 	case err == nil:
-		q.settle(&d.Counters.Answered)
+		q.settle(&d.Counters.Answered, nil)
 	case err == ErrSessionClosed:
-		q.settle(&d.Counters.Lost)
+		q.settle(&d.Counters.Lost, errLost)
+		mark.done(err)
 	default: // too large for a packet
+		mark.done(err)
 		d.fail(q, err)
-		return
-	}
-	if q.Entry != nil {
-		d.report(q, err)
 	}
 }
 
@@ -307,25 +420,33 @@ func (d *dispatcher) fail(q *request, err error) {
 	if q.Entry == nil {
 		d.Log.Debug("message refused", "session", q.Session, "err", err)
 	}
-	if !q.Notify {
+	if q.Notify {
+		q.end(err)
+	} else {
 		d.answerError(q, err)
-	}
-	if q.Entry != nil {
-		d.report(q, err)
 	}
 }
 
 func (d *dispatcher) answerError(q *request, err error) {
 	if q.ID == 0 {
-		q.settle(&d.Counters.Unanswerable)
+		q.settle(&d.Counters.Unanswerable, err)
+		q.report(err)
 		return
 	}
-	switch err := q.Session.answer(q.ID, d.errorPayload(err), true); {
-	case err == nil:
-		q.settle(&d.Counters.Failed)
-	case err == ErrSessionClosed:
-		q.settle(&d.Counters.Lost)
+	d.answerPayload(q, d.errorPayload(err), err)
+}
+
+// answerPayload answers a request with the payload of an error.
+func (d *dispatcher) answerPayload(q *request, payload []byte, err error) {
+	mark := d.mark(q, err)
+	switch failed := q.Session.answer(q.ID, payload, true, &mark); {
+	case failed == nil:
+		q.settle(&d.Counters.Failed, err)
+	case failed == ErrSessionClosed:
+		q.settle(&d.Counters.Lost, errLost)
+		mark.done(failed)
 	default: // an error whose text does not fit into a packet
+		mark.done(failed)
 		d.answerError(q, Errorf(CodeInternal, "the error is too large to be sent"))
 	}
 }
@@ -404,17 +525,58 @@ func loggable(err error) error {
 
 var errArgument = errors.New("the argument cannot be decoded")
 
-// report tells the reporters how a message was handled.
-func (d *dispatcher) report(q *request, err error) {
-	if len(d.Reporters) == 0 {
-		return
+// traceable is what spans may hold of an error.
+func traceable(err error) error {
+	if _, ok := errors.AsType[argumentError](err); ok {
+		return NewError(errArgument, ErrorCode(err))
 	}
-	status := "ok"
-	if err != nil {
-		status = "failed"
+	return err
+}
+
+// report tells the reporters how a message was handled that is not answered on a
+// connection of this server, and ends its span.
+func (q *request) report(err error) {
+	q.end(err)
+	if q.Meter != nil {
+		q.Meter.response(q.Kind, ErrorCode(err), q.tags()).report(time.Since(q.Arrived))
 	}
-	d.Reporters.observe(metricResponseTime, time.Since(q.Arrived),
-		Label{"route", q.Entry.Route}, Label{"status", status}, Label{"type", "handler"}, Label{"code", ErrorCode(err)})
+}
+
+// mark is report for one that is: its time is over when the answer was written.
+func (d *dispatcher) mark(q *request, err error) (m writeMark) {
+	m.Since = q.Arrived
+	if q.Meter != nil {
+		m.Meter = q.Meter.response(q.Kind, ErrorCode(err), q.tags())
+	}
+	if q.Span != nil {
+		m.Done = d.answering(q.Span, q.Session, err)
+	}
+	return m
+}
+
+// answering begins the span of the writing of an answer, to a message that has
+// failed with err if that is not nil. What it returns ends it, and that of the
+// message.
+func (d *dispatcher) answering(message *spanContext, s *Session, err error) (done func(failed error)) {
+	write := d.Spans.start(message, spanConnWrite, SpanConnection, Label{"addr", fmt.Sprint(s.RemoteAddr())})
+	return func(failed error) {
+		write.end(failed)
+		switch {
+		case errors.Is(failed, ErrPacketTooLarge): // another answer takes the place of this one
+		case err != nil:
+			message.end(traceable(err))
+		default:
+			message.end(failed)
+		}
+	}
+}
+
+// tags returns what the application wants a message to be reported with.
+func (q *request) tags() map[string]string {
+	if q.Call != nil {
+		return q.Call.MetricTags()
+	}
+	return q.In.tags()
 }
 
 // Texts that clients of the family know.
@@ -428,6 +590,9 @@ const (
 // it is an error.
 func (d *dispatcher) call(q *request) (out any, err error) {
 	call := &callContext{Session: q.Session, Route: q.Entry.Route, Text: q.Text, Log: d.Log, Start: q.Arrived, In: q.In}
+	if q.Meter != nil {
+		q.Call = call
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			out, err = nil, d.Host.panicked(q.Entry.Route, call.RequestID(), v)
@@ -452,14 +617,14 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 		}
 	}
 	parent := q.Parent
-	if parent == nil {
+	switch {
+	case parent != nil:
+	case q.Span != nil:
+		parent = q.Span
+	default:
 		parent = q.Session.Context()
 	}
-	limit := e.Timeout
-	if limit == 0 {
-		limit = d.Timeout
-	}
-	if limit > 0 {
+	if limit := d.limit(e); limit > 0 {
 		var cancel context.CancelFunc
 		parent, cancel = context.WithTimeout(parent, limit)
 		defer cancel()

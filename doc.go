@@ -63,6 +63,7 @@
 //	ErrHeartbeat          nothing was heard for two heartbeat intervals
 //	ErrHandshakeTimeout   the handshake took too long
 //	ErrSlowClient         the client does not read what it is sent
+//	ErrTooManyRequests    it went on sending more than it may
 //	ErrProtocol           what the client sent is not the protocol (errors that wrap it say what)
 //	ErrServerClosed       the server stops
 //
@@ -128,6 +129,18 @@
 // "users" (one push for many users), "claim" (asking before a bind) and "events". "pitaya-go.draining" is "true" on one
 // that ends. Toward servers that announce nothing, Pitaya's, all is done as Pitaya does it.
 //
+// # Health and inspection
+//
+// [Server.Readyz] and [Server.Livez] are handlers for probes. A server is ready when it is listening, connected to its
+// cluster and not told to end; an outage of etcd or NATS makes it not ready, and takes nothing from the clients that it
+// has. It is alive until Run has returned, whatever is wrong around it. [Server.Healthy] is readiness as an error.
+//
+// [Server.DebugHandler] is a page for people on call, and the same as JSON: charts of the last five minutes, tables of
+// routes, sessions, servers, recent errors and settings. It is collected for only if the page was asked for before Run.
+//
+// The library opens no port for any of them. An application mounts them beside net/http/pprof and expvar on a listener
+// that the public does not reach; examples/operate does.
+//
 // # Limits
 //
 // Nothing that a client sends is trusted. A client that exceeds one of these limits is closed; the fields of
@@ -143,6 +156,14 @@
 //	socket takes nothing      10 s     WriteTimeout
 //	silence                   60 s     two intervals of Heartbeat
 //	connections               none     MaxConns, MaxConnsPerIP
+//
+// How much a client may send is bounded where RateLimit says so: messages of a session, of an address and of all clients in
+// a time, requests of a session that are unanswered, and handshakes. What is too much is refused and costs nobody else
+// anything: a request is answered with PIT-429 in its turn, a notify is dropped, a handshake is answered with code 429.
+// Who goes on is kicked, with [ErrTooManyRequests]. [Server.Stats] counts the refusals by their reason.
+//
+// A request that has waited longer than its handler may take (HandlerTimeout, [WithTimeout]) is answered with PIT-408
+// without being handled.
 //
 // # Wire protocol
 //
@@ -164,8 +185,8 @@
 //
 // A server that ends sends an acknowledgement, which has no body either, to clients that have announced "drain" in
 // "features" of their "sys". The client sends one back and no message behind it; the server closes the connection when
-// it has answered what came before. So no request is lost. Of other clients it answers what has arrived; what crosses
-// the end of the connection on its way was not handled.
+// it has answered what came before. So no request is lost. Of other clients it answers what arrives until nothing is left
+// to answer, for 2 s at most; what crosses the end of the connection on its way was not handled.
 //
 // The body of a data packet is one message:
 //
@@ -182,7 +203,7 @@
 //
 // The codes of the library itself:
 //
-//	PIT-000   an error without a code                 PIT-429   too many requests
+//	PIT-000   an error without a code                 PIT-429   more requests than the client may send
 //	PIT-400   route, kind or argument of a message    PIT-498   writing to the client failed
 //	PIT-404   no such handler, no such user           PIT-499   the session is closed
 //	PIT-408   not done in time                        PIT-500   internal error, no server of that type
@@ -194,23 +215,30 @@
 // layers_test.go has the table and checks it.
 //
 //	doc.go                                            this manual
-//	metrics.go                                        Reporter, the seam for numbers; Stats
+//	metrics.go, metrics_names.go                      Reporter, the seam for numbers; names
+//	stats.go                                          what a server counts
+//	meter.go                                          time series for what is reported often
+//	histogram.go                                      distributions of durations
 //	buffer.go                                         pooled bytes
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
+//	tracing.go, tracing_parent.go                     Tracer, the seam for spans; traceparent of the W3C
 //	packet.go                                         type and length
 //	route.go                                          routes and the dictionary
 //	message.go, compress.go                           flags, id, route, payload; zlib
 //	handshake.go                                      who the client is
 //	ws_frame.go                                       the frames of RFC 6455
+//	admission.go, admission_table.go                  what clients may send: rates; what addresses have used up
 //	acceptor_tcp.go, proxy.go                         TCP and TLS listeners; PROXY protocol
 //	acceptor_ws.go, acceptor_ws_conn.go               WebSocket listeners; their connections
 //	acceptor_mem.go                                   connections in memory
 //	conn.go, conn_*.go, heartbeat.go                  one connection: reading, queue, writing, life signs
 //	client.go, client_*.go                            the other end: requests; connecting; what it receives
+//	inspect.go                                        what the debug page knows of messages and errors
 //	session.go, session_*.go                          one session; its data; all of them by id and uid
 //	mailbox.go, multicast.go                          messages that wait for a session; pushes to many
 //	context.go, propagate.go                          what a call is about; what travels with it
+//	context_log.go                                    log records that say what they are about
 //	pipeline.go                                       functions before and after a call
 //	discovery.go, transport.go, binding.go            the seams of a cluster
 //	discovery_entry.go, rpc.go                        servers as JSON; the envelopes of calls
@@ -226,6 +254,11 @@
 //	module.go, module_*.go                            modules and those that come with the library
 //	timer.go                                          timers
 //	config.go, config_*.go                            settings, from code, file, environment and flags
+//	metrics_builtin.go, metrics_registry.go           what metrics there are; their numbers
+//	metrics_series.go, metrics_window.go              one metric by labels; quantiles of the last minutes
+//	metrics_text.go, metrics_http.go                  as text; served to scrapers
+//	metrics_expvar.go, metrics_process.go             as JSON; those of the process
+//	metrics_statsd.go                                 sent over UDP
 //	cluster_mem.go                                    a cluster in one process
 //	etcd.go, discovery_etcd*.go                       etcd: client and lease; who is in the cluster
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
@@ -245,6 +278,7 @@
 //	builder.AddAcceptor                               Config.Listeners, Server.AddListener
 //	acceptor.NewTCPAcceptor, .NewTLSAcceptor          pitaya.ListenTCP
 //	acceptor.NewWSAcceptor                            pitaya.ListenWS
+//	acceptorwrapper.NewRateLimitingWrapper            Config.RateLimit, for all listeners
 //	app.Register                                      pitaya.Register
 //	app.Start                                         pitaya.Run(ctx), which returns errors
 //	app.Shutdown                                      the end of that ctx, pitaya.Shutdown, or Server.Shutdown

@@ -31,6 +31,9 @@ func GRPCTimeout(d time.Duration) string               { return grpcTimeout(d) }
 func ParseGRPCTimeout(s string) (time.Duration, error) { return parseGRPCTimeout(s) }
 func EncodeGRPCMessage(s string) string                { return encodeGRPCMessage(s) }
 func DecodeGRPCMessage(s string) string                { return decodeGRPCMessage(s) }
+func GRPCNoticeAnswer(kind NoticeKind, answer []byte) error {
+	return grpcNoticeAnswer(kind, answer)
+}
 func ProtoString(b []byte, field int32) (string, error) {
 	return protoString(b, protowire.Number(field))
 }

@@ -87,6 +87,27 @@ type handlerEntry struct {
 	Concurrent bool
 	Bound      bool
 	Timeout    time.Duration // 0 is the server's, negative is none
+
+	full, short *routeMeter // of its routes, set before the server runs; nil without reporters
+}
+
+// meter returns what reports about calls of the handler by a route, which is its
+// full one, the short one, or "" for the former.
+func (e *handlerEntry) meter(text string) *routeMeter {
+	if text == "" || len(text) == len(e.Route) {
+		return e.full
+	}
+	return e.short
+}
+
+// meet makes the meters of all entries.
+func (r *registry) meet(m *meters) {
+	for route, e := range r.Entries {
+		e.full = m.teach(e.Route)
+		if route != e.Route {
+			e.short = m.teach(route)
+		}
+	}
 }
 
 // registry holds the handlers of a server. It is filled before the server runs.
@@ -107,6 +128,16 @@ func newRegistry() *registry {
 		remotes:       make(map[string]bool),
 		remoteMethods: make(map[string]*handlerEntry),
 	}
+}
+
+// timed reports whether a handler has a time limit of its own.
+func (r *registry) timed() bool {
+	for _, e := range r.Entries {
+		if e.Timeout > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // setServerType sets the first part of all full routes, also of those that are

@@ -1,42 +1,66 @@
 package pitaya
 
 import (
+	"encoding/binary"
 	"errors"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // mailbox holds the messages of one session until its worker handles them, one
 // at a time and in order. It costs no goroutine while idle: the message that
 // finds no worker starts one, which drains the mailbox and ends. The messages
-// are kept as the packets they came in, one behind the other.
+// are kept as the packets they came in, one behind the other, with the verdict
+// of the limits in place of the type (verdictOf). Where somebody wants to know,
+// a stamp before those of one read says when that was.
 type mailbox struct {
 	mu       sync.Mutex    // guards the fields below
 	pending  *buffer       // packets that wait; nil when there are none
 	count    int           // their number
 	running  bool          // there is a worker
+	settled  bool          // all that was taken in is handled, and answered
 	last     bool          // nothing is taken in any more; the worker ends the connection when all is handled
 	ending   bool          // last, and all is handled or being handled beside the mailbox
 	closed   bool          // nothing is taken in any more, and what waits is dropped
 	finished bool          // the close callbacks ran
 	space    chan struct{} // closed when there is room again; nil if the reader does not wait
+
+	settling atomic.Bool // the reader wants to know when all is handled
 }
 
 // mailboxBytes bounds the packets in a mailbox. One packet that is larger
 // passes when nothing else waits.
 const mailboxBytes = 64 << 10
 
+// A mail is one message out of the mailbox.
+type mail struct {
+	Body    []byte    // of the data packet; valid while the message is handled
+	Arrived time.Time // when it was read from the connection; zero if nobody wants to know
+	Refused refusal   // the limit that it exceeds
+}
+
+// A stamp stands in the mailbox before the packets of one read: its mark, which
+// is no packet's type, and the time since the host's epoch.
+const (
+	stampMark = 0
+	stampSize = 1 + 8
+)
+
+// stampOf returns the time of the stamp that b begins with.
+func stampOf(b []byte) time.Duration { return time.Duration(binary.BigEndian.Uint64(b[1:])) }
+
 // addLocked takes in packets from the front of b while there is room, and
-// returns the rest.
-func (m *mailbox) addLocked(b []byte, maxMessages int) []byte {
+// returns the rest. A time that is not negative is put before them.
+func (m *mailbox) addLocked(b []byte, maxMessages int, at time.Duration) []byte {
 	have := 0
 	if m.pending != nil {
 		have = len(m.pending.B)
 	}
 	n := 0
 	for n < len(b) && m.count < maxMessages {
-		_, size, _ := DecodePacketHeader(b[n:]) // checked by the connection
-		size += PacketHeaderSize
+		size := PacketHeaderSize + packetLength(b[n:])
 		if have+n > 0 && have+n+size > mailboxBytes {
 			break
 		}
@@ -46,10 +70,17 @@ func (m *mailbox) addLocked(b []byte, maxMessages int) []byte {
 	if n == 0 {
 		return b
 	}
+	need := n
+	if at >= 0 {
+		need += stampSize
+	}
 	if m.pending == nil {
-		m.pending = getBuffer(n)
+		m.pending = getBuffer(need)
 	} else {
-		m.pending = m.pending.grow(n)
+		m.pending = m.pending.grow(need)
+	}
+	if at >= 0 {
+		m.pending.B = binary.BigEndian.AppendUint64(append(m.pending.B, stampMark), uint64(at))
 	}
 	m.pending.B = append(m.pending.B, b[:n]...)
 	return b[n:]
@@ -66,9 +97,25 @@ func (m *mailbox) takeLocked() *buffer {
 	return b
 }
 
+// load returns how many messages wait, and whether one is being handled.
+func (m *mailbox) load() (waiting int, busy bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count, m.running
+}
+
 // data implements connUser: it files the messages, and waits while the mailbox
 // is full, which stops the reading of this connection.
 func (s *Session) data(packets []byte) {
+	at := time.Duration(-1)
+	if s.host.Stamps {
+		at = time.Since(s.host.Epoch)
+	}
+	if s.limits != nil {
+		if packets = s.limits.judge(packets, at); len(packets) == 0 {
+			return
+		}
+	}
 	m := &s.box
 	for {
 		m.mu.Lock()
@@ -76,7 +123,8 @@ func (s *Session) data(packets []byte) {
 			m.mu.Unlock()
 			return
 		}
-		packets = m.addLocked(packets, s.host.MailboxMessages)
+		packets = m.addLocked(packets, s.host.MailboxMessages, at)
+		m.settled = false
 		start := !m.running
 		m.running = true
 		var space chan struct{}
@@ -126,6 +174,11 @@ func (s *Session) work() {
 				m.mu.Unlock()
 				s.awaitBeside()
 				s.conn.end(ErrServerClosed, endFlush, nil) // sets closed
+			case m.settling.Load() && s.noneBeside():
+				m.settling.Store(false)
+				m.settled = true
+				m.mu.Unlock()
+				s.conn.wake()
 			default:
 				m.running = false
 				m.mu.Unlock()
@@ -150,15 +203,29 @@ func (s *Session) work() {
 // writes what is queued meanwhile, so that a slow handler does not keep the
 // answers before it.
 func (s *Session) turn(b []byte) {
+	var m mail
+	if b[0] == stampMark && s.host.Meters != nil {
+		s.host.Meters.mailboxTime(time.Since(s.host.Epoch) - stampOf(b))
+	}
 	for len(b) > 0 {
-		_, n, _ := DecodePacketHeader(b)
-		body := b[PacketHeaderSize : PacketHeaderSize+n]
-		b = b[PacketHeaderSize+n:]
+		if b[0] == stampMark {
+			m.Arrived = s.host.Epoch.Add(stampOf(b))
+			b = b[stampSize:]
+			continue
+		}
+		var abuse bool
+		m.Refused, abuse = verdictOf(b[0])
+		end := PacketHeaderSize + packetLength(b)
+		m.Body, b = b[PacketHeaderSize:end], b[end:]
 		if s.conn.hasEnded() {
 			return
 		}
-		if err := s.host.Messages.message(s, body); err != nil {
+		if err := s.host.Messages.message(s, m); err != nil {
 			s.conn.end(err, endFlush, nil)
+			return
+		}
+		if abuse {
+			s.endAbuse()
 			return
 		}
 		if len(b) > 0 {
@@ -168,9 +235,27 @@ func (s *Session) turn(b []byte) {
 	}
 }
 
+// control implements connUser: it counts what is no message.
+func (s *Session) control() {
+	if s.limits != nil && s.limits.control() {
+		s.endAbuse()
+	}
+}
+
+// endAbuse ends the session of a client that goes on sending more than it may.
+func (s *Session) endAbuse() {
+	if !s.conn.end(ErrTooManyRequests, endFlush, kickPacket("too many requests")) {
+		return
+	}
+	s.host.Counters.ClosedForAbuse.Add(1)
+	if n, ok := s.host.abuse.pass(); ok {
+		s.host.Log.Warn("client sends too much", "session", s, "addr", s.RemoteAddr(), "unlogged", n)
+	}
+}
+
 // drain implements connUser: it lets the session handle what its client has sent, and then ends it. A
-// client that can be asked sends no more from then on; of others, what has
-// arrived here is handled.
+// client that can be asked sends no more from then on; of others, what arrives
+// before all is answered is handled.
 func (s *Session) drain() {
 	s.mu.Lock()
 	s.leaving = true
@@ -178,6 +263,36 @@ func (s *Session) drain() {
 	s.mu.Unlock()
 	if !s.conn.stopReading(ask) {
 		s.received()
+	}
+}
+
+// atRest implements connUser.
+func (s *Session) atRest() bool {
+	m := &s.box
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.settling.Store(true) // first: a call that ends beside the mailbox at this moment is seen here, or sees this
+	if !m.settled && (m.running || !s.noneBeside()) {
+		return false
+	}
+	m.settling.Store(false)
+	return true
+}
+
+// leaveBeside gives back the slot of a call that ran beside the mailbox. If the
+// reader waits for the last of them, the worker looks whether this was it.
+func (s *Session) leaveBeside(slots chan struct{}) {
+	<-slots
+	m := &s.box
+	if !m.settling.Load() {
+		return
+	}
+	m.mu.Lock()
+	start := !m.running && !m.closed
+	m.running = m.running || start
+	m.mu.Unlock()
+	if start {
+		go s.work()
 	}
 }
 
@@ -214,6 +329,11 @@ func (s *Session) closed(cause error) {
 		s.host.Counters.Violations.Add(1)
 	case errors.Is(cause, ErrSlowClient):
 		s.host.Counters.SlowClients.Add(1)
+	case errors.Is(cause, ErrHandshakeTimeout):
+		s.host.Counters.LateHandshakes.Add(1)
+	}
+	if s.notes != nil {
+		s.host.Inspect.sessionEnded(cause)
 	}
 	s.cancel(cause)
 	s.host.Log.Debug("session ended", "session", s, "cause", cause)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 )
 
 // forwards are the clients' messages under way to other servers. A message
@@ -41,7 +42,9 @@ type forward struct {
 	lane    bool // it is the one under way in its lane
 	tried   []*member
 	slots   chan struct{} // it holds one
+	begin   time.Time     // when it was sent; only with reporters
 	context context.Context
+	span    *spanContext // of the call of to; nil if nothing is traced
 }
 
 func newForwards(n *node, d *dispatcher) *forwards {
@@ -57,6 +60,10 @@ const forwardTries = 3
 // session's mailbox waits, and nobody else does.
 func (fs *forwards) forward(q request, route Route, text string) {
 	s := q.Session
+	if q.Watch != nil {
+		q.Watch = fs.d.Inspect.forwarded(q.Watch, text)
+		s.visit(q.Watch)
+	}
 	slots := s.forwardSlots()
 	select {
 	case slots <- struct{}{}:
@@ -83,7 +90,9 @@ func (fs *forwards) forward(q request, route Route, text string) {
 		f.fail(err)
 		return
 	}
-	f.body = fs.encode(&q, text)
+	q.Meter.delay(delayRemote, time.Since(q.Arrived), nil)
+	f.trace(to)
+	f.body = f.encode()
 	fs.d.Counters.Forwards.Add(1)
 	f.q.Payload = nil // the worker moves on
 	sent = true
@@ -95,20 +104,36 @@ func (f *forward) routing() context.Context {
 	if f.fs.node.Routes[f.route.ServerType] == nil {
 		return f.context
 	}
-	return &callContext{Context: f.context, Session: f.q.Session, Route: f.text, Log: f.fs.d.Log, Start: f.q.Arrived}
+	return &callContext{Context: f.q.Span.on(f.context), Session: f.q.Session, Route: f.text, Log: f.fs.d.Log, Start: f.q.Arrived}
+}
+
+// trace begins the span of the call of a server.
+func (f *forward) trace(to *member) {
+	if n := f.fs.node; n.Spans != nil {
+		f.span = n.startCall(f.q.Span.on(f.context), n.callSpan, to.Info)
+	}
+}
+
+// metadata is what travels with the message.
+func (f *forward) metadata(b []byte) []byte {
+	n, self := f.fs.node, f.fs.node.Self()
+	if f.span == nil {
+		return appendForwarded(b, self.ID, self.Type, f.text, newRequestID(), f.q.Arrived, n.Timeout, nil)
+	}
+	return appendForwarded(b, self.ID, self.Type, f.text, f.q.Span.RequestID, f.q.Arrived, n.Timeout, n.Spans.inject(f.span))
 }
 
 // encode makes the protos.Request of a client's message (cluster protocol,
 // section 3.2).
-func (fs *forwards) encode(q *request, text string) []byte {
-	self := fs.node.Self()
+func (f *forward) encode() []byte {
+	self, q := f.fs.node.Self(), &f.q
 	var room [256]byte
 	r := rpcRequest{
 		Type:       rpcSys,
 		HasSession: true,
 		Session:    rpcSession{ID: q.Session.ID(), UID: []byte(q.Session.UID()), Data: q.Session.encodedData()},
-		Msg:        rpcMsg{ID: q.ID, Route: []byte(text), Data: q.Payload},
-		Metadata:   appendForwarded(room[:0], self.ID, self.Type, text, q.Arrived, fs.node.Timeout),
+		Msg:        rpcMsg{ID: q.ID, Route: []byte(f.text), Data: q.Payload},
+		Metadata:   f.metadata(room[:0]),
 	}
 	if self.Frontend {
 		r.FrontendID = []byte(self.ID)
@@ -141,6 +166,9 @@ func (f *forward) send(to *member) {
 }
 
 func (f *forward) call() {
+	if f.q.Meter != nil {
+		f.begin = time.Now()
+	}
 	f.fs.node.call(f.context, f.to, f.fs.node.Timeout, f.body, f.done)
 }
 
@@ -168,13 +196,34 @@ func (f *forward) leave() {
 // done is called in a goroutine of the transport's when the server has answered
 // or cannot.
 func (f *forward) done(response []byte, err error) {
-	if errors.Is(err, ErrUnreachable) && f.again() {
+	unreachable := errors.Is(err, ErrUnreachable)
+	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
+	f.report(err)
+	f.span.end(err)
+	if unreachable && f.again() {
 		return
 	}
-	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
+	if f.q.Watch != nil {
+		f.q.Watch = f.fs.d.Inspect.answered(f.q.Watch, f.text, err)
+	}
 	// The answer first: the next message of the lane may be answered at once.
 	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
 	f.leave()
+}
+
+// report tells the reporters of the call to the other server.
+func (f *forward) report(err error) {
+	if f.q.Meter == nil {
+		return
+	}
+	code := ErrorCode(err)
+	switch code {
+	case CodeNotFound, CodeBadRequest, CodeTimeout, CodeInternal:
+		// Perhaps there is no such route: a client can make up any.
+	default:
+		f.q.Meter = f.fs.d.Meters.learn(f.text)
+	}
+	f.q.Meter.response(responseRPC, code, nil).report(time.Since(f.begin))
 }
 
 // again offers the message to another server. The one before has not got it.
@@ -193,6 +242,11 @@ func (f *forward) again() bool {
 	// First the next one's turn would come, and it could overtake this one.
 	left := *f
 	f.lane = false
+	if f.span != nil {
+		f.trace(to)
+		r.Metadata = f.metadata(nil) // names the span of this call
+		f.body = r.encode()
+	}
 	f.send(to)
 	left.leave()
 	return true
@@ -219,6 +273,7 @@ func (f *forward) answer(payload []byte, err error) {
 	}
 	defer f.end()
 	if f.q.Notify {
+		f.q.end(nil)
 		return
 	}
 	f.fs.d.reply(&f.q, payload)
@@ -228,7 +283,8 @@ func (f *forward) answer(payload []byte, err error) {
 func (f *forward) fail(err error) {
 	defer f.end()
 	if !f.q.Notify && f.q.Session.Context().Err() != nil { // nobody is there to be told
-		f.q.settle(&f.fs.d.Counters.Lost)
+		f.q.settle(&f.fs.d.Counters.Lost, errLost)
+		f.q.end(err)
 		return
 	}
 	f.fs.d.Log.Debug("message not forwarded", "session", f.q.Session, "route", f.text, "err", err)
@@ -237,4 +293,4 @@ func (f *forward) fail(err error) {
 }
 
 // end lets the session send another message.
-func (f *forward) end() { <-f.slots }
+func (f *forward) end() { f.q.Session.leaveBeside(f.slots) }

@@ -24,13 +24,61 @@ type propagateKey struct{}
 // values of ctx itself stay as they are.
 //
 // Under "reqTimeout", the text of a duration says how long such RPCs may take,
-// if not as long as the settings say.
+// if not as long as the settings say. "metric-tags" is what
+// [AddMetricTagsToPropagateCtx] adds.
 func AddToPropagateCtx(ctx context.Context, key string, value any) context.Context {
 	old := propagatedValues(ctx)
 	values := make(map[string]any, len(old)+1)
 	maps.Copy(values, old)
 	values[key] = value
+	if key == propagatedTags {
+		if c := callFromContext(ctx); c != nil {
+			c.TagMetrics(tagsOf(value))
+		}
+	}
 	return context.WithValue(ctx, propagateKey{}, values)
+}
+
+// AddMetricTagsToPropagateCtx returns a context with labels for the metrics of
+// the calls that are made with it, instead of those that ctx had. They travel, so
+// the servers that are called report them too. Given the context of a handler or
+// remote, or one that comes from it, the response time of that call itself gets
+// them as well; the last ones that are added before it is answered count.
+//
+// A tag goes before a label of the same name. Reporters may drop labels that they
+// do not know: those for Prometheus know what [MetricsConfig].AdditionalLabels
+// has. Values should be few, since each is a time series of its own.
+func AddMetricTagsToPropagateCtx(ctx context.Context, tags map[string]string) context.Context {
+	return AddToPropagateCtx(ctx, propagatedTags, maps.Clone(tags))
+}
+
+// tagsOf returns a value of metric-tags as texts: as it was put, or as it arrives
+// from another server. What is no text is left out.
+func tagsOf(value any) map[string]string {
+	switch v := value.(type) {
+	case map[string]string:
+		return v
+	case map[string]any:
+		tags := make(map[string]string, len(v))
+		for name, value := range v {
+			if text, ok := value.(string); ok {
+				tags[name] = text
+			}
+		}
+		return tags
+	}
+	return nil
+}
+
+// metricTags returns the tags for a call that is made with ctx.
+func metricTags(ctx context.Context) map[string]string {
+	if values, ok := ctx.Value(propagateKey{}).(map[string]any); ok {
+		return tagsOf(values[propagatedTags])
+	}
+	if c := callFromContext(ctx); c != nil {
+		return c.In.tags()
+	}
+	return nil
 }
 
 // Keys of the values that the library itself propagates (cluster protocol,
@@ -43,6 +91,7 @@ const (
 	propagatedPeer    = "peer.id"
 	propagatedService = "peer.service"
 	propagatedSpan    = "otel-span"
+	propagatedTags    = "metric-tags"
 )
 
 // GetFromPropagateCtx returns the value that [AddToPropagateCtx] stored under
@@ -81,10 +130,11 @@ func propagatedValues(ctx context.Context) map[string]any {
 type propagated struct {
 	Timeout time.Duration // how long the caller waits; 0 is not said
 
-	raw  []byte // a JSON object
-	id   string
-	once sync.Once
-	all  map[string]any
+	raw    []byte // a JSON object
+	id     string
+	tagged bool // it has metric-tags
+	once   sync.Once
+	all    map[string]any
 }
 
 var errPropagated = errors.New("pitaya: the values sent along are no JSON object")
@@ -97,15 +147,18 @@ func decodePropagated(raw []byte) (*propagated, error) {
 		return nil, errPropagated // null among them, which some peers have died of
 	}
 	var id, timeout []byte
+	tagged := false
 	eachJSONKey(raw, func(key, value []byte) {
 		switch string(key) {
 		case propagatedID:
 			id = value
 		case propagatedTimeout:
 			timeout = value
+		case propagatedTags:
+			tagged = true
 		}
 	})
-	p := &propagated{raw: raw}
+	p := &propagated{raw: raw, tagged: tagged}
 	p.id, _ = unquoteJSON(id)
 	if len(timeout) == 0 || timeout[0] == 'n' { // null
 		return p, nil
@@ -196,6 +249,14 @@ func (p *propagated) requestID() string {
 	return p.id
 }
 
+// tags returns the metric-tags that came along.
+func (p *propagated) tags() map[string]string {
+	if p == nil || !p.tagged {
+		return nil
+	}
+	return tagsOf(p.values()[propagatedTags])
+}
+
 func (p *propagated) values() map[string]any {
 	if p == nil {
 		return nil
@@ -207,6 +268,40 @@ func (p *propagated) values() map[string]any {
 		}
 	})
 	return p.all
+}
+
+// carrier returns the trace's context as another server has injected it, nil if
+// it has not, or if that is nothing of the kind. It is decoded each time, and
+// asked for once by servers with a Tracer; others never do.
+func (p *propagated) carrier() map[string]string {
+	if p == nil {
+		return nil
+	}
+	var span []byte
+	eachJSONKey(p.raw, func(key, value []byte) {
+		if string(key) == propagatedSpan {
+			span = value
+		}
+	})
+	var carrier map[string]string
+	if len(span) == 0 || json.Unmarshal(span, &carrier) != nil {
+		return nil
+	}
+	return boundCarrier(carrier)
+}
+
+// peer returns the id and the type of the server that has called, "" where it
+// does not say.
+func (p *propagated) peer() (id, serverType string) {
+	eachJSONKey(p.raw, func(key, value []byte) {
+		switch string(key) {
+		case propagatedPeer:
+			id, _ = unquoteJSON(value)
+		case propagatedService:
+			serverType, _ = unquoteJSON(value)
+		}
+	})
+	return id, serverType
 }
 
 // isTextMap reports whether a value from JSON is an object of texts.
@@ -251,11 +346,15 @@ func limitText(limit time.Duration) string {
 }
 
 // encodePropagated returns Request.metadata for a call made with ctx by the server
-// with the given id and type.
-func encodePropagated(ctx context.Context, id, serverType string, limit time.Duration) ([]byte, error) {
+// with the given id and type. The span is what its Tracer has injected, nil if
+// it has not: then what came along is passed on.
+func encodePropagated(ctx context.Context, id, serverType string, limit time.Duration, span map[string]string) ([]byte, error) {
 	old := propagatedValues(ctx)
-	values := make(map[string]any, len(old)+6)
+	values := make(map[string]any, len(old)+7)
 	maps.Copy(values, old)
+	if span != nil {
+		values[propagatedSpan] = span
+	}
 	if c := callFromContext(ctx); c != nil {
 		values[propagatedID] = c.RequestID()
 		values[propagatedRoute] = cmp.Or(c.Text, c.Route)
@@ -275,8 +374,16 @@ func encodePropagated(ctx context.Context, id, serverType string, limit time.Dur
 
 // appendForwarded appends Request.metadata for a client's message: the same
 // object that encodePropagated makes, with the keys that such a message has.
-func appendForwarded(b []byte, id, serverType, route string, start time.Time, limit time.Duration) []byte {
-	b = append(b, `{"`+propagatedPeer+`":`...)
+// span may be nil.
+func appendForwarded(b []byte, id, serverType, route, requestID string, start time.Time, limit time.Duration, span map[string]string) []byte {
+	b = append(b, '{')
+	if span != nil {
+		texts, _ := json.Marshal(span) // texts can always be marshalled
+		b = append(b, `"`+propagatedSpan+`":`...)
+		b = append(b, texts...)
+		b = append(b, ',')
+	}
+	b = append(b, `"`+propagatedPeer+`":`...)
 	b = appendJSONText(b, id)
 	b = append(b, `,"`+propagatedService+`":`...)
 	b = appendJSONText(b, serverType)
@@ -287,7 +394,7 @@ func appendForwarded(b []byte, id, serverType, route string, start time.Time, li
 	b = append(b, `,"`+propagatedTimeout+`":"`...)
 	b = append(b, limitText(limit)...)
 	b = append(b, `","`+propagatedID+`":"`...)
-	b = append(b, newRequestID()...)
+	b = append(b, requestID...)
 	return append(b, `"}`...)
 }
 

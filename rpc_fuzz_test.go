@@ -2,20 +2,25 @@ package pitaya_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -318,24 +323,35 @@ func FuzzPropagated(f *testing.F) {
 
 // FuzzForwardedMetadata writes Request.metadata of clients' messages. It must be what encoding/json writes.
 func FuzzForwardedMetadata(f *testing.F) {
-	f.Add("front-1", "connector", "room.h.echo", int64(1700000000123456789), int64(5*time.Second))
-	f.Add("<&>", "\"\\\x7f", "\u2028\xff\x00", int64(-1), int64(1))
-	f.Add("", "", "", int64(0), int64(1<<63-1))
-	f.Fuzz(func(t *testing.T, id, serverType, route string, start, limit int64) {
-		got := pitaya.AppendForwarded(id, serverType, route, time.Unix(0, start), time.Duration(limit))
+	f.Add("front-1", "connector", "room.h.echo", int64(1700000000123456789), int64(5*time.Second), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	f.Add("<&>", "\"\\\x7f", "\u2028\xff\x00", int64(-1), int64(1), "\xff<&>\"")
+	f.Add("", "", "", int64(0), int64(1<<63-1), "")
+	f.Fuzz(func(t *testing.T, id, serverType, route string, start, limit int64, parent string) {
+		var span map[string]string
+		if parent != "" {
+			span = map[string]string{"traceparent": parent, parent: "x"}
+		}
+		got := pitaya.AppendForwarded(id, serverType, route, "request-1", time.Unix(0, start), time.Duration(limit), span)
 		var values map[string]json.RawMessage
 		if err := json.Unmarshal(got, &values); err != nil {
 			t.Fatalf("%s: %v", got, err)
 		}
-		want, err := json.Marshal(map[string]any{
+		all := map[string]any{
 			"peer.id": id, "peer.service": serverType, "req-route": route, "req-start-time": start,
-			"reqTimeout": pitaya.LimitText(time.Duration(limit)), "request.id": values["request.id"],
-		})
+			"reqTimeout": pitaya.LimitText(time.Duration(limit)), "request.id": "request-1",
+		}
+		if span != nil {
+			all["otel-span"] = span
+		}
+		want, err := json.Marshal(all)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(got, want) {
 			t.Fatalf("got %s, want %s", got, want)
+		}
+		if carrier := pitaya.CarrierOf(got); span != nil && utf8.ValidString(parent) && len(parent) < 100 && !maps.Equal(carrier, span) {
+			t.Fatalf("got the trace %q, want %q", carrier, span)
 		}
 		if limit > 0 {
 			if d, err := time.ParseDuration(pitaya.LimitText(time.Duration(limit))); err != nil || d <= 0 {
@@ -417,6 +433,116 @@ func (FuzzPing) Ping(ctx context.Context, in *testpb.TestRequest) (*testpb.TestR
 	return &testpb.TestResponse{Msg: in.Msg}, nil
 }
 
+// A fuzzServer is a frontend at work, and another server that can send it anything.
+type fuzzServer struct {
+	*testServer
+	peer   pitaya.Transport
+	ping   []byte
+	client net.Conn // of the session that is bound
+}
+
+func newFuzzServer(f *testing.F) *fuzzServer {
+	f.Helper()
+	c := pitaya.NewMemCluster()
+	cfg := pitaya.Config{Logger: errorLogs(f)}
+	cfg.Discovery, cfg.Transport = c.Node()
+	handler := &VectorHandler{probe: func(ctx context.Context, s *pitaya.Session) {
+		s.Set("k", 1)
+		s.PushToFront(ctx)
+	}}
+	srv := &fuzzServer{ping: userRequest(f, "r.ping", "\x0a\x01m", "{}")}
+	srv.testServer = runCluster(f, vectorFront(), cfg, func(s *pitaya.Server) {
+		handler.srv = s
+		lower := pitaya.WithNameFunc(strings.ToLower)
+		must(f, s.Register(handler, pitaya.WithName("h"), lower), s.RegisterRemote(FuzzPing{}, pitaya.WithName("r"), lower),
+			s.OnSessionEvent(func(pitaya.SessionEvent) {}))
+	})
+	_, srv.peer = c.Node()
+	must(f, srv.peer.Listen(f.Context(), vectorRoom(), grpcHandler{}))
+	f.Cleanup(func() {
+		srv.peer.Close(context.Background())
+		if srv.client != nil {
+			srv.client.Close()
+		}
+	})
+	return srv
+}
+
+// bound returns the session of the user u-1, anew if the one before was rightly ended.
+func (srv *fuzzServer) bound(t *testing.T) *pitaya.Session {
+	t.Helper()
+	if s := srv.SessionByUID("u-1"); s != nil {
+		return s
+	}
+	if srv.client != nil {
+		srv.client.Close()
+	}
+	// Not closed with t: the session is for the inputs to come as well.
+	var err error
+	if srv.client, err = srv.Mem.DialContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	(&rawClient{Conn: srv.client, t: t}).handshake(`{"sys":{}}`)
+	newest := slices.MaxFunc(slices.Collect(srv.Sessions()), func(a, b *pitaya.Session) int { return cmp.Compare(a.ID(), b.ID()) })
+	if err := newest.Bind(t.Context(), "u-1"); err != nil {
+		t.Fatal(err)
+	}
+	return newest
+}
+
+// ended checks that a session has ended with a cause, or has not ended.
+func (srv *fuzzServer) ended(t *testing.T, s *pitaya.Session, ended bool, cause error) {
+	t.Helper()
+	if !ended {
+		if err := context.Cause(s.Context()); err != nil {
+			t.Fatalf("the session has ended: %v", err)
+		}
+		return
+	}
+	await(t, s.Context().Done())
+	if err := context.Cause(s.Context()); !errors.Is(err, cause) {
+		t.Fatalf("the session has ended with %v, want %v", err, cause)
+	}
+}
+
+// call returns the answer to a call.
+func (srv *fuzzServer) call(t *testing.T, body []byte) []byte {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
+	defer cancel()
+	var answer []byte
+	done := make(chan error, 1)
+	srv.peer.Call(ctx, vectorFront(), body, func(response []byte, err error) {
+		answer = bytes.Clone(response)
+		done <- err
+	})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+func (srv *fuzzServer) notify(t *testing.T, kind pitaya.NoticeKind, body []byte) {
+	t.Helper()
+	err := srv.peer.Notify(t.Context(), &pitaya.Notice{
+		Kind: kind, FrontendType: "connector", UID: "u-1", Server: vectorFront(), Body: body,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lives checks that the server answers, and behind what it was sent before.
+func (srv *fuzzServer) lives(t *testing.T) {
+	t.Helper()
+	if err := wantBytes("answer", srv.call(t, srv.ping), []byte("\x0a\x03\x12\x01m")); err != nil {
+		t.Fatal(err)
+	}
+	if n := srv.Stats().Panics; n > 0 {
+		t.Fatalf("%d panics", n)
+	}
+}
+
 // FuzzBackend sends a running server anything that another can: calls, pushes, kicks and binds. It must go on.
 func FuzzBackend(f *testing.F) {
 	add := func(name string, kind byte) {
@@ -441,52 +567,183 @@ func FuzzBackend(f *testing.F) {
 		f.Add(byte(0), userRequest(f, "sys."+route, "\x08\x01\x12\x03u-1\x1a\x02{}", "{}"))
 		f.Add(byte(0), userRequest(f, "sys."+route, "\x0a\x03u-1\x12\x01f\x18\x05", "{}"))
 	}
-	c := pitaya.NewMemCluster()
-	cfg := pitaya.Config{Logger: errorLogs(f)}
-	cfg.Discovery, cfg.Transport = c.Node()
-	handler := &VectorHandler{probe: func(ctx context.Context, s *pitaya.Session) {
-		s.Set("k", 1)
-		s.PushToFront(ctx)
-	}}
-	srv := runCluster(f, vectorFront(), cfg, func(s *pitaya.Server) {
-		handler.srv = s
-		lower := pitaya.WithNameFunc(strings.ToLower)
-		must(f, s.Register(handler, pitaya.WithName("h"), lower), s.RegisterRemote(FuzzPing{}, pitaya.WithName("r"), lower),
-			s.OnSessionEvent(func(pitaya.SessionEvent) {}))
-	})
-	_, peer := c.Node()
-	must(f, peer.Listen(f.Context(), vectorRoom(), grpcHandler{}))
-	f.Cleanup(func() { peer.Close(context.Background()) })
-	ping := userRequest(f, "r.ping", "\x0a\x01m", "{}")
+	srv := newFuzzServer(f)
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
-		if srv.SessionByUID("u-1") == nil { // not yet, or it was rightly ended
-			c := srv.connect(t)
-			defer c.Close()
-			for s := range srv.Sessions() {
-				s.Bind(t.Context(), "u-1")
-			}
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
-		defer cancel()
+		srv.bound(t)
 		if kind %= 4; kind == 0 {
-			peer.Call(ctx, vectorFront(), body, nil)
+			ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
+			defer cancel()
+			srv.peer.Call(ctx, vectorFront(), body, nil)
 		} else {
-			peer.Notify(ctx, &pitaya.Notice{
-				Kind: pitaya.NoticeKind(kind - 1), FrontendType: "connector", UID: "u-1", Server: vectorFront(), Body: body,
-			})
+			srv.notify(t, pitaya.NoticeKind(kind-1), body)
 		}
-		answer := make(chan error, 1)
-		peer.Call(ctx, vectorFront(), ping, func(response []byte, err error) {
-			if err == nil {
-				err = wantBytes("answer", response, []byte("\x0a\x03\x12\x01m"))
-			}
-			answer <- err
-		})
-		if err := <-answer; err != nil {
+		srv.lives(t)
+	})
+}
+
+// FuzzRPCKick takes any protos.KickMsg. It ends the session of the user that it names, and nobody else's.
+func FuzzRPCKick(f *testing.F) {
+	addVectors(f, "nats_publish", "backend_flows", "protobuf")
+	f.Add([]byte("\x0a\x03u-1"))
+	f.Add([]byte("\x0a\x01x\x0a\x03u-1"))
+	f.Add([]byte("\x0a\x03u-1\x0a\x01\xff"))
+	srv := newFuzzServer(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var want pb.KickMsg
+		valid := sameUser(t, b, &want, want.GetUserId)
+		s := srv.bound(t)
+		var answer pitaya.RPCResponse
+		if err := answer.Decode(srv.call(t, userRequest(t, "sys.kick", string(b), "{}"))); err != nil {
 			t.Fatal(err)
 		}
-		if n := srv.Stats().Panics; n > 0 {
-			t.Fatalf("%d panics", n)
+		kicked := valid && want.UserId == "u-1"
+		if (answer.Err == nil) != kicked || !valid && answer.Err.Code != pitaya.CodeBadRequest {
+			t.Fatalf("%x: got data %x and error %v", b, answer.Data, answer.Err)
+		}
+		srv.ended(t, s, kicked, pitaya.ErrKicked)
+
+		s = srv.bound(t)
+		srv.notify(t, pitaya.NoticeKick, b)
+		srv.lives(t)
+		srv.ended(t, s, kicked, pitaya.ErrKicked)
+	})
+}
+
+// FuzzRPCBind takes any protos.BindMsg. One that says that the user is elsewhere now ends the session here.
+func FuzzRPCBind(f *testing.F) {
+	addVectors(f, "nats_publish", "backend_flows", "protobuf")
+	f.Add([]byte("\x0a\x03u-1\x12\x07front-1"))
+	f.Add([]byte("\x0a\x03u-1\x12\x07front-2"))
+	f.Add([]byte("\x12\x07front-2\x0a\x03u-1\x12\x00"))
+	srv := newFuzzServer(f)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var want pb.BindMsg
+		valid := sameUser(t, b, &want, want.GetUid)
+		s := srv.bound(t)
+		srv.notify(t, pitaya.NoticeBind, b)
+		srv.lives(t)
+		srv.ended(t, s, valid && want.Uid == "u-1" && want.Fid != vectorFront().ID, pitaya.ErrReplaced)
+	})
+}
+
+// sameUser decodes a notice, and checks that the user whom it is for is found without decoding all of it. It reports
+// whether it is valid.
+func sameUser(t *testing.T, b []byte, m proto.Message, uid func() string) bool {
+	t.Helper()
+	if proto.Unmarshal(b, m) != nil {
+		return false
+	}
+	if got, err := pitaya.ProtoString(b, 1); err != nil || got != uid() {
+		t.Fatalf("%x: got user %q and error %v, want %q", b, got, err, uid())
+	}
+	return true
+}
+
+// FuzzRPCNoticeAnswer takes what servers answer to notices over gRPC: protos.KickAnswer and protos.Response.
+func FuzzRPCNoticeAnswer(f *testing.F) {
+	addVectors(f, "rpc_response", "backend_flows", "protobuf")
+	f.Add([]byte("\x08\x01"))
+	f.Add([]byte("\x08\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var kick pb.KickAnswer
+		done := proto.Unmarshal(b, &kick) == nil && kick.Kicked
+		if err := pitaya.GRPCNoticeAnswer(pitaya.NoticeKick, b); (err == nil) != done {
+			t.Fatalf("%x: got %v, kicked %v", b, err, done)
+		}
+		for _, kind := range []pitaya.NoticeKind{pitaya.NoticePush, pitaya.NoticeBind} {
+			var r pb.Response
+			done := proto.Unmarshal(b, &r) == nil && r.Error == nil
+			err := pitaya.GRPCNoticeAnswer(kind, b)
+			if (err == nil) != done {
+				t.Fatalf("%x: got %v, error %v", b, err, r.Error)
+			}
+			if e, ok := errors.AsType[*pitaya.Error](err); ok && e.Code == "" {
+				t.Fatalf("%x: an error without a code", b)
+			}
+		}
+	})
+}
+
+// A rpcError is a protos.Error that stands alone.
+type rpcError struct{ pitaya.Error }
+
+func (e *rpcError) Decode(b []byte) error { return pitaya.DecodeRPCError(&e.Error, b) }
+
+// Encode takes the error out of the answer that it is written in.
+func (e *rpcError) Encode() []byte {
+	b := (&pitaya.RPCResponse{Err: &e.Error}).Encode()
+	_, tag := protowire.ConsumeVarint(b)
+	_, size := protowire.ConsumeVarint(b[tag:])
+	return b[tag+size:]
+}
+
+// FuzzRPCError takes any protos.Error, as it comes from other servers and as it goes to clients.
+func FuzzRPCError(f *testing.F) {
+	addVectors(f, "rpc_response", "protobuf", "frontend_flows")
+	for _, s := range []string{
+		"\x0a\x07PIT-404\x12\x04gone\x1a\x06\x0a\x01k\x12\x01v", "\x1a\x06\x0a\x01k\x12\x01v\x1a\x03\x0a\x01k", "\x1a\x00", "\x18\x01",
+		`{"code":"PIT-404","msg":"gone","metadata":{"k":"v"}}`, `{"code":1,"msg":"x"}`, `{"metadata":null}`, "null",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var got rpcError
+		var want pb.Error
+		valid := sameVerdict(t, b, &got, &want)
+		if valid {
+			sameEncoded(t, &got, &want)
+		}
+		for _, s := range []pitaya.Serializer{pitaya.Protobuf{}, pitaya.JSON{}} {
+			e := pitaya.DecodeErrorPayload(s, b)
+			if e.Code == "" || e.Message == "" {
+				t.Fatalf("%x: a client gets %q, %q from %s", b, e.Code, e.Message, s.Name())
+			}
+			payload, err := pitaya.MarshalErrorPayload(s, e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again := pitaya.DecodeErrorPayload(s, payload)
+			if e := pitaya.WireError(e); again.Code != e.Code || again.Message != e.Message || len(again.Metadata) != len(e.Metadata) {
+				t.Fatalf("%x: %v became %v in %s", b, e, again, s.Name())
+			}
+		}
+		if e := pitaya.DecodeErrorPayload(pitaya.Protobuf{}, b); valid && want.Code != "" && e.Code != want.Code {
+			t.Fatalf("%x: a client gets the code %q, want %q", b, e.Code, want.Code)
+		}
+	})
+}
+
+// FuzzTraceParent holds the value of traceparent against the form that the W3C gives it, and writes it again.
+func FuzzTraceParent(f *testing.F) {
+	const good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for _, s := range []string{
+		good, "", "00", strings.ToUpper(good), good + "-", good[:54], "01" + good[2:], "01" + good[2:] + "-more", "01" + good[2:] + "x",
+		"ff" + good[2:], "cc" + good[2:55] + "-\xff", strings.ReplaceAll(good, "-", "_"), "00-" + strings.Repeat("0", 32) + good[35:],
+		good[:36] + strings.Repeat("0", 16) + "-00", good[:53] + "ff", "01" + good[2:] + "-" + strings.Repeat("x", 1000), "0G" + good[2:],
+	} {
+		f.Add(s)
+	}
+	form := regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?s:(-.*)?)$`)
+	f.Fuzz(func(t *testing.T, text string) {
+		m := form.FindStringSubmatch(text)
+		want := m != nil && m[1] != "ff" && (m[1] != "00" || m[5] == "") && strings.Trim(m[2], "0") != "" &&
+			strings.Trim(m[3], "0") != "" && len(text) <= 512
+		p, err := pitaya.ParseTraceParent(text)
+		if (err == nil) != want {
+			t.Fatalf("%q: got %v, want it to be good: %v", text, err, want)
+		}
+		if err != nil {
+			if p != (pitaya.TraceParent{}) || p.String() != "" {
+				t.Fatalf("%q: got %v with an error", text, p)
+			}
+			return
+		}
+		if again := p.String(); again[3:52] != text[3:52] || m[1] == "00" && again != text || len(again) != 55 {
+			t.Fatalf("%q is written as %q", text, again)
+		}
+		child := p.Child()
+		if child.TraceID != p.TraceID || child.SpanID == p.SpanID || child.Flags != p.Flags {
+			t.Fatalf("%v is no child of %v", child, p)
 		}
 	})
 }

@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -24,21 +22,10 @@ import (
 )
 
 // TestGRPCInterop runs the transport against grpc-go, which is what Pitaya's servers are made with: the program in
-// internal/grpcpeer, a module of its own, so that gRPC is no requirement of this one.
+// internal/grpcpeer.
 func TestGRPCInterop(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it builds a program")
-	}
-	if _, err := os.Stat("internal/grpcpeer"); errors.Is(err, os.ErrNotExist) {
-		t.Skip("module zips come without nested modules")
-	}
-	program := filepath.Join(t.TempDir(), "grpcpeer.exe")
-	build := exec.CommandContext(t.Context(), "go", "build", "-C", "internal/grpcpeer", "-o", program, ".")
-	build.Env = append(os.Environ(), "GOWORK=off")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := buildNested(t, "grpcpeer")
 	t.Run("Client", func(t *testing.T) { testGRPCInteropClient(t, startGRPCPeer(t, program)) })
 	t.Run("KeepAlive", func(t *testing.T) { testGRPCInteropKeepAlive(t, startGRPCPeer(t, program)) })
 	t.Run("GracefulStop", func(t *testing.T) { testGRPCInteropStop(t, startGRPCPeer(t, program)) })

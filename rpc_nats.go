@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -70,6 +71,7 @@ type NATSTransport struct {
 	users    string // what subjects of users begin with
 
 	faults, outages, drops sampler
+	reconnects             atomic.Int64 // connections that took the place of ones that were lost
 
 	mu        sync.Mutex         // guards the fields below; held while subscribing, which only fills a buffer
 	listening bool               // Listen was called
@@ -78,7 +80,7 @@ type NATSTransport struct {
 	cancel    context.CancelFunc // ends the sides; nil before Listen
 	links     []*natsLink        // in use; two of one side while it moves
 	uids      map[string]struct{}
-	dropped   int64
+	lost      map[string]int64 // messages, by the kind of their subscription
 }
 
 // Subjects of section 5.1. The separator is a slash, so that each is a single
@@ -88,6 +90,15 @@ const (
 	natsPush     = "/push"
 	natsKick     = "/kick"
 	natsBindings = "/bindings"
+)
+
+// Kinds of subscriptions, as metrics name them.
+const (
+	natsKindCalls   = "calls"
+	natsKindBinds   = "bindings"
+	natsKindPushes  = "pushes"
+	natsKindKicks   = "kicks"
+	natsKindAnswers = "answers"
 )
 
 func natsServerSubject(s *ServerInfo) string { return natsServers + s.Type + "/" + s.ID }
@@ -106,6 +117,7 @@ func NewNATSTransport(client, server NATSConfig, log *slog.Logger) (*NATSTranspo
 		inbox:   nats.NewInbox() + ".",
 		gaveUp:  make(chan *natsSide, 2),
 		uids:    make(map[string]struct{}),
+		lost:    map[string]int64{natsKindCalls: 0, natsKindBinds: 0, natsKindPushes: 0, natsKindKicks: 0, natsKindAnswers: 0},
 	}
 	one := sameNATS(client, server)
 	var err error
@@ -226,6 +238,9 @@ func (t *NATSTransport) findsUsers() bool { return true }
 
 // tellsCancel implements cancelTeller.
 func (t *NATSTransport) tellsCancel() bool { return false }
+
+// callSpan implements callNamer.
+func (t *NATSTransport) callSpan() string { return spanNATSCall }
 
 // requestTimeout implements callTimer.
 func (t *NATSTransport) requestTimeout() time.Duration { return t.calling.cfg.RequestTimeout }

@@ -152,6 +152,8 @@ func (s *natsSide) run(ctx context.Context) {
 		if first {
 			first = false
 			close(s.ready)
+		} else {
+			s.t.reconnects.Add(1)
 		}
 		l = s.use(ctx, l)
 		if ctx.Err() != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -111,10 +112,25 @@ func (t *NATSTransport) asyncError(l *natsLink, sub *nats.Subscription, err erro
 func (t *NATSTransport) countLocked(l *natsLink) {
 	for sub, counted := range l.slow {
 		if n, err := sub.Dropped(); err == nil {
-			t.dropped += int64(n - counted)
+			t.lost[t.kindOf(sub)] += int64(n - counted)
 			l.slow[sub] = n
 		}
 	}
+}
+
+// kindOf returns the kind of a subscription.
+func (t *NATSTransport) kindOf(sub *nats.Subscription) string {
+	switch {
+	case sub.Subject == t.calls:
+		return natsKindCalls
+	case sub.Subject == t.bindings:
+		return natsKindBinds
+	case strings.HasPrefix(sub.Subject, t.inbox):
+		return natsKindAnswers
+	case strings.HasSuffix(sub.Subject, natsKick):
+		return natsKindKicks
+	}
+	return natsKindPushes
 }
 
 // deliver hands a message on. It is called by one goroutine at a time.
@@ -229,10 +245,31 @@ func natsError(err error) []byte {
 // Dropped returns how many messages were lost because too many waited to be
 // handed on. NATS itself may have dropped others.
 func (t *NATSTransport) Dropped() int64 {
+	total := int64(0)
+	for _, n := range t.dropped() {
+		total += n
+	}
+	return total
+}
+
+// dropped returns the same by the kind of the subscription.
+func (t *NATSTransport) dropped() map[string]int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, l := range t.links {
 		t.countLocked(l)
 	}
-	return t.dropped
+	return maps.Clone(t.lost)
 }
+
+// room returns how many of the messages that come in can still wait to be handed
+// on.
+func (t *NATSTransport) room() int {
+	if l := t.serving.link.Load(); l != nil {
+		return cap(l.in) - len(l.in)
+	}
+	return t.serving.room
+}
+
+// reconnected returns how often a connection that was lost has been replaced.
+func (t *NATSTransport) reconnected() int64 { return t.reconnects.Load() }

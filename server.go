@@ -20,17 +20,18 @@ import (
 type Server struct {
 	// Immutable, but for what configure sets before anything else is done with
 	// the server.
-	cfg      Config // defaults filled in
-	log      *slog.Logger
-	registry *registry
-	table    *sessionTable
-	counters counters
-	groups   GroupStore
-	modules  *modules
-	timers   *timers
-	ready    chan struct{} // closed when clients are served
-	closing  chan struct{} // closed when Shutdown begins
-	done     chan struct{} // closed when everything has ended
+	cfg        Config // defaults filled in
+	log        *slog.Logger
+	registry   *registry
+	table      *sessionTable
+	counters   counters
+	groups     GroupStore
+	modules    *modules
+	timers     *timers
+	registered *Metrics      // served for Prometheus; nil if that is off
+	ready      chan struct{} // closed when clients are served
+	closing    chan struct{} // closed when Shutdown begins
+	done       chan struct{} // closed when everything has ended
 
 	mu             sync.Mutex // guards the fields below; never held across I/O or a callback
 	state          serverState
@@ -49,8 +50,16 @@ type Server struct {
 	host           *sessionHost           // set when the server starts
 	cluster        *cluster               // set with host; nil if the server runs alone
 	listeners      map[*net.Listener]bool // being served
-	perIP          map[string]int         // open connections by address, where Config.MaxConnsPerIP is set
+	failed         []string               // addresses of those of cfg.Listeners that are not served any more
+	debug          *debugState            // nil: nobody has asked for the debug page
+	reporters      []Reporter             // all of them; set when the server starts
+	scraped        *metricsListener       // set when the server starts; nil if nothing is served
 	err            error                  // what Shutdown returned
+
+	// Set by Run before the server serves.
+	statsd   *Statsd       // nil if that is off
+	metering *metering     // nil without reporters
+	slots    chan struct{} // the dispatcher's
 
 	refusals sampler // of the log records about refused connections
 
@@ -99,7 +108,6 @@ func newServer() *Server {
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
 		listeners: make(map[*net.Listener]bool),
-		perIP:     make(map[string]int),
 		routes:    make(map[string]RoutingFunc),
 	}
 	s.modules = newModules(s.log)
@@ -128,6 +136,14 @@ func (s *Server) configure(cfg Config) error {
 	if err := s.registry.setServerType(cfg.Type); err != nil {
 		return err
 	}
+	var registered *Metrics
+	if cfg.Metrics.Prometheus.Enabled {
+		var err error
+		if registered, err = NewMetrics(cfg.Type, cfg.Metrics); err != nil {
+			return err
+		}
+	}
+	s.registered = registered
 	if cfg.Groups != nil {
 		s.groups = cfg.Groups
 	}
@@ -179,6 +195,11 @@ func (s *Server) SessionCount() int { return s.table.len() }
 func (s *Server) Stats() Stats {
 	stats := s.counters.snapshot()
 	stats.Sessions = int64(s.table.len())
+	stats.Bound = int64(s.table.users())
+	for session := range s.table.all() {
+		_, _, _, bytes, _ := session.load()
+		stats.QueueBytes += int64(bytes)
+	}
 	return stats
 }
 

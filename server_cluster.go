@@ -53,7 +53,7 @@ func (s *Server) newCluster(host *sessionHost, d, remotes *dispatcher) (*cluster
 	}
 	n := newNode(transport, cfg.NATSClient.RequestTimeout)
 	n.Discovery, n.Bindings, n.Routes = discovery, cfg.Bindings, s.routes
-	n.Log, n.Counters, n.Guard = s.log, &s.counters, host.guard
+	n.Log, n.Counters, n.Meters, n.Spans, n.Guard = s.log, &s.counters, host.Meters, d.Spans, host.guard
 	c := &cluster{
 		node:    n,
 		changes: newEventQueue("server change", s.onServer, host),
@@ -336,20 +336,16 @@ func Call[Reply any, P interface {
 }
 
 // Healthy returns nil while the server serves clients and other servers, and
-// else what is wrong: it does not run, or the way to discovery or to the other
-// servers is interrupted. Known servers can often be called nevertheless, so it
-// is for readiness probes, and no reason to end the server.
+// else what is wrong, as [Server.Readyz] does: it does not run, it ends, a
+// listener has failed, or the way to discovery or to the other servers is
+// interrupted. Known servers can often be called nevertheless, so it is for
+// readiness, and no reason to end the server.
 func (s *Server) Healthy() error {
-	if !s.IsRunning() {
-		return ErrServerNotRunning
+	var errs []error
+	for _, c := range s.readiness() {
+		errs = append(errs, c.Err)
 	}
-	if s.isClosing() {
-		return ErrServerClosed
-	}
-	if s.cluster == nil {
-		return nil
-	}
-	return errors.Join(s.cluster.node.Transport.Healthy(), s.cluster.node.Discovery.Healthy())
+	return errors.Join(errs...)
 }
 
 // RouteLeastPending returns a routing function ([Server.AddRoute]) that chooses

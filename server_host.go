@@ -47,18 +47,22 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		MailboxMessages: cfg.MailboxMessages,
 		RemoteMessages:  cfg.RemoteMessages,
 		Counters:        &s.counters,
+		Inspect:         s.debug.inspector(s.registry),
 		Log:             s.log,
 	}
-	reporting := host.guardReporters(cfg.Reporters)
+	host.Meters = newMeters(s.reporters, func(v any) { host.panicked("reporter", newRequestID(), v) })
 	var counting sync.Mutex // makes the last value reported the last one counted
 	host.Count = func() {
-		if len(reporting) > 0 {
+		if host.Meters != nil {
 			counting.Lock()
 			defer counting.Unlock()
-			reporting.gauge(metricConnectedClients, float64(s.table.len()))
+			host.Meters.gauge(metricConnectedClients, float64(s.table.len()))
 		}
 	}
-	host.Admit, host.Release = s.admitAddr, s.release
+	host.Epoch = time.Now()
+	host.Limits = newLimits(s.limitsConfig(host.Epoch))
+	host.Crowded = s.crowded
+	host.Stamps = host.Limits.judges() || host.Meters != nil || host.Inspect != nil || cfg.HandlerTimeout > 0 || s.registry.timed()
 	if err := host.buildHandshake(cfg.Heartbeat); err != nil {
 		return nil, nil, err
 	}
@@ -67,8 +71,9 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Pipeline:    s.pipeline,
 		Host:        host,
 		Serializer:  serializer,
-		Reporters:   reporting,
+		Meters:      host.Meters,
 		Counters:    &s.counters,
+		Inspect:     host.Inspect,
 		Log:         s.log,
 		MaxInflated: cfg.MaxInflatedSize,
 		Unordered:   cfg.Unordered,
@@ -76,23 +81,55 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Timeout:     max(cfg.HandlerTimeout, 0),
 		Slow:        max(cfg.SlowHandler, 0),
 	}
+	d.Stamped = host.Stamps
+	if host.Limits != nil {
+		d.TooMany = d.errorPayload(errTooMany())
+	}
+	if cfg.Tracer != nil {
+		panicked := func(v any) { host.panicked("tracer", newRequestID(), v) }
+		d.Spans = &spans{Tracer: cfg.Tracer, Local: cfg.ID, Panicked: panicked}
+	}
 	if cfg.Dispatch > 0 {
 		d.Slots = make(chan struct{}, cfg.Dispatch)
+	}
+	s.registry.meet(host.Meters)
+	for route := range s.dict.Routes() {
+		host.Meters.teach(route)
 	}
 	host.Messages = d
 	return host, d, nil
 }
 
+// limitsConfig is what the settings say about clients that send too much.
+func (s *Server) limitsConfig(epoch time.Time) limitsConfig {
+	r := s.cfg.RateLimit
+	c := limitsConfig{AddressConns: s.cfg.MaxConnsPerIP, MaxAddresses: r.MaxAddresses, Counters: &s.counters, Epoch: epoch}
+	if r.Disabled {
+		return c
+	}
+	c.Session = rate{r.Limit, r.Interval}
+	c.Address = r.Address.rate()
+	c.Server = r.Server.rate()
+	c.AddressHandshakes = r.AddressHandshakes.rate()
+	c.ServerHandshakes = r.ServerHandshakes.rate()
+	c.Abuse = r.Abuse.rate()
+	c.Pending = r.Pending
+	return c
+}
+
 // newRemotes returns what calls remotes, given what calls handlers. Arguments
 // and results of remotes are always protobuf.
 func (s *Server) newRemotes(d *dispatcher) *dispatcher {
+	registry := s.registry.remoteRegistry()
+	registry.meet(d.Meters)
 	return &dispatcher{
-		Registry:   s.registry.remoteRegistry(),
+		Registry:   registry,
 		Pipeline:   s.remotePipeline,
 		Host:       d.Host,
 		Serializer: Protobuf{},
-		Reporters:  d.Reporters,
+		Meters:     d.Meters,
 		Counters:   d.Counters,
+		Inspect:    d.Inspect,
 		Log:        d.Log,
 		Validate:   d.Validate,
 		Timeout:    d.Timeout,
@@ -133,9 +170,9 @@ func (h *sessionHost) buildHandshake(heartbeat time.Duration) error {
 			return err
 		}
 	}
-	h.Refuse = func(msg string) []byte {
+	refuse := func(code int, msg string) []byte {
 		refusal := answer
-		refusal.Code, refusal.Msg = 400, msg
+		refusal.Code, refusal.Msg = code, msg
 		body, err := appendHandshakeResponse(nil, &refusal)
 		if err != nil {
 			return nil
@@ -146,5 +183,7 @@ func (h *sessionHost) buildHandshake(heartbeat time.Duration) error {
 		}
 		return packet
 	}
+	h.Refuse = func(msg string) []byte { return refuse(400, msg) }
+	h.Busy = refuse(429, "too many handshakes, try again later")
 	return nil
 }

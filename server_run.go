@@ -35,6 +35,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.begin(quit); err != nil {
 		if !errors.Is(err, ErrServerRunning) && !errors.Is(err, ErrServerClosed) {
 			s.closeConfigured()
+			err = errors.Join(err, s.closeReporters())
 		}
 		return err
 	}
@@ -117,10 +118,14 @@ func (s *Server) begin(quit context.CancelFunc) error {
 	if len(s.mistakes) > 0 {
 		return errors.Join(s.mistakes...)
 	}
+	if err := s.makeReporters(); err != nil {
+		return err
+	}
 	host, d, err := s.newHost()
 	if err != nil {
 		return err
 	}
+	s.slots = d.Slots
 	if s.cfg.Cluster {
 		if s.cluster, err = s.newCluster(host, d, s.newRemotes(d)); err != nil {
 			return err
@@ -169,6 +174,12 @@ func (s *Server) shutdownContext(ctx context.Context) (context.Context, context.
 
 // start brings the server up to serving its listeners.
 func (s *Server) start(ctx context.Context) error {
+	if s.debug != nil {
+		s.debug.run(s)
+	}
+	if err := s.startMetrics(ctx); err != nil {
+		return err
+	}
 	if err := s.registry.start(s.host, s.cluster != nil); err != nil {
 		return err
 	}
@@ -202,6 +213,7 @@ func (s *Server) start(ctx context.Context) error {
 		go func() {
 			defer s.untrack(&l)
 			if err := s.accept(l); !errors.Is(err, ErrServerClosed) {
+				s.listenerFailed(l.Addr().String())
 				s.log.Error("listener failed", "addr", l.Addr(), "err", err)
 			}
 		}()
@@ -304,7 +316,10 @@ func (s *Server) shutdown(ctx context.Context) error {
 	if c, ok := s.groups.(interface{ Close() error }); ok && s.cfg.Groups == nil {
 		errs = append(errs, c.Close())
 	}
-	return errors.Join(errs...)
+	if s.debug != nil {
+		s.debug.stop()
+	}
+	return errors.Join(append(errs, s.endMetrics(ctx))...)
 }
 
 // partingTime is how long clients that were told of the server's end may take to

@@ -35,8 +35,11 @@ type Session struct {
 	id     int64
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	notes  *sessionNotes // for the debug page; nil: nobody looks
 
 	box mailbox
+
+	limits *sessionLimits // set by admit, before there are messages; nil: the client may send what it wants
 
 	mu          sync.Mutex // guards the fields below; never held across a callback or while sending
 	uid         string
@@ -46,12 +49,12 @@ type Session struct {
 	admitted    bool // it was in the table, so close callbacks are due
 	inflates    bool // the client inflates what is compressed
 	pushCodes   bool // the client understands route codes in pushes
+	replaced    bool // on a backend: SetData was called, so all of it is to be sent
 	drains      bool // the client stops sending when it is told that the server ends
 	handshaken  *HandshakeData
 	values      map[string]any  // made by dataLocked
 	encoded     []byte          // the values as JSON; nil after a change. Never written to.
 	changed     map[string]bool // on a backend: keys that the frontend does not know the values of
-	replaced    bool            // on a backend: SetData was called, so all of it is to be sent
 	onClose     []func()
 	deliveries  *deliveries   // made by delivery
 	concurrency chan struct{} // bounds handlers that run beside the mailbox; nil until there is one
@@ -63,6 +66,9 @@ func newSession(host *sessionHost, nc net.Conn) *Session {
 	s := &Session{host: host, id: host.Table.nextID()}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.conn = newConn(nc, host.Conn, s)
+	if host.Inspect != nil {
+		s.notes = &sessionNotes{Began: time.Now()}
+	}
 	host.Alive.Add(1)
 	return s
 }
@@ -70,16 +76,21 @@ func newSession(host *sessionHost, nc net.Conn) *Session {
 // admit implements connUser: it makes the session known, unless its address has
 // too many already or the connection ended meanwhile.
 func (s *Session) admit() error {
-	if err := s.host.Admit(s.RemoteAddr()); err != nil {
-		return err
+	var limits *sessionLimits
+	if s.host.Limits != nil {
+		if limits = s.host.Limits.open(s.RemoteAddr()); limits == nil {
+			return s.host.Crowded(s.RemoteAddr())
+		}
 	}
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
-		s.host.Release(s.RemoteAddr())
+		if limits != nil {
+			limits.close()
+		}
 		return errConnEnded
 	}
-	s.admitted = true
+	s.admitted, s.limits = true, limits
 	s.host.Table.add(s)
 	s.mu.Unlock()
 	s.host.Count()
@@ -111,8 +122,8 @@ func (s *Session) RemoteAddr() net.Addr {
 func (s *Session) serve(ctx context.Context) { s.conn.serve(ctx) }
 
 // Context returns a context that ends with the session. [context.Cause] tells
-// why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrHeartbeat],
-// [ErrHandshakeTimeout], [ErrServerClosed], an error wrapping [ErrProtocol],
+// why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrTooManyRequests],
+// [ErrHeartbeat], [ErrHandshakeTimeout], [ErrServerClosed], an error wrapping [ErrProtocol],
 // [ErrSessionClosed] after Close, [io.EOF] when the client left, or the error
 // of the network. On a backend it is the context of the call, which ends when
 // the handler has returned, when the caller's time is over, or when the frontend
@@ -141,14 +152,17 @@ func (s *Session) LogValue() slog.Value {
 
 // handshake implements connUser.
 func (s *Session) handshake(body []byte) ([]byte, error) {
+	if s.limits != nil && !s.limits.handshake() {
+		return s.host.Busy, errHandshakeRate
+	}
 	h, err := DecodeHandshake(body)
 	if err != nil {
-		s.host.Counters.RefusedHandshakes.Add(1)
+		s.host.Counters.MalformedHandshakes.Add(1)
 		return s.host.Refuse(""), err
 	}
 	for _, v := range s.host.Validators {
 		if err := s.host.guard("handshake validator "+v.Name, func() error { return v.Check(h) }); err != nil {
-			s.host.Counters.RefusedHandshakes.Add(1)
+			s.host.Counters.InvalidHandshakes.Add(1)
 			s.host.Log.Debug("handshake refused", "session", s, "validator", v.Name, "err", err)
 			return s.host.Refuse(wireError(err).Message), err
 		}
@@ -164,6 +178,9 @@ func (s *Session) handshake(body []byte) ([]byte, error) {
 	}
 	return s.host.Accept, nil
 }
+
+// errHandshakeRate refuses a handshake that was never looked at.
+var errHandshakeRate = fmt.Errorf("%w: too many handshakes", ErrTooManyRequests)
 
 // ErrAlreadyBound is what [Session.Bind] returns for a session that has a user.
 var ErrAlreadyBound = errors.New("session is already bound to an uid")
@@ -356,7 +373,7 @@ func (s *Session) Push(ctx context.Context, route string, v any) error {
 
 func (s *Session) push(route string, payload []byte) error {
 	m, dict, chunk := s.pushMessage(route, payload)
-	err := s.conn.sendMessage(m, dict, sendPush, true)
+	err := s.conn.sendMessage(m, dict, sendPush, true, nil)
 	if chunk != nil {
 		chunk.free()
 	}
@@ -408,8 +425,8 @@ func (m *Message) compress(should bool) *buffer {
 }
 
 // answer sends the response to request id. It is written by the next flush of
-// the connection.
-func (s *Session) answer(id uint64, payload []byte, isErr bool) error {
+// the connection; what mark has is told then.
+func (s *Session) answer(id uint64, payload []byte, isErr bool, mark *writeMark) error {
 	m := Message{Type: MessageResponse, ID: id, Payload: payload, Err: isErr}
 	var chunk *buffer
 	if s.host.Compress {
@@ -418,7 +435,7 @@ func (s *Session) answer(id uint64, payload []byte, isErr bool) error {
 		s.mu.Unlock()
 		chunk = m.compress(inflates)
 	}
-	err := s.conn.sendMessage(m, nil, sendAnswer, false)
+	err := s.conn.sendMessage(m, nil, sendAnswer, false, mark)
 	if chunk != nil {
 		chunk.free()
 	}
@@ -525,13 +542,15 @@ func (s *Session) OnClose(f func()) error {
 func (s *Session) finish() {
 	defer s.host.Alive.Done()
 	s.mu.Lock()
-	own, admitted, uid := s.onClose, s.admitted, s.uid
+	own, admitted, limits, uid := s.onClose, s.admitted, s.limits, s.uid
 	s.onClose = nil
 	s.mu.Unlock()
 	if !admitted {
 		return
 	}
-	s.host.Release(s.RemoteAddr())
+	if limits != nil {
+		limits.close()
+	}
 	s.host.Count()
 	if uid != "" && s.host.Cluster != nil {
 		// Beside the callbacks: another server may let it wait.
@@ -543,6 +562,18 @@ func (s *Session) finish() {
 	for _, f := range s.host.OnClose {
 		s.host.guard("close callback", func() error { f(s); return nil })
 	}
+}
+
+// load returns how many messages wait in the mailbox and how many are under
+// way to other servers, whether the session's worker is at work, and what waits
+// to be sent to the client.
+func (s *Session) load() (local, remote int, busy bool, bytes, packets int) {
+	local, busy = s.box.load()
+	s.mu.Lock()
+	remote = len(s.forwarded)
+	s.mu.Unlock()
+	bytes, packets = s.conn.queueLoad()
+	return local, remote, busy, bytes, packets
 }
 
 // slots bounds the calls that run beside the session's mailbox.
@@ -583,11 +614,27 @@ func (s *Session) awaitBeside() {
 	}
 }
 
+// noneBeside reports whether no call runs beside the mailbox. Only the worker
+// begins them.
+func (s *Session) noneBeside() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.concurrency)+len(s.forwarded) == 0
+}
+
 // fail ends the session for a reason that is not the client's. One on a backend
 // ends by itself.
 func (s *Session) fail(cause error) {
 	if s.conn != nil {
 		s.conn.end(cause, endFlush, nil)
+	}
+}
+
+// settled is called once for each request of the client that was admitted, when
+// it has been answered or will not be.
+func (s *Session) settled() {
+	if s.limits != nil {
+		s.limits.settled()
 	}
 }
 

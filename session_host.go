@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"time"
 )
 
 // sessionHost is what the sessions of one server share. Immutable while the
@@ -33,20 +34,27 @@ type sessionHost struct {
 	RemoteMessages  int // messages of one session under way to other servers
 	Messages        messageHandler
 	Cluster         sessionCluster       // nil: there are no other servers
-	Admit           func(net.Addr) error // charges a session to its address
-	Release         func(net.Addr)       // takes it off again
+	Limits          *limits              // nil: clients may send what they want
+	Crowded         func(net.Addr) error // says that an address has too many connections
+	Busy            []byte               // packet that refuses a handshake because there are too many
+	Stamps          bool                 // it is of interest when a message was read
+	Epoch           time.Time            // from which that is counted
 	Count           func()               // reports the number of sessions after a change
 	Counters        *counters
+	Inspect         *inspector // nil: nobody looks
+	Meters          *meters    // nil: there are no reporters
 	Log             *slog.Logger
 	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
+
+	abuse sampler // of the log records about clients that send too much
 }
 
 // messageHandler is the layer above the sessions.
 type messageHandler interface {
-	// message handles the body of a data packet. It is called by the
-	// session's worker, one at a time; the body is valid until it returns. An
-	// error is a violation of the protocol and ends the connection.
-	message(s *Session, body []byte) error
+	// message handles a message, or answers that it was refused. It is called
+	// by the session's worker, one at a time; the body is valid until it
+	// returns. An error is a violation of the protocol and ends the connection.
+	message(s *Session, m mail) error
 }
 
 // sessionCluster is the layer that knows other servers, as far as the sessions
@@ -99,6 +107,9 @@ func newRequestID() string { return rand.Text()[:22] }
 // of what happened.
 func (h *sessionHost) panicked(where, id string, v any) error {
 	h.Counters.Panics.Add(1)
+	if h.Inspect != nil {
+		h.Inspect.panicked(where, v)
+	}
 	h.Log.Error("panic", "where", where, "panic", v, "request", id, "stack", string(debug.Stack()))
 	return &Error{
 		Code:     CodeInternal,
@@ -126,39 +137,4 @@ func (h *sessionHost) marshalWith(s Serializer, v any) (b []byte, err error) {
 		}
 	}()
 	return s.Marshal(v)
-}
-
-// guardedReporter is a reporter of the application, whose panics are recovered.
-type guardedReporter struct {
-	inner Reporter
-	host  *sessionHost
-}
-
-func (h *sessionHost) guardReporters(list []Reporter) (r reporters) {
-	for _, p := range list {
-		r = append(r, guardedReporter{p, h})
-	}
-	return r
-}
-
-func (g guardedReporter) Count(name string, delta float64, labels ...Label) {
-	defer g.recovered()
-	g.inner.Count(name, delta, labels...)
-}
-
-func (g guardedReporter) Gauge(name string, value float64, labels ...Label) {
-	defer g.recovered()
-	g.inner.Gauge(name, value, labels...)
-}
-
-func (g guardedReporter) Observe(name string, value float64, labels ...Label) {
-	defer g.recovered()
-	g.inner.Observe(name, value, labels...)
-}
-
-// recovered is deferred.
-func (g guardedReporter) recovered() {
-	if v := recover(); v != nil {
-		g.host.panicked("reporter", newRequestID(), v)
-	}
 }

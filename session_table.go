@@ -89,6 +89,13 @@ func (t *sessionTable) len() int {
 	return len(t.byID)
 }
 
+// users returns how many users are bound.
+func (t *sessionTable) users() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return len(t.byUID)
+}
+
 // all iterates over the sessions that exist when the iteration begins. No lock
 // is held while the loop's body runs.
 func (t *sessionTable) all() iter.Seq[*Session] {

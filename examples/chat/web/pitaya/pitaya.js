@@ -31,6 +31,8 @@ export class PitayaError extends Error {
     this.name = "PitayaError";
     this.code = code;
     this.metadata = metadata;
+    /** Whether the request was never sent: it cannot have been handled, and may be made again. */
+    this.unsent = false;
   }
 }
 
@@ -371,6 +373,7 @@ function* protobufFields(b) {
  * @property {boolean} draining whether someone works on the inbox
  * @property {boolean} ready whether the handshake is done
  * @property {number} readyAt when it was
+ * @property {boolean} parting whether the server ends, and was told that no message follows
  * @property {number} heardAt when the last packet came
  * @property {number} sentAt when the last packet went
  * @property {number} interval of heartbeats in milliseconds, 0 for none
@@ -558,6 +561,7 @@ export class Client extends EventTarget {
       draining: false,
       ready: false,
       readyAt: now,
+      parting: false,
       heardAt: now,
       sentAt: now,
       interval: 0,
@@ -584,8 +588,9 @@ export class Client extends EventTarget {
     if (this.#link !== link) return;
     /** @type {Record<string, unknown>} */
     const sys = { type: "js-websocket", version: PITAYA_JS, ...this.#options.sys };
-    // What other clients of sys.type cannot do: take compressed payloads, and codes in the routes of pushes.
-    if (canInflate) sys.features = ["inflate", "pushcodes"];
+    // What other clients of sys.type cannot do: take compressed payloads, codes in the routes of pushes, and leave a
+    // server that ends without losing a request.
+    sys.features = canInflate ? ["inflate", "pushcodes", "drain"] : ["drain"];
     const body = encoder.encode(JSON.stringify({ sys, user: this.#options.user }));
     this.#sendPacket(link, Packet.HANDSHAKE, body);
   }
@@ -642,6 +647,8 @@ export class Client extends EventTarget {
       return inflate(item.body, this.#options.maxInflated).then((body) => this.#accepted(link, body));
     } else if (item.type === Packet.KICK) {
       this.#kicked(link, item.body);
+    } else if (item.type === Packet.ACK) {
+      this.#part(link);
     } else if (item.type === Packet.DATA) {
       if (!link.ready) throw new ProtocolError("data before the handshake's answer");
       const message = decodeMessage(item.body, this.#dictionary);
@@ -702,6 +709,19 @@ export class Client extends EventTarget {
     if (!again) this.#settle(err);
     this.#setState({ state: "kicked", reason });
     if (again && this.#state === "kicked") this.#retryLater(err);
+  }
+
+  /**
+   * The server ends, and asks for the last message. It gets an ack, behind which nothing is sent, answers all that came
+   * before it, and closes the connection.
+   *
+   * @param {Link} link
+   */
+  #part(link) {
+    if (!link.ready) throw new ProtocolError("ack before the handshake's answer");
+    if (link.parting) return;
+    link.parting = true;
+    this.#sendPacket(link, Packet.ACK);
   }
 
   /** Sends a heartbeat every interval. @param {Link} link */
@@ -807,7 +827,12 @@ export class Client extends EventTarget {
   #sendMessage(message) {
     // Not queued for a later connection: only the application knows what still makes sense after a reconnect, and
     // what has to come before it.
-    if (!this.#link?.ready) throw new PitayaError(`${message.route}: not connected`, Code.CLOSED);
+    if (!this.#link?.ready || this.#link.parting) {
+      const why = this.#link?.ready ? "the server ends" : "not connected";
+      const err = new PitayaError(`${message.route}: ${why}`, Code.CLOSED);
+      err.unsent = true;
+      throw err;
+    }
     this.#sendPacket(this.#link, Packet.DATA, encodeMessage(message, this.#dictionary));
   }
 

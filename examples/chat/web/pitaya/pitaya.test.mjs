@@ -263,7 +263,7 @@ describe("handshake", () => {
     const { sys, user } = handshakeOf(last());
     assert.equal(sys.type, "js-websocket");
     assert.equal(sys.clientVersion, "2.1");
-    assert.deepEqual(sys.features, ["inflate", "pushcodes"]);
+    assert.deepEqual(sys.features, ["inflate", "pushcodes", "drain"]);
     assert.deepEqual(user, { name: "ada" });
     assert.equal(last().sent[1], "02000000");
   });
@@ -413,8 +413,8 @@ describe("requests", () => {
 
   test("not connected", async () => {
     const client = new Client();
-    await assert.rejects(client.request("a.b"), { code: Code.CLOSED });
-    assert.throws(() => client.notify("a.b"), { code: Code.CLOSED });
+    await assert.rejects(client.request("a.b"), { code: Code.CLOSED, unsent: true });
+    assert.throws(() => client.notify("a.b"), { code: Code.CLOSED, unsent: true });
   });
 
   test("end of the connection rejects what waits", async () => {
@@ -677,6 +677,62 @@ describe("reconnect", () => {
     onmessage({ data: concat(encodePacket(Packet.KICK)).buffer });
     onclose({ code: 1006, reason: "" });
     assert.equal(client.state, "connected");
+  });
+});
+
+describe("a server that ends", () => {
+  const ack = encodePacket(Packet.ACK);
+
+  test("gets an ack as the last packet, and answers what was sent before", async () => {
+    const { client, states, socket } = await connected();
+    const before = client.request("a.b");
+    socket.sent.length = 0;
+    socket.receive(ack, ack);
+    assert.deepEqual(socket.sent, ["02000000"], "one ack, however often it is asked for");
+    await assert.rejects(client.request("a.b"), { code: Code.CLOSED, unsent: true, message: /the server ends/ });
+    assert.throws(() => client.notify("a.b"), { code: Code.CLOSED, unsent: true });
+    assert.deepEqual(socket.sent, ["02000000"], "no message behind it");
+    assert.equal(client.state, "connected");
+    const got = [];
+    client.on("p", (v) => got.push(v));
+    socket.receive(push("p", json("bye")), response(1, json("answer")));
+    assert.equal(await before, "answer");
+    assert.deepEqual(got, ["bye"]);
+    socket.hangUp(1001);
+    assert.deepEqual(states.map((s) => s.state), ["reconnecting"]);
+    advance(500);
+    last().welcome();
+    const again = client.request("a.b");
+    last().receive(response(3, json("elsewhere")));
+    assert.equal(await again, "elsewhere");
+  });
+
+  test("is answered in its turn, behind what is being inflated", async () => {
+    const { client, socket } = await connected();
+    const got = [];
+    client.on("p", (v) => got.push(v));
+    socket.receive(push("p", deflateSync(json(1)), 0x10), ack);
+    client.notify("a.b", 7);
+    assert.equal(socket.sent.length, 1);
+    while (socket.sent.length < 2) await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(got, [1]);
+    assert.equal(socket.sent[1], "02000000");
+    client.close();
+  });
+
+  test("requests that wait when it closes early may have been handled", async () => {
+    const { client, socket } = await connected();
+    const got = client.request("a.b");
+    socket.receive(ack);
+    socket.hangUp(1001);
+    await assert.rejects(got, { code: Code.CLOSED, unsent: false });
+  });
+
+  test("does not ask before the handshake's answer", async () => {
+    const { done } = connecting();
+    last().accept();
+    last().receive(ack);
+    await assert.rejects(done, { code: Code.BAD_REQUEST });
   });
 });
 

@@ -294,7 +294,7 @@
 //	metrics_expvar.go, metrics_process.go             as JSON; those of the process
 //	metrics_statsd.go                                 sent over UDP
 //	cluster_mem.go                                    a cluster in one process
-//	etcd.go, discovery_etcd.go                        etcd: client and lease; who is in the cluster
+//	etcd.go, discovery_etcd*.go                       etcd: client and lease; who is in the cluster
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
 //	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
 //	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC

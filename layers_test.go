@@ -48,7 +48,7 @@ var layers = [][]string{
 	{"metrics: what there is, and those who keep or send it", "metrics_builtin",
 		"registry: metrics_registry metrics_series metrics_window metrics_text metrics_http metrics_expvar metrics_process", "metrics_statsd"},
 	{"a cluster in one process", "cluster_mem"},
-	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd", "group_etcd",
+	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd discovery_etcd_twin", "group_etcd",
 		"binding_etcd"},
 	{"cluster: what carries calls between servers", "nats: rpc_nats rpc_nats_*", "grpc: rpc_grpc rpc_grpc_*"},
 	{"server: wiring, start, drain, stop", "server server_*"},

@@ -229,7 +229,9 @@ func (s *Server) closeCluster(ctx context.Context) error {
 		err = c.node.Bindings.Close(leave)
 		cancel()
 	}
-	return errors.Join(err, c.node.Transport.Close(ctx))
+	err = errors.Join(err, c.node.Transport.Close(ctx))
+	c.events.close()
+	return err
 }
 
 // sleep waits for a time or the end of ctx, and reports whether it was the time.

@@ -25,6 +25,9 @@ const (
 	etcdBindingParallel = 32
 	// etcdBindingTimeout bounds that. What was not done by then is, in the next attempt.
 	etcdBindingTimeout = time.Minute
+	// etcdBindingCheck is how soon the store notices that its lease was revoked. The renewals of one of 5 h, more than an
+	// hour apart, would leave all users without a binding for as long.
+	etcdBindingCheck = 10 * time.Second
 )
 
 // EtcdBindings is a [BindingStore] in etcd. Make it with [NewEtcdBindings].
@@ -85,7 +88,8 @@ func NewEtcdBindings(cfg BindingEtcdConfig, serverType, serverID string, log *sl
 		own:      make(map[string]*etcdBinding),
 	}
 	b.lease = newEtcdLease(etcdLeaseConfig{
-		Client: etcd, TTL: ttl, Timeout: etcdBindingTimeout, Longest: etcdGrantInterval, Publish: b.publish, Log: b.log,
+		Client: etcd, TTL: ttl, Timeout: etcdBindingTimeout, Longest: etcdGrantInterval, Check: etcdBindingCheck,
+		Publish: b.publish, Log: b.log,
 	})
 	b.wg.Go(func() { b.lease.run(life) })
 	b.wg.Go(func() {

@@ -124,6 +124,7 @@ type memNode struct {
 	handler TransportHandler // nil before Listen and after Drain
 	closed  bool
 	inbox   memQueue // calls of handler
+	failed  memQueue // calls of done for what could not be sent. One made after Close is its caller's to wait for.
 	users   map[string]bool
 	pending map[*memCall]bool // calls of this node that wait for an answer
 }
@@ -319,7 +320,9 @@ func (t *memTransport) Call(ctx context.Context, to *ServerInfo, body []byte, do
 	c := n.cluster
 	fail := func(err error) {
 		if done != nil {
-			go done(nil, err)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			n.failed.addLocked(&c.mu, 0, func() { done(nil, err) })
 		}
 	}
 	if ctx.Err() != nil {
@@ -335,12 +338,13 @@ func (t *memTransport) Call(ctx context.Context, to *ServerInfo, body []byte, do
 		return
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	target := n.reachLocked(to.ID)
 	if target == nil || n.closed {
+		c.mu.Unlock()
 		fail(fmt.Errorf("%w: %s", ErrUnreachable, to.ID))
 		return
 	}
+	defer c.mu.Unlock()
 	if done == nil && ctx.Err() != nil {
 		return
 	}
@@ -517,7 +521,7 @@ func (t *memTransport) Close(ctx context.Context) error {
 	n.forgetLocked()
 	c.mu.Unlock()
 	n.fail(ErrUnreachable)
-	return n.inbox.wait(ctx, &c.mu)
+	return errors.Join(n.inbox.wait(ctx, &c.mu), n.failed.wait(ctx, &c.mu))
 }
 
 // memQueue runs functions one at a time, in order, each not before its time. It

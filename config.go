@@ -80,7 +80,8 @@ type Config struct {
 	// TrustedProxies are the networks whose PROXY headers are believed (acceptor.trustedproxies). Empty means every
 	// peer, which is safe only where clients cannot connect around the proxy.
 	TrustedProxies []netip.Prefix
-	// RateLimit bounds what one client may send. It has no effect in this version.
+	// RateLimit bounds what clients may send: by session, by address and in all (conn.ratelimiting). Zero bounds
+	// nothing.
 	RateLimit RateLimitConfig
 
 	// Messages and handlers.
@@ -97,7 +98,9 @@ type Config struct {
 	// Unordered gives up the order of a session's messages: they are handled at the same time and answered as they
 	// are done, as in Pitaya (handler.ordered, which is the opposite).
 	Unordered bool
-	// HandlerTimeout is the time a handler's context allows for one message (handler.timeout). Zero means no limit.
+	// HandlerTimeout is the time a handler's context allows for one message (handler.timeout). A request that has waited
+	// longer than that before its handler begins is answered with [CodeTimeout], and the handler is not called. Zero means
+	// no limit.
 	HandlerTimeout time.Duration
 	// SlowHandler is the time after which a handler is logged and counted as slow (handler.slow). Zero means 1 s;
 	// negative switches it off.
@@ -219,15 +222,51 @@ const (
 	SerializerProtobuf SerializerType = 2 // [Protobuf]
 )
 
-// RateLimitConfig bounds the messages that one client may send (conn.ratelimiting).
+// RateLimitConfig bounds what clients may send (conn.ratelimiting). What exceeds a limit is refused, and nothing else
+// suffers: a request is answered with [CodeTooManyRequests], in its turn among the answers of its session, and a notify is
+// dropped. [Stats] counts both, by the limit. Messages are judged when they arrive, not when they are handled.
+//
+// All rates are those of token buckets: as many as the limit at once after a pause, and then as many in each interval,
+// evenly. What stays within the limit in every interval is never refused.
 type RateLimitConfig struct {
-	// Limit is how many messages a client may send in Interval (limit). Zero means no limit.
+	// Limit is how many messages a session may send in Interval (limit); at most 1,000,000. Zero means no limit. Heartbeats
+	// and acknowledgements are no messages; of those, far more than any client needs count as refusals.
 	Limit int
-	// Interval is the time that Limit is for (interval). Zero means 1 s.
+	// Interval is the time that Limit is for (interval); at most 2 h. Zero means 1 s.
 	Interval time.Duration
-	// Disabled switches the limit off, whatever Limit says (forcedisable).
+	// Address is the same for all sessions of an address, which over IPv6 is its /64 network, together
+	// (address.limit, address.interval). The address is the client's own where a PROXY or X-Forwarded-For header that is
+	// believed tells it. Leave room for players who share one.
+	Address Rate
+	// Server is the same for all sessions together (server.limit, server.interval).
+	Server Rate
+	// AddressHandshakes bounds the handshakes from one address (handshakes.address.limit, handshakes.address.interval).
+	// One that exceeds it is refused with code 429 in the answer, and its connection is closed.
+	AddressHandshakes Rate
+	// ServerHandshakes is the same for all clients together (handshakes.limit, handshakes.interval).
+	ServerHandshakes Rate
+	// Pending is how many requests of one session may be unanswered: waiting, being handled or forwarded (pending). What
+	// is more is refused. Zero means no limit; MailboxMessages and RemoteMessages let a client that asks too fast wait
+	// instead.
+	Pending int
+	// Abuse is how many refusals a session may have in a time (abuse.limit, abuse.interval). One more closes it with
+	// [ErrTooManyRequests] and a kick that says so. A limit of zero means 1,000, a negative one that nobody is closed; an
+	// interval of zero means 10 s.
+	Abuse Rate
+	// MaxAddresses is how many addresses without a connection are remembered until their time is over (addresses), at
+	// some 250 bytes each. When there are more, those that exceeded no limit are forgotten first. Zero means 65,536.
+	MaxAddresses int
+	// Disabled switches all of these limits off (forcedisable).
 	Disabled bool
 }
+
+// Rate is a number of times in an interval.
+type Rate struct {
+	Limit    int           // at most 1,000,000; zero means no limit
+	Interval time.Duration // at most 2 h; zero means 1 s
+}
+
+func (r Rate) rate() rate { return rate{max(r.Limit, 0), r.Interval} }
 
 // EtcdConfig configures service discovery in etcd (cluster.sd.etcd).
 type EtcdConfig struct {
@@ -392,6 +431,10 @@ type GRPCConfig struct {
 	// Port is where other servers call this one (cluster.rpc.server.grpc.port). Zero means 3434; negative means a free
 	// port, as 0 does in files, flags and the environment.
 	Port int
+	// MaxConnections bounds the connections of other servers to the port; further ones are closed at once
+	// (cluster.rpc.server.grpc.maxconnections). A server has one to each other as a rule, and up to 16 while calls
+	// wait for their answers by the thousand. Zero means 4096, negative no bound.
+	MaxConnections int
 	// ClientTLS names the files for encrypted calls to other servers: the authorities that their certificates are
 	// from, and an own certificate to show to them (cluster.rpc.client.grpc.tls.ca, tls.cert, tls.key). The name in a
 	// certificate is the host that the server tells in its metadata. ClientTLSConfig goes before it.

@@ -62,6 +62,12 @@ func (c *Config) table() []configSection {
 		v.max = max
 		return v
 	}
+	limit := func(p *int, def int, zero configZero) configInt { return atMost(maxRateLimit, number(p, def, zero)) }
+	interval := func(p *time.Duration, def time.Duration) configDuration {
+		v := duration(p, def, zeroRefused)
+		v.max = maxRateInterval
+		return v
+	}
 	size := func(p *int, def, max int) configInt {
 		return configInt{configNumber: configNumber[int]{p: p, def: def, max: max}, bytes: true}
 	}
@@ -120,9 +126,23 @@ func (c *Config) table() []configSection {
 			{name: "conn.maxperaddress", value: number(&c.MaxConnsPerIP, 0, zeroAsIs), help: "open client connections from one address; 0: no bound"},
 			{name: "acceptor.proxyprotocol", value: on(&c.ProxyProtocol), help: "connections to TCP listeners, not to WebSocket ones, begin with a PROXY protocol header"},
 			{name: "acceptor.trustedproxies", value: configPrefixes{&c.TrustedProxies}, help: "networks whose PROXY headers are believed; empty: all"},
-			{name: "conn.ratelimiting.limit", value: number(&c.RateLimit.Limit, 0, zeroAsIs), help: "messages that a client may send in the interval; 0: no limit", pitaya: "20", unused: true},
-			{name: "conn.ratelimiting.interval", value: duration(&c.RateLimit.Interval, time.Second, zeroRefused), help: "the interval", unused: true},
-			{name: "conn.ratelimiting.forcedisable", value: on(&c.RateLimit.Disabled), help: "no limit, whatever it is set to", unused: true},
+		}},
+		{"What clients may send", []configKey{
+			{name: "conn.ratelimiting.limit", value: limit(&c.RateLimit.Limit, 0, zeroAsIs), help: "messages that a session may send in the interval; 0: no limit", pitaya: "20"},
+			{name: "conn.ratelimiting.interval", value: interval(&c.RateLimit.Interval, time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.address.limit", value: limit(&c.RateLimit.Address.Limit, 0, zeroAsIs), help: "messages from one address in its interval; 0: no limit"},
+			{name: "conn.ratelimiting.address.interval", value: interval(&c.RateLimit.Address.Interval, time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.server.limit", value: limit(&c.RateLimit.Server.Limit, 0, zeroAsIs), help: "messages from all clients in its interval; 0: no limit"},
+			{name: "conn.ratelimiting.server.interval", value: interval(&c.RateLimit.Server.Interval, time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.pending", value: number(&c.RateLimit.Pending, 0, zeroAsIs), help: "requests of a session that may be unanswered; 0: no limit"},
+			{name: "conn.ratelimiting.handshakes.limit", value: limit(&c.RateLimit.ServerHandshakes.Limit, 0, zeroAsIs), help: "handshakes of all clients in its interval; 0: no limit"},
+			{name: "conn.ratelimiting.handshakes.interval", value: interval(&c.RateLimit.ServerHandshakes.Interval, time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.handshakes.address.limit", value: limit(&c.RateLimit.AddressHandshakes.Limit, 0, zeroAsIs), help: "handshakes from one address in its interval; 0: no limit"},
+			{name: "conn.ratelimiting.handshakes.address.interval", value: interval(&c.RateLimit.AddressHandshakes.Interval, time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.abuse.limit", value: limit(&c.RateLimit.Abuse.Limit, 1000, zeroIsNone), help: "refusals in its interval after which a session is closed; 0: never"},
+			{name: "conn.ratelimiting.abuse.interval", value: interval(&c.RateLimit.Abuse.Interval, 10*time.Second), help: "the interval"},
+			{name: "conn.ratelimiting.addresses", value: number(&c.RateLimit.MaxAddresses, 1<<16, zeroRefused), help: "addresses that are remembered after their last connection has closed"},
+			{name: "conn.ratelimiting.forcedisable", value: on(&c.RateLimit.Disabled), help: "none of these limits, whatever they are set to"},
 		}},
 		{"Messages and handlers", []configKey{
 			{name: "serializertype", value: configEnum[SerializerType]{p: &c.SerializerType, first: SerializerJSON, words: serializerWords[:], def: SerializerJSON}, help: "serializer of messages"},
@@ -200,6 +220,7 @@ func (c *Config) table() []configSection {
 			{name: "cluster.rpc.client.grpc.tls.cert", value: text(&c.GRPC.ClientTLS.Cert, ""), help: "PEM file with the certificate to show to other servers"},
 			{name: "cluster.rpc.client.grpc.tls.key", value: text(&c.GRPC.ClientTLS.Key, ""), help: "PEM file with its key"},
 			{name: "cluster.rpc.server.grpc.port", value: atMost(1<<16-1, number(&c.GRPC.Port, 3434, zeroIsNone)), help: "port for calls from other servers; 0: a free one"},
+			{name: "cluster.rpc.server.grpc.maxconnections", value: number(&c.GRPC.MaxConnections, 4096, zeroIsNone), help: "connections of other servers to the port; 0: no bound"},
 			{name: "cluster.rpc.server.grpc.tls.ca", value: text(&c.GRPC.ServerTLS.CA, ""), help: "PEM file with the authorities of callers; empty: callers need no certificate"},
 			{name: "cluster.rpc.server.grpc.tls.cert", value: text(&c.GRPC.ServerTLS.Cert, ""), help: "PEM file with the own certificate, which encrypts the port"},
 			{name: "cluster.rpc.server.grpc.tls.key", value: text(&c.GRPC.ServerTLS.Key, ""), help: "PEM file with its key"},

@@ -76,6 +76,18 @@ var configKeys = []struct {
 	{"conn.maxperaddress", "50", `50`, func(c *pitaya.Config) any { return c.MaxConnsPerIP }, 50},
 	{"conn.ratelimiting.limit", "30", `30`, func(c *pitaya.Config) any { return c.RateLimit.Limit }, 30},
 	{"conn.ratelimiting.interval", "2s", "", func(c *pitaya.Config) any { return c.RateLimit.Interval }, 2 * time.Second},
+	{"conn.ratelimiting.address.limit", "31", `31`, func(c *pitaya.Config) any { return c.RateLimit.Address.Limit }, 31},
+	{"conn.ratelimiting.address.interval", "3s", "", func(c *pitaya.Config) any { return c.RateLimit.Address.Interval }, 3 * time.Second},
+	{"conn.ratelimiting.server.limit", "32", `32`, func(c *pitaya.Config) any { return c.RateLimit.Server.Limit }, 32},
+	{"conn.ratelimiting.server.interval", "4s", "", func(c *pitaya.Config) any { return c.RateLimit.Server.Interval }, 4 * time.Second},
+	{"conn.ratelimiting.pending", "33", `33`, func(c *pitaya.Config) any { return c.RateLimit.Pending }, 33},
+	{"conn.ratelimiting.handshakes.limit", "34", `34`, func(c *pitaya.Config) any { return c.RateLimit.ServerHandshakes.Limit }, 34},
+	{"conn.ratelimiting.handshakes.interval", "5s", "", func(c *pitaya.Config) any { return c.RateLimit.ServerHandshakes.Interval }, 5 * time.Second},
+	{"conn.ratelimiting.handshakes.address.limit", "35", `35`, func(c *pitaya.Config) any { return c.RateLimit.AddressHandshakes.Limit }, 35},
+	{"conn.ratelimiting.handshakes.address.interval", "6s", "", func(c *pitaya.Config) any { return c.RateLimit.AddressHandshakes.Interval }, 6 * time.Second},
+	{"conn.ratelimiting.abuse.limit", "0", `0`, func(c *pitaya.Config) any { return c.RateLimit.Abuse.Limit }, -1},
+	{"conn.ratelimiting.abuse.interval", "7s", "", func(c *pitaya.Config) any { return c.RateLimit.Abuse.Interval }, 7 * time.Second},
+	{"conn.ratelimiting.addresses", "36", `36`, func(c *pitaya.Config) any { return c.RateLimit.MaxAddresses }, 36},
 	{"conn.ratelimiting.forcedisable", "true", `true`, func(c *pitaya.Config) any { return c.RateLimit.Disabled }, true},
 
 	{"server.type", "room", "", func(c *pitaya.Config) any { return c.Type }, "room"},
@@ -160,6 +172,7 @@ var configKeys = []struct {
 	{"cluster.rpc.server.grpc.tls.cert", "c.pem", "", func(c *pitaya.Config) any { return c.GRPC.ServerTLS.Cert }, "c.pem"},
 	{"cluster.rpc.server.grpc.tls.key", "k.pem", "", func(c *pitaya.Config) any { return c.GRPC.ServerTLS.Key }, "k.pem"},
 	{"cluster.rpc.server.grpc.port", "3535", `3535`, func(c *pitaya.Config) any { return c.GRPC.Port }, 3535},
+	{"cluster.rpc.server.grpc.maxconnections", "12", `12`, func(c *pitaya.Config) any { return c.GRPC.MaxConnections }, 12},
 	{"cluster.rpc.server.loopbackenabled", "false", `false`, func(c *pitaya.Config) any { return c.NoLoopback }, true},
 
 	{"groups.memory.tickduration", "1s", "", func(c *pitaya.Config) any { return c.GroupTick }, time.Second},
@@ -771,6 +784,21 @@ func TestConfigLoad(t *testing.T) {
 			t.Errorf("printed %s", out)
 		}
 	})
+	t.Run("unknown parts of a flag", func(t *testing.T) {
+		for name, want := range map[string]string{
+			"clustr.sd.foo":                     "cluster.sd.etcd.",
+			"clustr.sd.etcd.endpoint":           "cluster.sd.etcd.endpoints",
+			"rpc.client.nats.conect":            "cluster.rpc.client.nats.connect",
+			"cluster.rpc.server.nats.buffer.x":  "cluster.rpc.server.nats.buffer.",
+			"metrics.prom.port":                 "metrics.prometheus.port",
+			"concurrency.handlers.dispatch.max": "concurrency.handler.dispatch",
+		} {
+			_, err := load(new(pitaya.Config), []string{"-pitaya." + name, "3"})
+			if err == nil || !strings.Contains(err.Error(), "-pitaya."+name+" is no setting; the nearest is pitaya."+want) {
+				t.Errorf("got %v, want pitaya.%s", err, want)
+			}
+		}
+	})
 	t.Run("the program's own flags", func(t *testing.T) {
 		_, err := load(new(pitaya.Config), []string{"-port=x"})
 		if err == nil || !strings.Contains(err.Error(), "-port") {
@@ -794,7 +822,7 @@ func TestConfigLoad(t *testing.T) {
 		if own, all := strings.Index(text, "-port int\n"), strings.Index(text, "-pitaya.config"); own < 0 || all < own {
 			t.Errorf("the program's flags do not come first:\n%s", text)
 		}
-		for _, want := range []string{"  -pitaya.heartbeat.interval duration\n    \thow often heartbeats are sent, in whole seconds; 0: no heartbeats (default 7s)\n", "(default 64KiB)", "(default true)", "(default 0), no effect in this version\n"} {
+		for _, want := range []string{"  -pitaya.heartbeat.interval duration\n    \thow often heartbeats are sent, in whole seconds; 0: no heartbeats (default 7s)\n", "(default 64KiB)", "(default true)", "(default 30s), no effect in this version\n"} {
 			if !strings.Contains(text, want) {
 				t.Errorf("no %q in\n%s", want, text)
 			}
@@ -824,6 +852,7 @@ func TestConfigValidate(t *testing.T) {
 		Type: "a b", ID: "a..b", Heartbeat: 1500 * time.Millisecond, HandlerTimeout: -1, QueueBytes: -1, MaxPacketSize: 1 << 24,
 		SlowClient: 2, SerializerType: 3, PushCodes: -1, TrustedProxies: []netip.Prefix{{}},
 		Listeners: nil, Reporters: []pitaya.Reporter{nil},
+		RateLimit:   pitaya.RateLimitConfig{Limit: 1_000_001, Server: pitaya.Rate{Limit: -1}, Abuse: pitaya.Rate{Interval: 3 * time.Hour}},
 		Etcd:        pitaya.EtcdConfig{Endpoints: []string{" "}, Prefix: "a", NoPrefix: true, Password: "hunter2", TLS: pitaya.TLSFiles{Cert: "c"}},
 		GroupsEtcd:  pitaya.GroupsEtcdConfig{TLS: pitaya.TLSFiles{Key: "k"}},
 		BindingEtcd: pitaya.BindingEtcdConfig{Password: "hunter2", TLS: pitaya.TLSFiles{Cert: "d"}},
@@ -845,6 +874,9 @@ func TestConfigValidate(t *testing.T) {
 		`pitaya.buffer.agent.bytes = "-1": must be above 0`,
 		`pitaya.conn.maxpacketsize = "16MiB": must be at most 16777215`,
 		`pitaya.acceptor.trustedproxies = "invalid Prefix": has an invalid network`,
+		`pitaya.conn.ratelimiting.limit = "1000001": must be at most 1000000`,
+		`pitaya.conn.ratelimiting.server.limit = "-1": must not be below 0`,
+		`pitaya.conn.ratelimiting.abuse.interval = "3h": must be at most 2h0m0s`,
 		`pitaya.serializertype = "3": must be one of: 1 or json, 2 or protobuf`,
 		`pitaya.handler.messages.pushcodes = "-1": must be one of: auto, always, never`,
 		`pitaya.handler.timeout = "-1ns": must not be below 0`,

@@ -65,8 +65,11 @@ type connUser interface {
 	// received is called at most once, after the last data: the server ends, and
 	// all that the client has sent until then was passed on.
 	received()
+	// control is called for each packet or frame that is no data, before it is
+	// processed.
+	control()
 	// data is given one or more whole data packets that lie one behind the
-	// other, headers included. The bytes are valid until it returns. It may
+	// other, headers included. The bytes are its own until it returns. It may
 	// block, which stops the reading of this connection only.
 	data(packets []byte)
 	// closed is called once, at the moment the connection ends, from any
@@ -500,6 +503,9 @@ func (c *conn) pass(packets []byte, n *int64) {
 
 // packet processes a packet that is not data.
 func (c *conn) packet(t PacketType, body []byte) error {
+	if c.user.control(); c.hasEnded() {
+		return errConnEnded
+	}
 	switch t {
 	case PacketHandshake:
 		answer, err := c.user.handshake(body)
@@ -556,6 +562,7 @@ func (c *conn) heartbeat() { c.sendControl(heartbeatPacket) }
 // control handles a WebSocket control frame (RFC 6455, section 5.5). Pings are
 // answered but are no life signs.
 func (c *conn) control(op byte, payload []byte) error {
+	c.user.control()
 	switch op {
 	case wsPing:
 		c.sendFrame(wsPong, payload)

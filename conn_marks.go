@@ -89,26 +89,27 @@ func (c *conn) takeMarksLocked(end int64) *markList {
 
 // report tells of answers that were written. A nil list has none.
 func (l *markList) report() {
-	if l == nil {
-		return
+	if l != nil {
+		l.each(func(m *responseMeter, took time.Duration) { m.report(took) })
+		l.free()
 	}
-	now := time.Now()
-	for i := range l.Marks {
-		m := &l.Marks[i]
-		m.Meter.report(now.Sub(m.Since))
-	}
-	l.free()
 }
 
 // fail tells of answers that could not be written.
 func (l *markList) fail() {
-	if l == nil {
-		return
+	if l != nil {
+		l.each(func(m *responseMeter, took time.Duration) { m.failed(took, CodeSendFailed) })
+		l.free()
 	}
-	now := time.Now()
+}
+
+// each calls f with the time that each answer has taken until now. The clock is
+// read once.
+func (l *markList) each(f func(m *responseMeter, took time.Duration)) {
+	first := l.Marks[0].Since
+	longest := time.Since(first)
 	for i := range l.Marks {
 		m := &l.Marks[i]
-		m.Meter.failed(now.Sub(m.Since), CodeSendFailed)
+		f(m.Meter, longest-m.Since.Sub(first))
 	}
-	l.free()
 }

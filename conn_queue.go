@@ -705,7 +705,7 @@ func wsCloseCodeOf(cause error) uint16 {
 		return wsCloseGoingAway
 	case errors.Is(cause, ErrPacketTooLarge):
 		return wsCloseTooBig
-	case errors.Is(cause, ErrProtocol), errors.Is(cause, errRefused), errors.Is(cause, ErrSlowClient):
+	case errors.Is(cause, ErrProtocol), errors.Is(cause, errRefused), errors.Is(cause, ErrSlowClient), errors.Is(cause, ErrTooManyRequests):
 		return wsClosePolicy
 	case errors.Is(cause, errInternal):
 		return wsCloseInternal

@@ -181,6 +181,21 @@ func GetServers() []*ServerInfo { return DefaultServer().Servers("") }
 // so unlike Pitaya's it takes no time and no context.
 func IsReady() bool { return DefaultServer().Healthy() == nil }
 
+// GetMetricsReporters is [Server.Reporters].
+func GetMetricsReporters() []Reporter { return DefaultServer().Reporters() }
+
+// CreatePrometheusReporter is [NewMetrics]. The application's own metrics are
+// declared in cfg.Custom. Unlike Pitaya's it opens no port: see
+// [MetricsConfig].Prometheus, or mount what it returns.
+func CreatePrometheusReporter(serverType string, cfg MetricsConfig) (*Metrics, error) {
+	return NewMetrics(serverType, cfg)
+}
+
+// CreateStatsdReporter is [NewStatsd].
+func CreateStatsdReporter(serverType string, cfg MetricsConfig) (*Statsd, error) {
+	return NewStatsd(serverType, cfg)
+}
+
 // RPC is [Server.RPC].
 func RPC(ctx context.Context, route string, reply, arg proto.Message) error {
 	return DefaultServer().RPC(ctx, route, reply, arg)

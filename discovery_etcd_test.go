@@ -410,6 +410,7 @@ type cutter struct {
 
 	mu    sync.Mutex
 	cut   bool
+	tap   func(io.Reader) io.ReadCloser // reads what clients send; nil: nobody does
 	conns map[net.Conn]bool
 }
 
@@ -453,11 +454,17 @@ func (p *cutter) serve(c net.Conn) {
 		return
 	}
 	p.conns[c], p.conns[d] = true, true
+	tap := p.tap
 	p.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		io.Copy(d, c)
+		sent := io.ReadCloser(c)
+		if tap != nil {
+			sent = tap(c)
+		}
+		io.Copy(d, sent)
+		sent.Close()
 		d.Close()
 	}()
 	io.Copy(c, d)
@@ -476,6 +483,13 @@ func (p *cutter) Cut() {
 	for c := range p.conns {
 		c.Close()
 	}
+}
+
+// Tap lets f read what clients of later connections send.
+func (p *cutter) Tap(f func(sent io.Reader) io.ReadCloser) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tap = f
 }
 
 func (p *cutter) Mend() {

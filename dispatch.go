@@ -32,7 +32,10 @@ type dispatcher struct {
 	Slots        chan struct{} // bounds how many handlers run at once; nil is no bound
 	Forward      forwarder     // nil: there are no other servers
 	Inspect      *inspector    // nil: nobody looks
+	Stamped      bool          // requests know when they were read, which may be long before they are handled
+	TooMany      []byte        // payload of the answer to requests over a limit
 	slowSampling sampler
+	lostSampling sampler
 }
 
 // forwarder is the layer that knows other servers.
@@ -57,6 +60,7 @@ type request struct {
 	Call    *callContext    // what the handler had; nil before, and without reporters
 	Parent  context.Context // what the handler's context comes from; nil is the session's
 	In      *propagated     // what another server sent along; nil for an own client's message
+	Refused bool            // a limit was exceeded; it was never pending
 	Settled bool            // it is counted how the request ended
 	Watch   *routeCount     // for the debug page; nil: nobody looks
 }
@@ -66,6 +70,9 @@ type request struct {
 func (q *request) settle(c *atomic.Int64, err error) {
 	q.Settled = true
 	c.Add(1)
+	if q.Session != nil && !q.Refused {
+		q.Session.settled()
+	}
 	q.done(err)
 }
 
@@ -80,13 +87,17 @@ func (q *request) done(err error) {
 // message implements messageHandler: it decodes a message and handles it
 // (client protocol, sections 8.4 and 11.2). Errors are violations of the
 // protocol.
-func (d *dispatcher) message(s *Session, body []byte, arrived time.Time) error {
-	m, err := decodeMessageView(body)
+func (d *dispatcher) message(s *Session, from mail) error {
+	m, err := decodeMessageView(from.Body)
 	if err != nil {
 		return err
 	}
 	if m.Type == MessagePush {
 		return errClientPush
+	}
+	if from.Refused != admitted {
+		d.refuse(s, m)
+		return nil
 	}
 	var entry *handlerEntry
 	var route string // only where it is needed as text
@@ -108,10 +119,10 @@ func (d *dispatcher) message(s *Session, body []byte, arrived time.Time) error {
 		}
 		payload = inflated.B
 	}
-	if arrived.IsZero() {
-		arrived = time.Now()
+	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: from.Arrived}
+	if !d.Stamped {
+		q.Arrived = time.Now()
 	}
-	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: arrived}
 	if entry != nil {
 		if !m.HasCode {
 			// The full route, or it without the type.
@@ -153,33 +164,72 @@ func entryRoute(e *handlerEntry) string {
 	return e.Route
 }
 
+// refuse answers a message that exceeds a limit. It is counted already by which.
+func (d *dispatcher) refuse(s *Session, m messageView) {
+	if d.Inspect != nil {
+		d.Inspect.refused()
+	}
+	if m.Type == MessageNotify {
+		d.Counters.Notifies.Add(1)
+		return
+	}
+	d.Counters.Requests.Add(1)
+	q := request{Session: s, ID: m.ID, Refused: true}
+	if q.ID == 0 {
+		q.settle(&d.Counters.Unanswerable, ErrTooManyRequests)
+		return
+	}
+	d.answerPayload(&q, d.TooMany, ErrTooManyRequests)
+}
+
+// errTooMany is what refused requests are answered with.
+func errTooMany() error { return Errorf(CodeTooManyRequests, "too many requests") }
+
 // runGuarded is run, and ends the connection if that does not come to its end:
 // if the handler ended its goroutine, or code of the application panicked where
 // nothing is left that could be answered.
 func (d *dispatcher) runGuarded(q *request) {
 	done := false
 	defer func() {
-		if done {
-			return
+		if !done {
+			d.broken(q, q.Entry.Route, recover())
 		}
-		if v := recover(); v != nil {
-			d.Host.panicked(q.Entry.Route, newRequestID(), v)
-		}
-		if !q.Notify && !q.Settled {
-			q.settle(&d.Counters.Lost, errInternal)
-		}
-		q.done(errInternal)
-		q.Session.fail(errInternal)
 	}()
 	d.run(q)
 	done = true
 }
 
+// broken ends the connection of a message that nobody has seen to the end. v is
+// what recover has returned.
+func (d *dispatcher) broken(q *request, where string, v any) {
+	if v != nil {
+		d.Host.panicked(where, newRequestID(), v)
+	}
+	if !q.Notify && !q.Settled {
+		q.settle(&d.Counters.Lost, errInternal)
+	}
+	q.done(errInternal)
+	q.Session.fail(errInternal)
+}
+
 // errClientPush ends the connection of a client that sends a push.
 var errClientPush = fmt.Errorf("%w: push from a client", ErrProtocol)
 
-// elsewhere handles a message that no handler of this server is for.
+// elsewhere handles a message that no handler of this server is for. Code of the
+// application is called there too: routing functions, and what makes JSON of
+// session data.
 func (d *dispatcher) elsewhere(q request, text string) {
+	done := false
+	defer func() {
+		if !done {
+			d.broken(&q, text, recover())
+		}
+	}()
+	d.sendOn(q, text)
+	done = true
+}
+
+func (d *dispatcher) sendOn(q request, text string) {
 	q.Meter = d.Meters.known(text)
 	route, err := ParseRoute(text)
 	switch {
@@ -214,10 +264,7 @@ func (d *dispatcher) runBeside(q request) {
 	select {
 	case slots <- struct{}{}:
 	case <-s.Context().Done():
-		if !q.Notify {
-			q.settle(&d.Counters.Lost, errLost)
-		}
-		q.done(errLost)
+		d.lost(&q)
 		return
 	}
 	q.Payload = append([]byte(nil), q.Payload...) // the worker moves on
@@ -228,6 +275,19 @@ func (d *dispatcher) runBeside(q request) {
 	})
 }
 
+// lost counts a message that waited for its turn when its session ended.
+func (d *dispatcher) lost(q *request) {
+	if !q.Notify {
+		q.settle(&d.Counters.Lost, errLost)
+		return
+	}
+	q.done(errLost)
+	d.Counters.NotifiesLost.Add(1)
+	if n, ok := d.lostSampling.pass(); ok {
+		d.Log.Info("notify lost, because its session ended before its turn", "session", q.Session, "unlogged", n)
+	}
+}
+
 // handle calls the handler, and serializes what it returns. For a notify there
 // is no payload.
 func (d *dispatcher) handle(q *request) (payload []byte, err error) {
@@ -235,18 +295,24 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		d.Slots <- struct{}{}
 		defer func() { <-d.Slots }()
 	}
-	begin := q.Arrived
-	if d.Slots != nil || q.Meter != nil {
-		begin = time.Now() // the wait for a slot is not the handler's
+	waited := time.Duration(0)
+	if d.Stamped || d.Slots != nil || q.Meter != nil {
+		waited = time.Since(q.Arrived) // in the mailbox and for a slot, which is not the handler's
+	}
+	if limit := d.limit(q.Entry); limit > 0 && waited > limit && !q.Notify {
+		d.Counters.refuse(refusedDeadline)
+		return nil, Errorf(CodeTimeout, "the request has waited longer than its handler may take")
+	}
+	if q.Meter != nil {
 		switch q.Kind {
 		case responseHandler:
-			q.Meter.delay(delayLocal, begin.Sub(q.Arrived), nil)
+			q.Meter.delay(delayLocal, waited, nil)
 		case responseForwarded:
-			q.Meter.delay(delayForwarded, begin.Sub(q.Arrived), q.In.tags())
+			q.Meter.delay(delayForwarded, waited, q.In.tags())
 		}
 	}
 	out, err := d.call(q)
-	if took := time.Since(begin); d.Slow > 0 && took > d.Slow {
+	if took := time.Since(q.Arrived) - waited; d.Slow > 0 && took > d.Slow {
 		d.Counters.SlowHandlers.Add(1)
 		if n, ok := d.slowSampling.pass(); ok {
 			d.log(q).Warn("slow handler", "route", q.Entry.Route, "took", took, "unlogged", n)
@@ -268,6 +334,15 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		d.Log.Error("result cannot be serialized", "route", q.Entry.Route, "err", err)
 	}
 	return payload, err
+}
+
+// limit returns the time that a handler has for one message, 0 or less if there
+// is no limit.
+func (d *dispatcher) limit(e *handlerEntry) time.Duration {
+	if e.Timeout == 0 {
+		return d.Timeout
+	}
+	return e.Timeout
 }
 
 // log returns the logger for what concerns a message.
@@ -331,8 +406,13 @@ func (d *dispatcher) answerError(q *request, err error) {
 		q.report(err)
 		return
 	}
+	d.answerPayload(q, d.errorPayload(err), err)
+}
+
+// answerPayload answers a request with the payload of an error.
+func (d *dispatcher) answerPayload(q *request, payload []byte, err error) {
 	mark := q.mark(err)
-	switch failed := q.Session.answer(q.ID, d.errorPayload(err), true, &mark); {
+	switch failed := q.Session.answer(q.ID, payload, true, &mark); {
 	case failed == nil:
 		q.settle(&d.Counters.Failed, err)
 	case failed == ErrSessionClosed:
@@ -357,13 +437,47 @@ func (d *dispatcher) errorPayload(err error) []byte {
 	return payload
 }
 
+// tryErrorPayload calls the application's serializer and the methods of its
+// errors, in whatever goroutine an answer comes in; that goroutine may be one for
+// all sessions, so those that could end it get one of their own.
 func (d *dispatcher) tryErrorPayload(s Serializer, err error) (payload []byte, failure error) {
-	defer func() {
-		if v := recover(); v != nil {
-			failure = d.Host.panicked("error answer", newRequestID(), v)
+	failure = errPayloadAborted
+	try := func() {
+		defer func() {
+			if v := recover(); v != nil {
+				failure = d.Host.panicked("error answer", newRequestID(), v)
+			}
+		}()
+		payload, failure = marshalErrorPayload(s, wireError(err))
+	}
+	switch s.(type) {
+	case JSON, Protobuf:
+		_, plain := err.(*Error)
+		if plain {
+			try()
+			return payload, failure
 		}
+	}
+	apart(try)
+	return payload, failure
+}
+
+// errPayloadAborted is that code of the application has ended the goroutine that
+// it was to make an error answer in.
+var errPayloadAborted = errors.New("pitaya: the error answer was not made")
+
+// apart calls f in a goroutine of its own and waits for it: for callbacks that
+// may end their goroutine, where the caller's must go on. It reports whether f
+// has come to its end.
+func apart(f func()) (done bool) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		f()
+		done = true
 	}()
-	return marshalErrorPayload(s, wireError(err))
+	<-ended
+	return done
 }
 
 // argumentError is an argument that cannot be decoded. The client gets to see
@@ -447,11 +561,7 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 	if parent == nil {
 		parent = q.Session.Context()
 	}
-	limit := e.Timeout
-	if limit == 0 {
-		limit = d.Timeout
-	}
-	if limit > 0 {
+	if limit := d.limit(e); limit > 0 {
 		var cancel context.CancelFunc
 		parent, cancel = context.WithTimeout(parent, limit)
 		defer cancel()

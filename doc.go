@@ -63,6 +63,7 @@
 //	ErrHeartbeat          nothing was heard for two heartbeat intervals
 //	ErrHandshakeTimeout   the handshake took too long
 //	ErrSlowClient         the client does not read what it is sent
+//	ErrTooManyRequests    it went on sending more than it may
 //	ErrProtocol           what the client sent is not the protocol (errors that wrap it say what)
 //	ErrServerClosed       the server stops
 //
@@ -156,6 +157,14 @@
 //	silence                   60 s     two intervals of Heartbeat
 //	connections               none     MaxConns, MaxConnsPerIP
 //
+// How much a client may send is bounded where RateLimit says so: messages of a session, of an address and of all clients in
+// a time, requests of a session that are unanswered, and handshakes. What is too much is refused and costs nobody else
+// anything: a request is answered with PIT-429 in its turn, a notify is dropped, a handshake is answered with code 429.
+// Who goes on is kicked, with [ErrTooManyRequests]. [Server.Stats] counts the refusals by their reason.
+//
+// A request that has waited longer than its handler may take (HandlerTimeout, [WithTimeout]) is answered with PIT-408
+// without being handled.
+//
 // # Wire protocol
 //
 // A connection is a stream of packets. On WebSocket each packet that the server sends is one binary message; what it
@@ -194,7 +203,7 @@
 //
 // The codes of the library itself:
 //
-//	PIT-000   an error without a code                 PIT-429   too many requests
+//	PIT-000   an error without a code                 PIT-429   more requests than the client may send
 //	PIT-400   route, kind or argument of a message    PIT-498   writing to the client failed
 //	PIT-404   no such handler, no such user           PIT-499   the session is closed
 //	PIT-408   not done in time                        PIT-500   internal error, no server of that type
@@ -218,6 +227,7 @@
 //	message.go, compress.go                           flags, id, route, payload; zlib
 //	handshake.go                                      who the client is
 //	ws_frame.go                                       the frames of RFC 6455
+//	admission.go, admission_table.go                  what clients may send: rates; what addresses have used up
 //	acceptor_tcp.go, proxy.go                         TCP and TLS listeners; PROXY protocol
 //	acceptor_ws.go, acceptor_ws_conn.go               WebSocket listeners; their connections
 //	acceptor_mem.go                                   connections in memory
@@ -266,6 +276,7 @@
 //	builder.AddAcceptor                               Config.Listeners, Server.AddListener
 //	acceptor.NewTCPAcceptor, .NewTLSAcceptor          pitaya.ListenTCP
 //	acceptor.NewWSAcceptor                            pitaya.ListenWS
+//	acceptorwrapper.NewRateLimitingWrapper            Config.RateLimit, for all listeners
 //	app.Register                                      pitaya.Register
 //	app.Start                                         pitaya.Run(ctx), which returns errors
 //	app.Shutdown                                      the end of that ctx, pitaya.Shutdown, or Server.Shutdown

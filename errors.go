@@ -18,7 +18,7 @@ const (
 	CodeBadRequest      = "PIT-400" // route or argument cannot be parsed, or the message has the wrong type
 	CodeNotFound        = "PIT-404" // no such handler or remote
 	CodeTimeout         = "PIT-408" // no answer in time
-	CodeTooManyRequests = "PIT-429" // the client sends more than it may
+	CodeTooManyRequests = "PIT-429" // the client sends more than it may; see Config.RateLimit
 	CodeSendFailed      = "PIT-498" // writing to the client failed
 	CodeClosed          = "PIT-499" // the session has ended
 	CodeInternal        = "PIT-500" // no server to forward to, a panic, or another fault of the server
@@ -35,6 +35,8 @@ var (
 	ErrKicked = errors.New("pitaya: kicked")
 	// ErrSlowClient means that the client does not read what is sent to it.
 	ErrSlowClient = errors.New("pitaya: client too slow")
+	// ErrTooManyRequests means that the client went on sending more than it may (Config.RateLimit).
+	ErrTooManyRequests = errors.New("pitaya: too many requests")
 	// ErrHeartbeat means that the peer has been silent for too long.
 	ErrHeartbeat = errors.New("pitaya: no life sign from the peer")
 	// ErrHandshakeTimeout means that the peer did not complete the handshake in time.

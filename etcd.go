@@ -193,6 +193,7 @@ type etcdLeaseConfig struct {
 	TTL     int64         // seconds
 	Timeout time.Duration // of one attempt
 	Longest time.Duration // pause between attempts
+	Check   time.Duration // pause between looks whether the lease is there, for one whose renewals are far apart; 0: none
 	Retries int           // attempts to get a lost lease back; 0: for ever
 	// Publish writes what belongs under the lease. It is called again when it has failed, when the lease is another
 	// one, and when Wake asks for it.
@@ -284,9 +285,7 @@ func (l *etcdLease) tryOnce(ctx, bounded context.Context) error {
 		if err == nil {
 			return nil
 		}
-		// Perhaps the lease is gone and nobody has told us yet.
-		rest, askErr := l.cfg.Client.TimeToLive(bounded, id)
-		if askErr != nil || rest.TTL > 0 {
+		if !l.gone(bounded) { // else nobody has told us yet
 			return err
 		}
 		l.lost()
@@ -306,6 +305,18 @@ func (l *etcdLease) tryOnce(ctx, bounded context.Context) error {
 	return l.cfg.Publish(bounded, granted.ID)
 }
 
+// gone asks whether there is a lease that etcd does not know any more.
+func (l *etcdLease) gone(ctx context.Context) bool {
+	id := l.ID()
+	if id == 0 || etcdDown(l.cfg.Client) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	rest, err := l.cfg.Client.TimeToLive(ctx, id)
+	return err == nil && rest.TTL <= 0
+}
+
 // lost forgets the lease.
 func (l *etcdLease) lost() {
 	l.stopBeats()
@@ -319,6 +330,12 @@ func (l *etcdLease) run(ctx context.Context) {
 	retry := time.NewTimer(0)
 	retry.Stop()
 	defer retry.Stop()
+	var check <-chan time.Time
+	if l.cfg.Check > 0 {
+		ticker := time.NewTicker(l.cfg.Check)
+		defer ticker.Stop()
+		check = ticker.C
+	}
 	failures := 0
 	for {
 		select {
@@ -335,6 +352,12 @@ func (l *etcdLease) run(ctx context.Context) {
 				return
 			}
 			l.cfg.Log.Warn("lease lost, registering again", "lease", l.ID())
+			l.lost()
+		case <-check:
+			if !l.gone(ctx) {
+				continue
+			}
+			l.cfg.Log.Warn("lease revoked, registering again", "lease", l.ID())
 			l.lost()
 		case <-l.wake:
 		case <-retry.C:

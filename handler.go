@@ -130,6 +130,16 @@ func newRegistry() *registry {
 	}
 }
 
+// timed reports whether a handler has a time limit of its own.
+func (r *registry) timed() bool {
+	for _, e := range r.Entries {
+		if e.Timeout > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // setServerType sets the first part of all full routes, also of those that are
 // there already. An error leaves everything as it is.
 func (r *registry) setServerType(serverType string) error {

@@ -1,6 +1,7 @@
 package pitaya
 
 import (
+	"encoding/binary"
 	"errors"
 	"runtime"
 	"sync"
@@ -11,11 +12,12 @@ import (
 // mailbox holds the messages of one session until its worker handles them, one
 // at a time and in order. It costs no goroutine while idle: the message that
 // finds no worker starts one, which drains the mailbox and ends. The messages
-// are kept as the packets they came in, one behind the other.
+// are kept as the packets they came in, one behind the other, with the verdict
+// of the limits in place of the type (verdictOf). Where somebody wants to know,
+// a stamp before those of one read says when that was.
 type mailbox struct {
 	mu       sync.Mutex    // guards the fields below
 	pending  *buffer       // packets that wait; nil when there are none
-	arrivals *arrivals     // when they came; nil when there are none, or nobody wants to know
 	count    int           // their number
 	running  bool          // there is a worker
 	settled  bool          // all that was taken in is handled, and answered
@@ -32,53 +34,33 @@ type mailbox struct {
 // passes when nothing else waits.
 const mailboxBytes = 64 << 10
 
-// arrivals tells when packets came: those before each End, counted in bytes from
-// the front of the mailbox. They are pooled.
-type arrivals struct {
-	list []arrival
-	next int // of those that the worker has not come to yet
+// A mail is one message out of the mailbox.
+type mail struct {
+	Body    []byte    // of the data packet; valid while the message is handled
+	Arrived time.Time // when it was read from the connection; zero if nobody wants to know
+	Refused refusal   // the limit that it exceeds
 }
 
-type arrival struct {
-	End int
-	At  time.Time
-}
+// A stamp stands in the mailbox before the packets of one read: its mark, which
+// is no packet's type, and the time since the host's epoch.
+const (
+	stampMark = 0
+	stampSize = 1 + 8
+)
 
-var arrivalPool = sync.Pool{New: func() any { return new(arrivals) }}
-
-// of returns when the packet that begins at offset came; offsets grow from call
-// to call.
-func (a *arrivals) of(offset int) time.Time {
-	for a.next < len(a.list)-1 && a.list[a.next].End <= offset {
-		a.next++
-	}
-	return a.list[a.next].At
-}
-
-func (a *arrivals) free() {
-	a.list, a.next = a.list[:0], 0
-	arrivalPool.Put(a)
-}
-
-// stampLocked notes that what was added last came at a time.
-func (m *mailbox) stampLocked(at time.Time) {
-	if m.arrivals == nil {
-		m.arrivals = arrivalPool.Get().(*arrivals)
-	}
-	m.arrivals.list = append(m.arrivals.list, arrival{len(m.pending.B), at})
-}
+// stampOf returns the time of the stamp that b begins with.
+func stampOf(b []byte) time.Duration { return time.Duration(binary.BigEndian.Uint64(b[1:])) }
 
 // addLocked takes in packets from the front of b while there is room, and
-// returns the rest.
-func (m *mailbox) addLocked(b []byte, maxMessages int) []byte {
+// returns the rest. A time that is not negative is put before them.
+func (m *mailbox) addLocked(b []byte, maxMessages int, at time.Duration) []byte {
 	have := 0
 	if m.pending != nil {
 		have = len(m.pending.B)
 	}
 	n := 0
 	for n < len(b) && m.count < maxMessages {
-		_, size, _ := DecodePacketHeader(b[n:]) // checked by the connection
-		size += PacketHeaderSize
+		size := PacketHeaderSize + packetLength(b[n:])
 		if have+n > 0 && have+n+size > mailboxBytes {
 			break
 		}
@@ -88,24 +70,31 @@ func (m *mailbox) addLocked(b []byte, maxMessages int) []byte {
 	if n == 0 {
 		return b
 	}
+	need := n
+	if at >= 0 {
+		need += stampSize
+	}
 	if m.pending == nil {
-		m.pending = getBuffer(n)
+		m.pending = getBuffer(need)
 	} else {
-		m.pending = m.pending.grow(n)
+		m.pending = m.pending.grow(need)
+	}
+	if at >= 0 {
+		m.pending.B = binary.BigEndian.AppendUint64(append(m.pending.B, stampMark), uint64(at))
 	}
 	m.pending.B = append(m.pending.B, b[:n]...)
 	return b[n:]
 }
 
-// takeLocked empties the mailbox. arrived is nil if nobody wants to know.
-func (m *mailbox) takeLocked() (b *buffer, arrived *arrivals) {
-	b, arrived = m.pending, m.arrivals
-	m.pending, m.arrivals, m.count = nil, nil, 0
+// takeLocked empties the mailbox.
+func (m *mailbox) takeLocked() *buffer {
+	b := m.pending
+	m.pending, m.count = nil, 0
 	if m.space != nil {
 		close(m.space)
 		m.space = nil
 	}
-	return b, arrived
+	return b
 }
 
 // load returns how many messages wait, and whether one is being handled.
@@ -118,23 +107,23 @@ func (m *mailbox) load() (waiting int, busy bool) {
 // data implements connUser: it files the messages, and waits while the mailbox
 // is full, which stops the reading of this connection.
 func (s *Session) data(packets []byte) {
-	m := &s.box
-	var now time.Time
-	timed := s.host.Meters != nil || s.host.Inspect != nil
-	if timed {
-		now = time.Now()
+	at := time.Duration(-1)
+	if s.host.Stamps {
+		at = time.Since(s.host.Epoch)
 	}
+	if s.limits != nil {
+		if packets = s.limits.judge(packets, at); len(packets) == 0 {
+			return
+		}
+	}
+	m := &s.box
 	for {
 		m.mu.Lock()
 		if m.closed || m.last || m.ending {
 			m.mu.Unlock()
 			return
 		}
-		left := m.addLocked(packets, s.host.MailboxMessages)
-		if len(left) < len(packets) && timed {
-			m.stampLocked(now)
-		}
-		packets = left
+		packets = m.addLocked(packets, s.host.MailboxMessages, at)
 		m.settled = false
 		start := !m.running
 		m.running = true
@@ -173,7 +162,7 @@ func (s *Session) work() {
 	}()
 	for turns := 0; ; turns++ {
 		m.mu.Lock()
-		b, arrived := m.takeLocked()
+		b := m.takeLocked()
 		if b == nil {
 			switch {
 			case m.closed && !m.finished:
@@ -203,11 +192,8 @@ func (s *Session) work() {
 			// A flood from one client leaves the processor to the others.
 			runtime.Gosched()
 		}
-		s.turn(b.B, arrived)
+		s.turn(b.B)
 		b.free()
-		if arrived != nil {
-			arrived.free()
-		}
 		s.conn.flush()
 	}
 }
@@ -216,30 +202,54 @@ func (s *Session) work() {
 // when the turn is over; if there is more to handle before that, a goroutine
 // writes what is queued meanwhile, so that a slow handler does not keep the
 // answers before it.
-func (s *Session) turn(b []byte, arrived *arrivals) {
-	var came time.Time
-	if arrived != nil && s.host.Meters != nil {
-		s.host.Meters.mailboxTime(time.Since(arrived.of(0)))
+func (s *Session) turn(b []byte) {
+	var m mail
+	if b[0] == stampMark && s.host.Meters != nil {
+		s.host.Meters.mailboxTime(time.Since(s.host.Epoch) - stampOf(b))
 	}
-	size := len(b)
 	for len(b) > 0 {
-		if arrived != nil {
-			came = arrived.of(size - len(b))
+		if b[0] == stampMark {
+			m.Arrived = s.host.Epoch.Add(stampOf(b))
+			b = b[stampSize:]
+			continue
 		}
-		_, n, _ := DecodePacketHeader(b)
-		body := b[PacketHeaderSize : PacketHeaderSize+n]
-		b = b[PacketHeaderSize+n:]
+		var abuse bool
+		m.Refused, abuse = verdictOf(b[0])
+		end := PacketHeaderSize + packetLength(b)
+		m.Body, b = b[PacketHeaderSize:end], b[end:]
 		if s.conn.hasEnded() {
 			return
 		}
-		if err := s.host.Messages.message(s, body, came); err != nil {
+		if err := s.host.Messages.message(s, m); err != nil {
 			s.conn.end(err, endFlush, nil)
+			return
+		}
+		if abuse {
+			s.endAbuse()
 			return
 		}
 		if len(b) > 0 {
 			s.conn.start()
 		}
 		s.conn.waitRoom()
+	}
+}
+
+// control implements connUser: it counts what is no message.
+func (s *Session) control() {
+	if s.limits != nil && s.limits.control() {
+		s.endAbuse()
+	}
+}
+
+// endAbuse ends the session of a client that goes on sending more than it may.
+func (s *Session) endAbuse() {
+	if !s.conn.end(ErrTooManyRequests, endFlush, kickPacket("too many requests")) {
+		return
+	}
+	s.host.Counters.ClosedForAbuse.Add(1)
+	if n, ok := s.host.abuse.pass(); ok {
+		s.host.Log.Warn("client sends too much", "session", s, "addr", s.RemoteAddr(), "unlogged", n)
 	}
 }
 
@@ -331,12 +341,8 @@ func (s *Session) closed(cause error) {
 	m := &s.box
 	m.mu.Lock()
 	m.closed = true
-	b, arrived := m.takeLocked()
-	if b != nil {
+	if b := m.takeLocked(); b != nil {
 		b.free()
-	}
-	if arrived != nil {
-		arrived.free()
 	}
 	start := !m.running
 	m.running = true

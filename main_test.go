@@ -23,6 +23,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if *benchChild != "" {
+		if err := runBenchChild(*benchChild); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	before := goroutines()
 	code := m.Run()
 	if code == 0 {

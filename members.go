@@ -174,6 +174,21 @@ func (ms *members) withLate(serverType string) (list []*member) {
 	return list
 }
 
+// getLate is get that also finds a server that has vanished a moment ago.
+func (ms *members) getLate(id string) *member {
+	ms.mu.RLock()
+	defer ms.mu.RUnlock()
+	if m := ms.byID[id]; m != nil {
+		return m
+	}
+	for _, m := range ms.late {
+		if m.Info.ID == id && time.Since(m.since) < newsDelay {
+			return m.member
+		}
+	}
+	return nil
+}
+
 // groupLocked makes the list of a type anew.
 func (ms *members) groupLocked(serverType string) {
 	t := new(memberType)

@@ -333,6 +333,9 @@ func TestPeriodicMetrics(t *testing.T) {
 		r.wantObserved(t, "channel_capacity",
 			"{channel=agent_chsend} [29ns]", "{channel=handler_chlocalprocess} [5ns]", "{channel=handler_chremoteprocess} [64ns]")
 		close(release)
+		for range 4 {
+			a.message()
+		}
 		a.Close()
 		b.Close()
 		s.stop(t)

@@ -3,6 +3,7 @@ package pitaya
 import (
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // An UndeliveredError says which users a push or kick did not reach; all others
@@ -55,11 +56,14 @@ func (u *undelivered) result() error {
 }
 
 // A multicast is a push to many sessions: serialized once, and encoded once for
-// each kind of client that is among them. It is used by one goroutine.
+// each kind of client that is among them.
 type multicast struct {
+	// Immutable.
 	host    *sessionHost
 	Route   string
 	Payload []byte
+
+	mu      sync.Mutex      // guards the fields below; held while they are made, which is done once
 	deflate []byte          // the payload compressed; nil if that was not tried, empty if it does not pay
 	frames  [4]*sharedFrame // by frameKind
 }
@@ -93,6 +97,8 @@ func (h *sessionHost) newMulticast(route string, v any) (*multicast, error) {
 // frame returns the push for one kind of client.
 func (m *multicast) frame(inflates, codes bool) (*sharedFrame, error) {
 	kind := frameKind(inflates, codes)
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if f := m.frames[kind]; f != nil {
 		return f, nil
 	}

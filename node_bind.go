@@ -128,7 +128,7 @@ func (b *binder) announce(ctx context.Context, uid string) {
 	n := &Notice{Kind: NoticeBind, FrontendType: self.Type, UID: uid}
 	if b.node.Bindings != nil && !b.node.Finds {
 		id, err := b.node.Bindings.Get(ctx, uid, self.Type)
-		m := b.node.Members.get(id)
+		m := b.node.Members.getLate(id)
 		if err != nil || m == nil || id == self.ID {
 			return
 		}
@@ -247,8 +247,8 @@ type claims struct {
 	// is held, and the session table's lock while it is; never the other way
 	// round, and it is not held while anything waits.
 	mu    sync.Mutex
-	byUID map[string]*claim
-	last  uint64 // the highest stamp seen
+	byUID map[string]*claim // the newest of each user; the older ones hang from it
+	last  uint64            // the highest stamp seen
 
 	unheard map[string]map[string]bool // by user: ids of frontends that have not answered the claim
 	again   *time.Timer                // puts those claims again; nil while there are none
@@ -259,8 +259,9 @@ type claims struct {
 type claim struct {
 	session *Session
 	stamp   uint64
-	bound   bool // nobody has objected
-	lost    bool // a newer one has been let through
+	bound   bool   // no other server has objected
+	lost    bool   // a newer one has been let through
+	older   *claim // of another session of this server; it stands if this one comes to nothing
 }
 
 const (
@@ -296,10 +297,7 @@ func (c *claims) stampLocked(above uint64) uint64 {
 // another one is.
 func (c *claims) claim(ctx context.Context, s *Session, uid string) error {
 	c.mu.Lock()
-	own := &claim{session: s, stamp: c.stampLocked(0)}
-	if old := c.byUID[uid]; old != nil {
-		old.lost = true // if it is bound, the table replaces it
-	}
+	own := &claim{session: s, stamp: c.stampLocked(0), older: c.byUID[uid]}
 	c.byUID[uid] = own
 	stamp := own.stamp
 	c.mu.Unlock()
@@ -408,9 +406,9 @@ func (c *claims) repeat() {
 	var pairs []pair
 	c.mu.Lock()
 	for uid, ids := range c.unheard {
-		own := c.byUID[uid]
+		own := c.boundLocked(uid)
 		for id := range ids {
-			if own == nil || !own.bound || own.lost || c.node.Members.get(id) == nil {
+			if own == nil || c.node.Members.get(id) == nil {
 				delete(ids, id)
 				continue
 			}
@@ -453,26 +451,34 @@ func (c *claims) claimed(ctx context.Context, arg *rpcClaim) rpcClaimAnswer {
 	c.mu.Lock()
 	c.last = max(c.last, arg.Stamp)
 	own := c.byUID[arg.UID]
-	if own != nil && (own.stamp > arg.Stamp || own.stamp == arg.Stamp && self > arg.FID) {
-		defer c.mu.Unlock()
-		return rpcClaimAnswer{Refused: true, Bound: own.bound, Stamp: own.stamp}
-	}
-	var ends *Session
-	if own != nil {
-		own.lost = true
-		delete(c.byUID, arg.UID)
-		if own.bound {
-			ends = own.session // it may be on its way into the table
+	top := own
+	for old := own; old != nil; old = old.older {
+		if old.stamp > top.stamp { // it was raised over that of another server
+			top = old
 		}
 	}
+	if top != nil && (top.stamp > arg.Stamp || top.stamp == arg.Stamp && self > arg.FID) {
+		defer c.mu.Unlock()
+		return rpcClaimAnswer{Refused: true, Bound: top.bound, Stamp: top.stamp}
+	}
+	var ends []*Session
+	claiming := false // the session that has the user fails by itself
 	// Looked up under the lock: a newer session that comes in behind it is not
 	// meant.
 	s := c.host.Table.user(arg.UID)
-	c.mu.Unlock()
-	if ends != nil {
-		ends.replace()
+	for ; own != nil; own = own.older {
+		own.lost = true
+		claiming = claiming || own.session == s
+		if own.bound {
+			ends = append(ends, own.session) // it may be on its way into the table
+		}
 	}
-	if s != nil && s != ends && (own == nil || s != own.session) {
+	delete(c.byUID, arg.UID)
+	c.mu.Unlock()
+	if s != nil && !claiming {
+		s.replace()
+	}
+	for _, s := range ends {
 		s.replace()
 	}
 	if unlock, err := c.users.lock(ctx, arg.UID); err == nil {
@@ -502,8 +508,8 @@ func (c *claims) announced(uid, frontend string) {
 // If it refuses, it has the newer session.
 func (c *claims) askBack(m *member, uid string) {
 	c.mu.Lock()
-	own := c.byUID[uid]
-	if own == nil || !own.bound || own.lost {
+	own := c.boundLocked(uid)
+	if own == nil {
 		c.mu.Unlock()
 		return // as it is nearly always
 	}
@@ -526,12 +532,11 @@ func (c *claims) askBack(m *member, uid string) {
 			return // it has lost the user, or asks in its turn
 		}
 		c.mu.Lock()
-		if c.byUID[uid] != own || own.stamp != stamp {
+		if own.stamp != stamp || !c.removeLocked(own.session, uid) {
 			c.mu.Unlock()
 			return
 		}
 		own.lost = true
-		delete(c.byUID, uid)
 		c.mu.Unlock()
 		own.session.replace()
 	})
@@ -549,26 +554,71 @@ func decodeClaimAnswer(response []byte, err error) (answer rpcClaimAnswer) {
 
 // holds reports whether a session still has its user.
 func (c *claims) holds(s *Session, uid string) bool {
-	return c.enter(s, uid, func() {}) == nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	own := c.findLocked(s, uid)
+	return own != nil && !own.lost
 }
 
 // enter calls f if the session still has its user. Nobody else gets the user
-// while f runs.
+// while f runs. Older claims of this server are lost then, and not before: this
+// one could have come to nothing.
 func (c *claims) enter(s *Session, uid string, f func()) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if own := c.byUID[uid]; own == nil || own.session != s || own.lost {
+	own := c.findLocked(s, uid)
+	if own == nil || own.lost {
 		return errClaimed()
+	}
+	for old := own.older; old != nil; old = old.older {
+		old.lost = true // if it is bound, the table replaces it
 	}
 	f()
 	return nil
+}
+
+// findLocked returns the claim of a session.
+func (c *claims) findLocked(s *Session, uid string) *claim {
+	own := c.byUID[uid]
+	for own != nil && own.session != s {
+		own = own.older
+	}
+	return own
+}
+
+// boundLocked returns the newest claim that nobody has objected to.
+func (c *claims) boundLocked(uid string) *claim {
+	own := c.byUID[uid]
+	for own != nil && (!own.bound || own.lost) {
+		own = own.older
+	}
+	return own
+}
+
+// removeLocked takes the claim of a session out, and reports whether there was
+// one.
+func (c *claims) removeLocked(s *Session, uid string) bool {
+	var newer *claim
+	own := c.byUID[uid]
+	for own != nil && own.session != s {
+		newer, own = own, own.older
+	}
+	switch {
+	case own == nil:
+		return false
+	case newer != nil:
+		newer.older = own.older
+	case own.older != nil:
+		c.byUID[uid] = own.older
+	default:
+		delete(c.byUID, uid)
+	}
+	return true
 }
 
 // forget ends the claim of a session.
 func (c *claims) forget(s *Session, uid string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if own := c.byUID[uid]; own != nil && own.session == s {
-		delete(c.byUID, uid)
-	}
+	c.removeLocked(s, uid)
 }

@@ -67,13 +67,16 @@ func (fs *forwards) forward(q request, route Route, text string) {
 	select {
 	case slots <- struct{}{}:
 	case <-s.Context().Done():
-		if !q.Notify {
-			q.settle(&fs.d.Counters.Lost, errLost)
-		}
-		q.done(errLost)
+		fs.d.lost(&q)
 		return
 	}
 	f := &forward{fs: fs, q: q, route: route, text: text, slots: slots}
+	sent := false
+	defer func() {
+		if !sent { // code of the application panicked or ended the goroutine, which is the caller's matter
+			f.end()
+		}
+	}()
 	// A request is of no more use when the client has left, if that can be
 	// told. A notify was sent to be handled whatever comes after it.
 	f.context = s.Context()
@@ -82,13 +85,15 @@ func (fs *forwards) forward(q request, route Route, text string) {
 	}
 	to, err := fs.node.route(f.routing(), route, q.Payload, nil)
 	if err != nil {
+		sent = true
 		f.fail(err)
 		return
 	}
-	fs.d.Counters.Forwards.Add(1)
 	q.Meter.delay(delayRemote, time.Since(q.Arrived), nil)
 	f.body = fs.encode(&q, text)
+	fs.d.Counters.Forwards.Add(1)
 	f.q.Payload = nil // the worker moves on
+	sent = true
 	f.send(to)
 }
 
@@ -211,7 +216,7 @@ func (f *forward) again() bool {
 	if r.decode(f.body) != nil {
 		return false
 	}
-	to, err := f.fs.node.route(f.routing(), f.route, r.Msg.Data, f.tried)
+	to, err := f.reroute(r.Msg.Data)
 	if err != nil || slices.ContainsFunc(f.tried, func(m *member) bool { return m.Info.ID == to.Info.ID }) {
 		return false
 	}
@@ -221,6 +226,19 @@ func (f *forward) again() bool {
 	f.send(to)
 	left.leave()
 	return true
+}
+
+// reroute chooses another server. It is called in a goroutine of the transport's,
+// which a routing function must not end.
+func (f *forward) reroute(payload []byte) (to *member, err error) {
+	n := f.fs.node
+	if n.Routes[f.route.ServerType] == nil {
+		return n.route(f.context, f.route, payload, f.tried)
+	}
+	if !apart(func() { to, err = n.route(f.routing(), f.route, payload, f.tried) }) {
+		return nil, errNoServers()
+	}
+	return to, err
 }
 
 // answer gives the client what the server has answered, and ends the forward.
@@ -240,11 +258,8 @@ func (f *forward) answer(payload []byte, err error) {
 
 func (f *forward) fail(err error) {
 	defer f.end()
-	if f.q.Session.Context().Err() != nil { // nobody is there to be told
-		if !f.q.Notify {
-			f.q.settle(&f.fs.d.Counters.Lost, errLost)
-		}
-		f.q.done(errLost)
+	if !f.q.Notify && f.q.Session.Context().Err() != nil { // nobody is there to be told
+		f.q.settle(&f.fs.d.Counters.Lost, errLost)
 		return
 	}
 	f.fs.d.Log.Debug("message not forwarded", "session", f.q.Session, "route", f.text, "err", err)

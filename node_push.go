@@ -3,6 +3,7 @@ package pitaya
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -191,9 +192,11 @@ func (n *node) notify(ctx context.Context, kind NoticeKind, frontendType, uid st
 			u.add(uid, err)
 			return
 		}
-		m := n.Members.get(id)
+		m := n.Members.getLate(id)
 		if m == nil {
-			u.add(uid, ErrUserNotFound)
+			// The user was there a moment ago, or the binding of a server that has
+			// crashed has not ended yet: nobody can tell.
+			u.add(uid, fmt.Errorf("%w: server %s, which the user is on", ErrUnreachable, id))
 			return
 		}
 		notice.Server = m.Info

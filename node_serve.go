@@ -186,11 +186,11 @@ func (c *incoming) close() {
 func (c *incoming) start() bool {
 	b := c.b
 	if len(c.req.Metadata) == 0 {
-		return c.refuse(Errorf(CodeInternal, textNoContext))
+		return c.refuseContext(Errorf(CodeInternal, textNoContext))
 	}
 	var err error
 	if c.in, err = decodePropagated(c.req.Metadata); err != nil {
-		return c.refuse(NewError(err, CodeInternal))
+		return c.refuseContext(NewError(err, CodeInternal))
 	}
 	text := c.req.Msg.Route
 	metadata := map[string]string{"route": string(text)}
@@ -223,10 +223,16 @@ func (c *incoming) start() bool {
 	case rpcUser:
 		if sys, ok := b.sys[route.Short()]; ok {
 			c.limit()
-			if sys.Inline {
-				c.run(func(c *incoming) { c.answer(sys.Call(c)) })
+			call, inline := sys.Call, sys.Inline
+			if sys.Begin != nil {
+				var rest func() ([]byte, error)
+				rest, inline = sys.Begin(c)
+				call = func(*incoming) ([]byte, error) { return rest() }
+			}
+			if inline {
+				c.run(func(c *incoming) { c.answer(call(c)) })
 			} else {
-				go c.run(func(c *incoming) { c.answer(sys.Call(c)) })
+				go c.run(func(c *incoming) { c.answer(call(c)) })
 			}
 			return true
 		}
@@ -242,6 +248,23 @@ func (c *incoming) start() bool {
 
 func (c *incoming) refuse(err error) bool {
 	c.answer(nil, err)
+	return false
+}
+
+// callRefuser is the context of a call whose transport has another way than an
+// answer to refuse one that cannot be understood (cluster protocol, section
+// 6.1).
+type callRefuser interface{ refuseCall(err error) }
+
+// refuseContext refuses a call whose context cannot be understood.
+func (c *incoming) refuseContext(err error) bool {
+	r, ok := c.outer.(callRefuser)
+	if !ok {
+		return c.refuse(err)
+	}
+	if !c.answered.Swap(true) {
+		r.refuseCall(err)
+	}
 	return false
 }
 
@@ -359,8 +382,11 @@ func (c *incoming) handle() {
 	notify := c.req.Msg.Type == rpcMsgNotify
 	ctx := context.Context(c)
 	if c.Err() != nil {
-		if !notify {
-			return // nobody waits any more
+		if !notify { // nobody waits any more
+			if c.Err() == context.DeadlineExceeded {
+				c.b.host.Counters.refuse(refusedDeadline)
+			}
+			return
 		}
 		ctx = context.WithoutCancel(ctx)
 	}

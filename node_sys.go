@@ -2,6 +2,8 @@ package pitaya
 
 import (
 	"context"
+	"errors"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 
@@ -13,6 +15,9 @@ import (
 type sysRemote struct {
 	Inline bool // it does not block, and must be in order with what comes before and after
 	Call   func(c *incoming) ([]byte, error)
+	// Begin is there instead of Call where some of the work must be in order, and
+	// the rest, which it returns, need not be and is perhaps not brief.
+	Begin func(c *incoming) (rest func() ([]byte, error), brief bool)
 }
 
 // Routes of the library's own remotes. The first three are Pitaya's; the others
@@ -41,7 +46,7 @@ func (b *backend) sysRemotes() map[string]sysRemote {
 		routeData:  {Call: b.sysData},
 		routeMerge: {Call: b.sysMerge},
 		routeKick:  {Call: b.sysKick},
-		routeUsers: {Call: b.sysUsers, Inline: true},
+		routeUsers: {Begin: b.sysUsers},
 		routeClaim: {Call: b.sysClaim},
 		routeEvent: {Call: b.sysEvent, Inline: true},
 		routeAgain: {Call: b.sysAgain},
@@ -119,31 +124,58 @@ func (b *backend) kick(ctx context.Context, uid string) error {
 	return nil
 }
 
-// sysUsers pushes to those of the users that are here. The answer names the
-// others.
-func (b *backend) sysUsers(c *incoming) ([]byte, error) {
+// sysUsers pushes to those of the users that are here, each behind what was sent
+// before for its client. The answer names the others.
+//
+// It finds the users and keeps their places, so that nothing that comes later
+// overtakes the push. What takes long with a large payload or many users,
+// compressing and sending, is left to the function that it returns.
+func (b *backend) sysUsers(c *incoming) (rest func() ([]byte, error), brief bool) {
+	failed := func(err error) (func() ([]byte, error), bool) {
+		return func() ([]byte, error) { return nil, err }, true
+	}
 	var arg rpcUsers
 	if err := arg.decode(c.req.Msg.Data); err != nil {
-		return nil, NewError(err, CodeBadRequest)
+		return failed(NewError(err, CodeBadRequest))
 	}
 	m, err := b.host.newMulticast(string(arg.Route), arg.Data)
 	if err != nil {
-		return nil, err
+		return failed(err)
 	}
-	var u undelivered
-	for _, uid := range arg.UIDs {
+	brief = len(c.req.Msg.Data) < deliveryBytes
+	var sends sync.WaitGroup
+	errs := make([]error, len(arg.UIDs)) // of each user; written by who delivers
+	deliver := make([]func(), 0, len(arg.UIDs))
+	for i, uid := range arg.UIDs {
 		s := b.host.Table.user(uid)
 		if s == nil {
-			u.add(uid, ErrUserNotFound)
+			errs[i] = ErrUserNotFound
 			continue
 		}
-		if !s.delivering() {
-			m.sendTo(uid, &u)
-			continue
+		sends.Add(1)
+		f := s.reserve(func() {
+			defer sends.Done()
+			errs[i] = m.send(s)
+		})
+		if f != nil {
+			deliver = append(deliver, f)
+		} else {
+			brief = false
 		}
-		s.deliver(0, func() { s.push(m.Route, m.Payload) }) // behind what is still being compressed
 	}
-	return (&rpcUsers{UIDs: u.UIDs}).encode(), nil
+	return func() ([]byte, error) {
+		var u undelivered
+		for _, f := range deliver {
+			f()
+		}
+		sends.Wait() // for those that are behind something else
+		for i, err := range errs {
+			if err != nil {
+				u.add(arg.UIDs[i], err)
+			}
+		}
+		return (&rpcUsers{UIDs: u.UIDs}).encode(), nil
+	}, brief
 }
 
 func (b *backend) sysClaim(c *incoming) ([]byte, error) {
@@ -157,6 +189,10 @@ func (b *backend) sysClaim(c *incoming) ([]byte, error) {
 	}
 	return answer.encode(), nil
 }
+
+// errBindNotice is that an announcement names no user, or no server that can
+// have bound one.
+var errBindNotice = errors.New("pitaya: a bind without a user or a frontend of this type")
 
 // HandleNotice implements TransportHandler (cluster protocol, section 5.1).
 func (b *backend) HandleNotice(n *Notice, reply func(response []byte, err error)) {
@@ -200,10 +236,14 @@ func (b *backend) notice(n *Notice) ([]byte, error) {
 			b.drop("bind", err)
 			return nil, err
 		}
-		if b.unique != nil {
+		switch from := b.node.Members.get(m.Fid); {
+		case m.Uid == "" || m.Fid == "", from != nil && from.Info.Type != b.node.Self().Type:
+			// Whoever has sent that has not bound the user, and is not to end its session.
+			b.drop("bind", errBindNotice)
+		case b.unique != nil:
 			b.unique.announced(m.Uid, m.Fid)
 		}
-		return []byte(ackResponse), nil
+		return []byte(ackResponse), nil // in any case (cluster protocol, section 6.1)
 	}
 	return nil, errEnvelope
 }

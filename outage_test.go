@@ -23,7 +23,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -60,7 +59,14 @@ func (r *OutageRoom) Bind(ctx context.Context, uid []byte) ([]byte, error) {
 
 // Tell pushes to the user named, wherever that user is.
 func (r *OutageRoom) Tell(ctx context.Context, uid []byte) ([]byte, error) {
-	return uid, r.srv.Push(ctx, "gate", []string{string(uid)}, "onTell", uid)
+	err := r.srv.Push(ctx, "gate", []string{string(uid)}, "onTell", uid)
+	switch {
+	case errors.Is(err, pitaya.ErrUnreachable):
+		err = pitaya.NewError(err, pitaya.CodeInternal)
+	case errors.Is(err, pitaya.ErrUserNotFound):
+		err = pitaya.NewError(err, pitaya.CodeNotFound)
+	}
+	return uid, err
 }
 
 // outageRun is a server at work.
@@ -93,6 +99,10 @@ func (n outageNode) start(ctx context.Context, log *slog.Logger) (*outageRun, er
 			return nil, err
 		}
 		cfg.Transport = t
+		bindings := pitaya.BindingEtcdConfig{Endpoints: []string{n.Etcd}}
+		if cfg.Bindings, err = pitaya.NewEtcdBindings(bindings, n.Type, n.ID, log); err != nil {
+			return nil, err
+		}
 	}
 	run := &outageRun{ran: make(chan error, 1)}
 	if cfg.Frontend {
@@ -261,7 +271,7 @@ func (l *outageLoad) record(kind, caller string, start time.Time, err error) {
 			p.failed[kind+" "+e.Code]++
 		case l.planned && !typed:
 			p.failed[kind+" connection lost"]++
-		default:
+		case len(p.wrong) < 10: // enough to see what it is
 			p.wrong = append(p.wrong, fmt.Sprintf("%s: %v", kind, err))
 		}
 	}
@@ -273,6 +283,7 @@ func (l *outageLoad) record(kind, caller string, start time.Time, err error) {
 type outageClient struct {
 	l   *outageLoad
 	uid string
+	old bool // announces nothing, as clients of Pitaya
 
 	free  chan struct{} // has room for one: who sends may use the fields below; taken while connecting, in bubbles too
 	c     *pitaya.Client
@@ -293,12 +304,16 @@ func (o *outageClient) connected() (*pitaya.Client, error) {
 	o.tries++
 	ctx, cancel := context.WithTimeout(o.l.ctx, 10*time.Second)
 	defer cancel()
-	c, err := door(ctx, &pitaya.ClientConfig{
+	cfg := &pitaya.ClientConfig{
 		OnPush: map[string]func([]byte){"onTell": func([]byte) {
 			o.told.Add(1)
 			o.l.record("push", o.uid, time.Now(), nil)
 		}},
-	})
+	}
+	if o.old {
+		cfg.Handshake = oldClient.Handshake
+	}
+	c, err := door(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -377,13 +392,14 @@ type outageCluster struct {
 	monitor    string // address of NATS' numbers
 	runs       []*outageRun
 	clients    []*outageClient
+	guests     []*outageGuest // who have come during an outage
 	load       *outageLoad
 }
 
-// newOutageCluster starts two frontends, two backends and clients, of which each makes calls every interval.
+// newOutageCluster starts two frontends and two backends, to which clients can connect.
 //
 // Unless short is set the settings are the defaults.
-func newOutageCluster(t *testing.T, grpc, short bool, clients int, interval time.Duration) *outageCluster {
+func newOutageCluster(t *testing.T, grpc, short bool) *outageCluster {
 	t.Helper()
 	c := &outageCluster{t: t, monitor: freeAddress(t)}
 	conf := filepath.Join(t.TempDir(), "nats.conf")
@@ -399,7 +415,9 @@ func newOutageCluster(t *testing.T, grpc, short bool, clients int, interval time
 	for _, id := range []string{"r1", "r2", "g1", "g2"} {
 		c.start(id)
 	}
-	c.startLoad(clients, interval)
+	c.load = newOutageLoad(t)
+	c.know(c.runs...)
+	c.doors()
 	return c
 }
 
@@ -509,15 +527,6 @@ func (p *outageProcess) kill() {
 	p.cmd = nil
 }
 
-func (c *outageCluster) startLoad(clients int, interval time.Duration) {
-	c.t.Helper()
-	l := newOutageLoad(c.t)
-	c.load = l
-	c.know(c.runs...)
-	c.doors()
-	c.clients = l.clients(clients, interval)
-}
-
 // doors opens the frontends that are there.
 func (c *outageCluster) doors() {
 	var doors []outageDoor
@@ -536,19 +545,15 @@ func newOutageLoad(t *testing.T) *outageLoad {
 	return l
 }
 
-// clients lets clients work until the end of the test, and returns when all have had success.
-func (l *outageLoad) clients(n int, interval time.Duration) (list []*outageClient) {
+// connect connects clients until the end of the test. Old ones do not announce what they can do.
+func (l *outageLoad) connect(n int, old bool) (list []*outageClient) {
 	l.t.Helper()
 	for i := range n {
-		o := &outageClient{l: l, uid: fmt.Sprint("user-", i), tries: i, free: make(chan struct{}, 1)}
+		o := &outageClient{l: l, uid: fmt.Sprint("user-", i), old: old, tries: i, free: make(chan struct{}, 1)}
 		list = append(list, o)
 		if _, err := o.connected(); err != nil {
 			l.t.Fatal(err)
 		}
-		l.wg.Go(func() { o.work("local", "gate.OutageRoom.Echo", interval) })
-		l.wg.Go(func() { o.work("forwarded", "room.OutageRoom.Echo", interval) })
-		l.wg.Go(func() { o.work("push", "room.OutageRoom.Tell", 5*interval) })
-		l.callers += 3
 	}
 	l.t.Cleanup(func() {
 		l.stop()
@@ -561,6 +566,19 @@ func (l *outageLoad) clients(n int, interval time.Duration) (list []*outageClien
 		}
 		l.wg.Wait()
 	})
+	return list
+}
+
+// clients lets clients work until the end of the test, and returns when all have had success.
+func (l *outageLoad) clients(n int, interval time.Duration) []*outageClient {
+	l.t.Helper()
+	list := l.connect(n, false)
+	for _, o := range list {
+		l.wg.Go(func() { o.work("local", "gate.OutageRoom.Echo", interval) })
+		l.wg.Go(func() { o.work("forwarded", "room.OutageRoom.Echo", interval) })
+		l.wg.Go(func() { o.work("push", "room.OutageRoom.Tell", 5*interval) })
+		l.callers += 3
+	}
 	l.recovered(time.Now())
 	return list
 }
@@ -630,8 +648,8 @@ func (c *outageCluster) healthy(want bool) {
 
 // outageUse is what must be the same before and after an outage.
 type outageUse struct {
-	goroutines, subscriptions, entries int
-	sessions                           int64
+	goroutines, subscriptions, entries, bindings int
+	sessions                                     int64
 }
 
 // use measures while no call is under way.
@@ -640,11 +658,13 @@ func (c *outageCluster) use() (u outageUse) {
 	u.goroutines = runtime.NumGoroutine()
 	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
 	defer cancel()
-	entries, err := c.admin.Get(ctx, "pitaya/servers/", clientv3.WithPrefix(), clientv3.WithCountOnly())
-	if err != nil {
-		c.t.Fatal(err)
+	for prefix, n := range map[string]*int{"pitaya/servers/": &u.entries, "pitaya/bindings/": &u.bindings} {
+		keys, err := c.admin.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		*n = int(keys.Count)
 	}
-	u.entries = int(entries.Count)
 	for _, r := range c.runs {
 		u.sessions += r.Stats().Sessions
 	}
@@ -693,7 +713,7 @@ func (c *outageCluster) back(before outageUse) {
 	for {
 		u := c.use()
 		if u.goroutines <= before.goroutines && u.subscriptions == before.subscriptions && u.entries == before.entries &&
-			u.sessions == before.sessions {
+			u.bindings == before.bindings && u.sessions == before.sessions {
 			return
 		}
 		select {
@@ -705,9 +725,10 @@ func (c *outageCluster) back(before outageUse) {
 	}
 }
 
-// last lets an outage last: d in a long run, and else until enough has happened.
+// last lets an outage last: d in a long run, and else until enough has happened. Users log in meanwhile.
 func (c *outageCluster) last(d time.Duration, what string, enough func(*outagePhase) bool) {
 	c.t.Helper()
+	c.login(6)
 	if *outageLong {
 		<-time.After(d)
 	}
@@ -721,11 +742,11 @@ type outage struct {
 	// breaks lets the outage begin, last, and end, and returns when it ended. What it started in place of what is
 	// broken for good, it has ended again.
 	breaks func(c *outageCluster) time.Time
-	// fails are the failures that may happen, as "kind code"; all others may not.
-	fails []string
+	// fails are the failures that may happen, as "kind code", and those that may over gRPC beside them; all others may not.
+	fails, failsGRPC []string
 	// fast is how long a call may take that fails, beside a second for a busy machine.
-	fast    func(long bool) time.Duration
-	planned bool // connections may end
+	fast, fastGRPC func(long bool) time.Duration // the second over gRPC, nil if it is the same
+	planned        bool                          // connections may end
 }
 
 func atOnce(bool) time.Duration { return 0 }
@@ -738,6 +759,8 @@ func requestTime(long bool) time.Duration {
 	return time.Second
 }
 
+func twiceRequestTime(long bool) time.Duration { return 2 * requestTime(long) }
+
 func answered(kind string, n int) func(*outagePhase) bool {
 	return func(p *outagePhase) bool { return p.answered[kind] >= n }
 }
@@ -745,6 +768,8 @@ func answered(kind string, n int) func(*outagePhase) bool {
 func outages() []outage {
 	cluster := []string{"forwarded " + pitaya.CodeInternal, "push " + pitaya.CodeInternal, "rpc unreachable",
 		"forwarded " + pitaya.CodeTimeout, "push " + pitaya.CodeTimeout, "rpc " + pitaya.CodeTimeout}
+	// Over gRPC etcd knows where users are: pushes need it.
+	bindings := []string{"push " + pitaya.CodeInternal, "push " + pitaya.CodeTimeout}
 	lost := []string{"local connection lost", "forwarded connection lost", "push connection lost"}
 	return []outage{
 		{name: "NATS stopped", fails: cluster, fast: atOnce, breaks: func(c *outageCluster) time.Time {
@@ -755,7 +780,7 @@ func outages() []outage {
 			c.nats.Start()
 			return time.Now()
 		}},
-		{name: "etcd stopped", grpc: true, fast: atOnce, breaks: func(c *outageCluster) time.Time {
+		{name: "etcd stopped", grpc: true, fast: atOnce, failsGRPC: bindings, fastGRPC: requestTime, breaks: func(c *outageCluster) time.Time {
 			c.etcd.Stop()
 			c.healthy(false)
 			c.last(30*time.Second, "calls go on", answered("forwarded", 100))
@@ -789,9 +814,9 @@ func outages() []outage {
 			c.know(c.runs...)
 			c.t.Logf("entries are back after %v", time.Since(began).Round(time.Millisecond))
 			return began
-		}, fails: []string{"forwarded " + pitaya.CodeInternal, "push " + pitaya.CodeInternal, "rpc " + pitaya.CodeInternal,
-			"push " + pitaya.CodeNotFound}}, // the frontend of the user is not known
-		{name: "etcd stopped, then compacted", grpc: true, fast: atOnce, breaks: func(c *outageCluster) time.Time {
+		}, fails: []string{"forwarded " + pitaya.CodeInternal, "push " + pitaya.CodeInternal, "rpc " + pitaya.CodeInternal},
+			failsGRPC: []string{"push " + pitaya.CodeNotFound}}, // until the bindings are back
+		{name: "etcd stopped, then compacted", grpc: true, fast: atOnce, failsGRPC: bindings, fastGRPC: requestTime, breaks: func(c *outageCluster) time.Time {
 			c.etcd.Stop()
 			c.healthy(false)
 			c.etcd.Start()
@@ -810,7 +835,25 @@ func outages() []outage {
 			c.end(run)
 			return began
 		}},
-		{name: "backend paused", fails: cluster, fast: requestTime, breaks: func(c *outageCluster) time.Time {
+		{name: "etcd compacted", grpc: true, fast: atOnce, breaks: func(c *outageCluster) time.Time {
+			// Again and again, while servers come and go and are seen by all.
+			for i := range 5 {
+				put, err := c.admin.Put(c.t.Context(), "other", fmt.Sprint(i))
+				if err != nil {
+					c.t.Fatal(err)
+				}
+				run := c.start("r9")
+				if _, err := c.admin.Compact(c.t.Context(), put.Header.Revision); err != nil {
+					c.t.Fatal(err)
+				}
+				c.know(run)
+				c.end(run)
+				c.seen("r9", false)
+			}
+			return time.Now()
+		}},
+		// Over gRPC the messages of a session to one server wait for each other, and a client has two under way.
+		{name: "backend paused", grpc: true, fails: cluster, fast: requestTime, fastGRPC: twiceRequestTime, breaks: func(c *outageCluster) time.Time {
 			p := c.spawn("r8")
 			c.seen("r8", true)
 			if err := pauseProcess(p.cmd.Process); errors.Is(err, errors.ErrUnsupported) {
@@ -841,7 +884,7 @@ func outages() []outage {
 			c.t.Logf("a killed backend is forgotten after %v", time.Since(began).Round(time.Millisecond))
 			return began
 		}},
-		{name: "frontend killed", planned: true, fails: slices.Concat(cluster, lost), fast: requestTime,
+		{name: "frontend killed", grpc: true, planned: true, fails: slices.Concat(cluster, lost), fast: requestTime,
 			breaks: func(c *outageCluster) time.Time {
 				p := c.spawn("g7")
 				c.seen("g7", true)
@@ -883,7 +926,8 @@ func TestOutages(t *testing.T) {
 			transport = "grpc"
 		}
 		t.Run(transport, func(t *testing.T) {
-			c := newOutageCluster(t, grpc, !*outageLong, 12, 60*time.Millisecond)
+			c := newOutageCluster(t, grpc, !*outageLong)
+			c.clients = c.load.clients(12, 60*time.Millisecond)
 			c.startRPC(c.runs[2], 20*time.Millisecond)
 			for _, o := range outages() {
 				if grpc && !o.grpc {
@@ -915,134 +959,33 @@ func (c *outageCluster) suffer(o outage, transport string) {
 	took := c.load.recovered(ended)
 	c.healthy(true)
 	healthy := time.Since(ended)
+	c.loggedIn()
 	after := c.load.mark()
 	c.back(before)
 	t.Logf("| %s, %s | %v | %d | %v | %v | %v | %v | %d |", o.name, transport, ended.Sub(start).Round(100*time.Millisecond), during.sent,
 		during.failed, max(during.slowest, after.slowest).Round(time.Millisecond), took.Round(10*time.Millisecond),
 		healthy.Round(10*time.Millisecond), during.ended)
+	fails, fast := o.fails, o.fast
+	if c.grpc {
+		fails = slices.Concat(fails, o.failsGRPC)
+		if o.fastGRPC != nil {
+			fast = o.fastGRPC
+		}
+	}
 	for i, p := range []*outagePhase{during, after} {
 		for _, w := range p.wrong {
 			t.Errorf("failed without a type: %s", w)
 		}
 		for f, n := range p.failed {
-			if !slices.Contains(o.fails, f) {
+			if !slices.Contains(fails, f) {
 				t.Errorf("%d calls failed that do not depend on it, phase %d: %s", n, i, f)
 			}
 		}
 		if p.ended > 0 && !o.planned {
 			t.Errorf("%d connections of clients ended", p.ended)
 		}
-		if limit := o.fast(*outageLong) + time.Second; p.slowest > limit {
+		if limit := fast(*outageLong) + time.Second; p.slowest > limit {
 			t.Errorf("a call took %v to fail, want at most %v", p.slowest, limit)
 		}
 	}
-}
-
-// rolled checks what must hold when one server after the other was replaced.
-func (l *outageLoad) rolled() {
-	l.t.Helper()
-	p := l.mark()
-	l.t.Logf("%d requests, answered: %v, failed: %v, connections that ended: %d", p.sent, p.answered, p.failed, p.ended)
-	for f, n := range p.failed {
-		l.t.Errorf("%d requests were not answered: %s", n, f)
-	}
-	for _, w := range p.wrong {
-		l.t.Errorf("not answered: %s", w)
-	}
-	if p.ended == 0 {
-		l.t.Error("no client had to connect again")
-	}
-}
-
-// TestRollingRestart replaces each server of a cluster while its clients make 500 requests a second: all are answered.
-func TestRollingRestart(t *testing.T) {
-	for _, transport := range []string{"nats", "grpc"} {
-		t.Run(transport, func(t *testing.T) {
-			c := newOutageCluster(t, transport == "grpc", false, 22, 100*time.Millisecond)
-			c.load.planned = true
-			c.load.mark()
-			start := time.Now()
-			for i, old := range slices.Clone(c.runs) {
-				run := c.start(old.Info().ID + "b")
-				c.know(run)
-				c.load.until("work between two restarts", answered("forwarded", 100*(i+1)))
-				c.doors()
-				c.end(old)
-			}
-			c.load.until("everybody works", func(p *outagePhase) bool { return len(p.first) == c.load.callers })
-			t.Logf("all servers replaced in %v", time.Since(start).Round(time.Millisecond))
-			c.load.rolled()
-		})
-	}
-}
-
-// TestRollingRestartMem does it in memory.
-func TestRollingRestartMem(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		cluster := pitaya.NewMemCluster()
-		type gate struct {
-			end  func()
-			door outageDoor
-		}
-		start := func(id string) gate {
-			cfg := pitaya.Config{Type: "room", ID: id, Cluster: true, Logger: testLogger(t)}
-			cfg.Discovery, cfg.Transport = cluster.Node()
-			mem := pitaya.ListenMem()
-			if id[0] == 'g' {
-				cfg.Type, cfg.Frontend, cfg.Listeners = "gate", true, []net.Listener{mem}
-			}
-			srv, err := pitaya.NewServer(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := srv.Register(&OutageRoom{srv}); err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(context.Background())
-			ran := make(chan error, 1)
-			go func() { ran <- srv.Run(ctx) }()
-			<-srv.Ready()
-			end := sync.OnceFunc(func() {
-				cancel()
-				if err := <-ran; err != nil {
-					t.Error(err)
-				}
-			})
-			t.Cleanup(end)
-			return gate{end, func(ctx context.Context, cfg *pitaya.ClientConfig) (*pitaya.Client, error) {
-				nc, err := mem.DialContext(ctx)
-				if err != nil {
-					return nil, err
-				}
-				return pitaya.NewClient(ctx, nc, cfg)
-			}}
-		}
-		cluster.Delay(3 * time.Millisecond)
-		var old []gate
-		for _, id := range []string{"r1", "r2", "g1", "g2"} {
-			old = append(old, start(id))
-		}
-		l := newOutageLoad(t)
-		l.planned = true
-		l.open(old[2].door, old[3].door)
-		l.clients(22, 100*time.Millisecond)
-		l.mark()
-		time.Sleep(10 * time.Second)
-		for i, id := range []string{"r3", "r4"} {
-			start(id)
-			time.Sleep(5 * time.Second)
-			old[i].end()
-			time.Sleep(5 * time.Second)
-		}
-		g3 := start("g3")
-		l.open(g3.door, old[3].door)
-		old[2].end()
-		time.Sleep(5 * time.Second)
-		g4 := start("g4")
-		l.open(g3.door, g4.door)
-		old[3].end()
-		time.Sleep(5 * time.Second)
-		l.rolled()
-	})
 }

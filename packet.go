@@ -75,6 +75,12 @@ func putPacketHeader(b []byte, t PacketType, n int) {
 	b[0], b[1], b[2], b[3] = byte(t), byte(n>>16), byte(n>>8), byte(n)
 }
 
+// packetLength is the body length in the first four bytes of b, whatever the type.
+func packetLength(b []byte) int {
+	_ = b[3]
+	return int(b[1])<<16 | int(b[2])<<8 | int(b[3])
+}
+
 // DecodePacketHeader returns type and body length from the first four bytes of b, which must be there. The error is
 // [ErrPacketType]: a client that tries TLS or HTTP on this port is known by its first byte.
 func DecodePacketHeader(b []byte) (PacketType, int, error) {
@@ -83,7 +89,7 @@ func DecodePacketHeader(b []byte) (PacketType, int, error) {
 	if t < PacketHandshake || t > PacketKick {
 		return t, 0, fmt.Errorf("%w %d", ErrPacketType, b[0])
 	}
-	return t, int(b[1])<<16 | int(b[2])<<8 | int(b[3]), nil
+	return t, packetLength(b), nil
 }
 
 // DecodePacket takes the first packet off b and returns what is behind it as rest. The body is a part of b and valid as

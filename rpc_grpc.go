@@ -91,6 +91,7 @@ func NewGRPCTransport(cfg GRPCConfig, region string, log *slog.Logger) (*GRPCTra
 	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, grpcDefaultTimeout)
 	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, grpcDefaultTimeout)
 	cfg.Port = cmp.Or(cfg.Port, grpcDefaultPort)
+	cfg.MaxConnections = max(cmp.Or(cfg.MaxConnections, grpcMaxServed), 0)
 	switch {
 	case cfg.RequestTimeout < 0:
 		return nil, fmt.Errorf("pitaya: gRPC: request timeout of %v", cfg.RequestTimeout)
@@ -112,7 +113,7 @@ func NewGRPCTransport(cfg GRPCConfig, region string, log *slog.Logger) (*GRPCTra
 	}
 	// net/http changes the configurations it is given, so these are not the application's.
 	return &GRPCTransport{
-		server: newGRPCServer(max(cfg.Port, 0), serving, log),
+		server: newGRPCServer(max(cfg.Port, 0), cfg.MaxConnections, serving, log),
 		client: newGRPCClient(cfg, calling, region, log),
 	}, nil
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -31,7 +33,14 @@ const (
 //
 // Calling and serving share one connection when their settings for it are
 // equal, and have one each otherwise. One is better: it halves the connections,
-// and keeps the order between what a server pushes and what it answers.
+// and keeps the order of all that goes from one server to another. With two, calls
+// keep their order among each other, those that nobody answers included, and so
+// do pushes and answers; but a push for many users, which is such a call, can be
+// overtaken by the answer of the handler that made it, and at a frontend that has
+// two connections all pushes can. That is the price: calls and answers would have
+// to share a connection for it to be otherwise, because NATS tells only the
+// connection that has called that nobody listens, and may let only the one that
+// was called answer. Listen logs that there are two.
 //
 // It outlives outages of NATS, also at the start and also when NATS refuses the
 // credentials: it goes on connecting, with pauses that grow from
@@ -154,6 +163,9 @@ func (t *NATSTransport) Listen(ctx context.Context, self *ServerInfo, h Transpor
 	t.cancel = cancel
 	t.mu.Unlock()
 
+	if t.calling != t.serving {
+		t.log.Info("the two sides of NATS have different settings and a connection each, so pushes can be overtaken by answers")
+	}
 	go t.pending.run()
 	for _, s := range t.sides {
 		go s.run(run)
@@ -181,13 +193,14 @@ func (t *NATSTransport) Call(ctx context.Context, to *ServerInfo, body []byte, d
 		t.send(ctx, subject, body)
 		return
 	}
+	// Not by the caller, who may hold what done needs.
 	if err := checkNATSSubject(subject); err != nil {
-		go done(nil, err)
+		t.pending.refuseCall(to, done, err)
 		return
 	}
 	token, err := t.pending.add(ctx, t.calling.cfg.RequestTimeout, to, done)
 	if err != nil {
-		go done(nil, err) // the caller may hold what done needs
+		t.pending.refuseCall(to, done, err)
 		return
 	}
 	var reply [64]byte
@@ -203,7 +216,7 @@ func (t *NATSTransport) send(ctx context.Context, subject string, body []byte) {
 	}
 	err := checkNATSSubject(subject)
 	if err == nil {
-		err = t.calling.publish(subject, "", body)
+		err = t.calling.publish(subject, "", body) // in the order of the other calls
 	}
 	if err != nil {
 		if skipped, ok := t.faults.pass(); ok {
@@ -418,7 +431,9 @@ func (t *NATSTransport) abandon(s *natsSide) []*natsLink {
 }
 
 // subscribe subscribes a new connection to all that it is for. When it returns
-// nil, NATS knows of it.
+// nil, NATS knows of it. How long that may take grows with the number of users,
+// since each part of them has the time that connecting has: a limit for all
+// would keep a frontend with many from ever coming back.
 func (t *NATSTransport) subscribe(l *natsLink) error {
 	t.mu.Lock()
 	var subjects []string
@@ -436,24 +451,49 @@ func (t *NATSTransport) subscribe(l *natsLink) error {
 		}
 		l.own = append(l.own, sub)
 	}
-	if err == nil && !t.draining {
-		for uid := range t.uids {
-			if err = t.subscribeUserLocked(l, uid); err != nil {
-				break
-			}
+	var uids []string
+	if l.side.serves && !t.draining {
+		uids = slices.Collect(maps.Keys(t.uids))
+	}
+	t.links = append(t.links, l) // from here on Bind and Unbind see to their users themselves
+	t.mu.Unlock()
+	for err == nil {
+		n := min(len(uids), natsUserBatch)
+		err = t.subscribeUsers(l, uids[:n])
+		uids = uids[n:]
+		if err == nil {
+			err = l.nc.FlushTimeout(l.side.cfg.ConnectTimeout)
+		}
+		if len(uids) == 0 {
+			break
 		}
 	}
-	t.links = append(t.links, l)
-	t.mu.Unlock()
 	if err != nil {
-		return err
-	}
-	if err := l.nc.FlushTimeout(l.side.cfg.ConnectTimeout); err != nil {
 		return err
 	}
 	// What NATS refuses it has said by now.
 	if err := l.nc.LastError(); errors.Is(err, nats.ErrPermissionViolation) {
 		return err
+	}
+	return nil
+}
+
+// natsUserBatch is how many users a new connection is subscribed to before NATS
+// is asked whether it has taken that.
+const natsUserBatch = 1 << 10
+
+// subscribeUsers subscribes a connection to those of the users that are bound
+// still.
+func (t *NATSTransport) subscribeUsers(l *natsLink, uids []string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, uid := range uids {
+		if _, bound := t.uids[uid]; !bound || t.draining {
+			continue
+		}
+		if err := t.subscribeUserLocked(l, uid); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -472,7 +512,7 @@ func (t *NATSTransport) forget(l *natsLink) {
 }
 
 func (t *NATSTransport) subscribeUserLocked(l *natsLink, uid string) error {
-	if !l.side.serves {
+	if _, done := l.users[uid]; done || !l.side.serves {
 		return nil
 	}
 	var subs [2]*nats.Subscription

@@ -231,6 +231,23 @@ func (c *natsCall) unwatch() {
 	}
 }
 
+// refuseCall reports a call that could not be made. done is called by run, or by
+// a goroutine of its own when there is no run any more: who calls after Close
+// waits for the answer to that himself.
+func (p *natsCalls) refuseCall(to *ServerInfo, done func([]byte, error), err error) {
+	p.mu.Lock()
+	closed := p.closed != nil
+	if !closed {
+		p.failed = append(p.failed, natsFailure{&natsCall{to: to, done: done}, err})
+	}
+	p.mu.Unlock()
+	if closed {
+		go done(nil, err)
+		return
+	}
+	p.kick()
+}
+
 // natsContextError says why a context ends a call.
 func natsContextError(ctx context.Context, to *ServerInfo) error {
 	if ctx.Err() == context.DeadlineExceeded {

@@ -1,6 +1,7 @@
 package pitaya_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
@@ -8,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -516,6 +518,74 @@ func TestNATSUsers(t *testing.T) {
 		}
 	}
 	each(a.Unbind)
+}
+
+// TestNATSManyUsers: a frontend with many users is back after an outage, since NATS need not take the subscriptions of all
+// of them within the time of one answer.
+func TestNATSManyUsers(t *testing.T) {
+	t.Parallel()
+	const users = 20_000
+	server := startNATS(t)
+	u, err := url.Parse(server.URL())
+	must(t, err)
+	proxy := newCutter(t, u.Host)
+	var mu sync.Mutex
+	most, total := 0, 0 // subscriptions: between two questions of the client, and all
+	proxy.Tap(func(sent io.Reader) io.ReadCloser {
+		r, w := io.Pipe()
+		go func() {
+			n := 0
+			lines := bufio.NewScanner(io.TeeReader(sent, w))
+			for lines.Scan() {
+				mu.Lock()
+				switch {
+				case strings.HasPrefix(lines.Text(), "SUB "):
+					n++
+					total++
+					most = max(most, n)
+				case lines.Text() == "PING":
+					n = 0
+				}
+				mu.Unlock()
+			}
+			w.CloseWithError(io.EOF)
+		}()
+		return r
+	})
+	n := natsNet(t, natsAt(natsQuick, "nats://"+proxy.l.Addr().String()))
+	got := make(chan string, 10)
+	a := n.server("front", func(p *transportPeer) {
+		p.OnNotice = func(n *pitaya.Notice, _ func([]byte, error)) { got <- n.UID }
+	})
+	var wg sync.WaitGroup
+	for k := range 100 {
+		wg.Go(func() {
+			for i := k; i < users; i += 100 {
+				if err := a.Bind(t.Context(), fmt.Sprint("user-", i)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	server.Stop()
+	until(t, "the loss is noticed", func() bool { return a.Healthy() != nil })
+	mu.Lock()
+	most, total = 0, 0
+	mu.Unlock()
+	server.Start()
+	until(t, "back", healthy(a))
+	mu.Lock()
+	if total < 2*users || most > users/4 {
+		t.Errorf("%d subscriptions for %d users, up to %d without a look at what NATS makes of them", total, users, most)
+	}
+	mu.Unlock()
+	for _, uid := range []string{"user-0", "user-19999"} {
+		must(t, a.Notify(t.Context(), &pitaya.Notice{FrontendType: "front", UID: uid}))
+		if uid != await(t, got) {
+			t.Errorf("no notice for %s", uid)
+		}
+	}
 }
 
 // TestNATSLateStart: servers may be started before NATS.

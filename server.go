@@ -52,7 +52,6 @@ type Server struct {
 	listeners      map[*net.Listener]bool // being served
 	failed         []string               // addresses of those of cfg.Listeners that are not served any more
 	debug          *debugState            // nil: nobody has asked for the debug page
-	perIP          map[string]int         // open connections by address, where Config.MaxConnsPerIP is set
 	reporters      []Reporter             // all of them; set when the server starts
 	scraped        *metricsListener       // set when the server starts; nil if nothing is served
 	err            error                  // what Shutdown returned
@@ -109,7 +108,6 @@ func newServer() *Server {
 		closing:   make(chan struct{}),
 		done:      make(chan struct{}),
 		listeners: make(map[*net.Listener]bool),
-		perIP:     make(map[string]int),
 		routes:    make(map[string]RoutingFunc),
 	}
 	s.modules = newModules(s.log)

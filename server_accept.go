@@ -138,51 +138,10 @@ func (s *Server) refused(addr net.Addr, why string) {
 // errTooManyConns ends a connection over the limit of its address.
 var errTooManyConns = errors.New("pitaya: too many connections from this address")
 
-// admitAddr charges a connection to its address. It is called when the address
-// is known, PROXY header and all.
-func (s *Server) admitAddr(addr net.Addr) error {
-	limit := s.cfg.MaxConnsPerIP
-	if limit <= 0 {
-		return nil
-	}
-	ip := hostOf(addr)
-	s.mu.Lock()
-	fits := s.perIP[ip] < limit
-	if fits {
-		s.perIP[ip]++
-	}
-	s.mu.Unlock()
-	if !fits {
-		s.counters.RefusedConns.Add(1)
-		s.refused(addr, "too many connections from this address")
-		return errTooManyConns
-	}
-	return nil
-}
-
-// release takes a session's connection off its address.
-func (s *Server) release(addr net.Addr) {
-	if s.cfg.MaxConnsPerIP <= 0 {
-		return
-	}
-	ip := hostOf(addr)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.perIP[ip]--; s.perIP[ip] <= 0 {
-		delete(s.perIP, ip)
-	}
-}
-
-// hostOf returns what stands for the client in the limits by address.
-func hostOf(addr net.Addr) string {
-	switch addr := addr.(type) {
-	case *net.TCPAddr:
-		if addr.IP.To4() == nil && len(addr.IP) == net.IPv6len {
-			return string(addr.IP[:8]) // whoever has one address of a /64 has them all
-		}
-		return string(addr.IP.To4())
-	case nil: // as of a socket whose client was gone before it was asked
-		return ""
-	}
-	return addr.String()
+// crowded counts a connection over the limit of its address, which is known by
+// then, PROXY header and all.
+func (s *Server) crowded(addr net.Addr) error {
+	s.counters.RefusedConns.Add(1)
+	s.refused(addr, "too many connections from this address")
+	return errTooManyConns
 }

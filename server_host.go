@@ -59,7 +59,10 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 			host.Meters.gauge(metricConnectedClients, float64(s.table.len()))
 		}
 	}
-	host.Admit, host.Release = s.admitAddr, s.release
+	host.Epoch = time.Now()
+	host.Limits = newLimits(s.limitsConfig(host.Epoch))
+	host.Crowded = s.crowded
+	host.Stamps = host.Limits.judges() || host.Meters != nil || host.Inspect != nil || cfg.HandlerTimeout > 0 || s.registry.timed()
 	if err := host.buildHandshake(cfg.Heartbeat); err != nil {
 		return nil, nil, err
 	}
@@ -78,6 +81,10 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Timeout:     max(cfg.HandlerTimeout, 0),
 		Slow:        max(cfg.SlowHandler, 0),
 	}
+	d.Stamped = host.Stamps
+	if host.Limits != nil {
+		d.TooMany = d.errorPayload(errTooMany())
+	}
 	if cfg.Dispatch > 0 {
 		d.Slots = make(chan struct{}, cfg.Dispatch)
 	}
@@ -87,6 +94,23 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	}
 	host.Messages = d
 	return host, d, nil
+}
+
+// limitsConfig is what the settings say about clients that send too much.
+func (s *Server) limitsConfig(epoch time.Time) limitsConfig {
+	r := s.cfg.RateLimit
+	c := limitsConfig{AddressConns: s.cfg.MaxConnsPerIP, MaxAddresses: r.MaxAddresses, Counters: &s.counters, Epoch: epoch}
+	if r.Disabled {
+		return c
+	}
+	c.Session = rate{r.Limit, r.Interval}
+	c.Address = r.Address.rate()
+	c.Server = r.Server.rate()
+	c.AddressHandshakes = r.AddressHandshakes.rate()
+	c.ServerHandshakes = r.ServerHandshakes.rate()
+	c.Abuse = r.Abuse.rate()
+	c.Pending = r.Pending
+	return c
 }
 
 // newRemotes returns what calls remotes, given what calls handlers. Arguments
@@ -142,9 +166,9 @@ func (h *sessionHost) buildHandshake(heartbeat time.Duration) error {
 			return err
 		}
 	}
-	h.Refuse = func(msg string) []byte {
+	refuse := func(code int, msg string) []byte {
 		refusal := answer
-		refusal.Code, refusal.Msg = 400, msg
+		refusal.Code, refusal.Msg = code, msg
 		body, err := appendHandshakeResponse(nil, &refusal)
 		if err != nil {
 			return nil
@@ -155,5 +179,7 @@ func (h *sessionHost) buildHandshake(heartbeat time.Duration) error {
 		}
 		return packet
 	}
+	h.Refuse = func(msg string) []byte { return refuse(400, msg) }
+	h.Busy = refuse(429, "too many handshakes, try again later")
 	return nil
 }

@@ -252,7 +252,7 @@ func (s *Server) makeReporters() error {
 		s.reporters = append(s.reporters, s.registered)
 	}
 	if s.cfg.Metrics.Statsd.Enabled {
-		statsd, err := NewStatsd(s.cfg.Type, s.cfg.Metrics)
+		statsd, err := newStatsd(s.cfg.Type, s.cfg.Metrics, s.log, nil)
 		if err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ func TestNoCluster(t *testing.T) {
 // TestUnusedSettings: a setting that nothing reads yet is not accepted without a
 // word.
 func TestUnusedSettings(t *testing.T) {
-	for _, env := range [][]string{nil, {"PITAYA_CONN_RATELIMITING_LIMIT=5"}} {
+	for _, env := range [][]string{nil, {"PITAYA_GROUPS_MEMORY_TICKDURATION=5s"}} {
 		var cfg pitaya.Config
 		if err := cfg.Load(flag.NewFlagSet("test", flag.ContinueOnError), nil, env); err != nil {
 			t.Fatal(err)
@@ -37,7 +37,7 @@ func TestUnusedSettings(t *testing.T) {
 		var log strings.Builder
 		cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		startServer(t, cfg, nil).stop(t)
-		if got := strings.Contains(log.String(), "pitaya.conn.ratelimiting.limit"); got != (env != nil) {
+		if got := strings.Contains(log.String(), "pitaya.groups.memory.tickduration"); got != (env != nil) {
 			t.Errorf("with %q the log is %q", env, log.String())
 		}
 	}

@@ -39,6 +39,8 @@ type Session struct {
 
 	box mailbox
 
+	limits *sessionLimits // set by admit, before there are messages; nil: the client may send what it wants
+
 	mu          sync.Mutex // guards the fields below; never held across a callback or while sending
 	uid         string
 	binding     bool // Bind is at work
@@ -74,16 +76,21 @@ func newSession(host *sessionHost, nc net.Conn) *Session {
 // admit implements connUser: it makes the session known, unless its address has
 // too many already or the connection ended meanwhile.
 func (s *Session) admit() error {
-	if err := s.host.Admit(s.RemoteAddr()); err != nil {
-		return err
+	var limits *sessionLimits
+	if s.host.Limits != nil {
+		if limits = s.host.Limits.open(s.RemoteAddr()); limits == nil {
+			return s.host.Crowded(s.RemoteAddr())
+		}
 	}
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()
-		s.host.Release(s.RemoteAddr())
+		if limits != nil {
+			limits.close()
+		}
 		return errConnEnded
 	}
-	s.admitted = true
+	s.admitted, s.limits = true, limits
 	s.host.Table.add(s)
 	s.mu.Unlock()
 	s.host.Count()
@@ -115,8 +122,8 @@ func (s *Session) RemoteAddr() net.Addr {
 func (s *Session) serve(ctx context.Context) { s.conn.serve(ctx) }
 
 // Context returns a context that ends with the session. [context.Cause] tells
-// why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrHeartbeat],
-// [ErrHandshakeTimeout], [ErrServerClosed], an error wrapping [ErrProtocol],
+// why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrTooManyRequests],
+// [ErrHeartbeat], [ErrHandshakeTimeout], [ErrServerClosed], an error wrapping [ErrProtocol],
 // [ErrSessionClosed] after Close, [io.EOF] when the client left, or the error
 // of the network. On a backend it is the context of the call, which ends when
 // the handler has returned, when the caller's time is over, or when the frontend
@@ -145,6 +152,9 @@ func (s *Session) LogValue() slog.Value {
 
 // handshake implements connUser.
 func (s *Session) handshake(body []byte) ([]byte, error) {
+	if s.limits != nil && !s.limits.handshake() {
+		return s.host.Busy, errHandshakeRate
+	}
 	h, err := DecodeHandshake(body)
 	if err != nil {
 		s.host.Counters.MalformedHandshakes.Add(1)
@@ -168,6 +178,9 @@ func (s *Session) handshake(body []byte) ([]byte, error) {
 	}
 	return s.host.Accept, nil
 }
+
+// errHandshakeRate refuses a handshake that was never looked at.
+var errHandshakeRate = fmt.Errorf("%w: too many handshakes", ErrTooManyRequests)
 
 // ErrAlreadyBound is what [Session.Bind] returns for a session that has a user.
 var ErrAlreadyBound = errors.New("session is already bound to an uid")
@@ -195,7 +208,8 @@ var ErrIllegalUID = errors.New("illegal uid")
 // backend's own OnAfterSessionBind callback leaves the session bound on the
 // frontend.
 //
-// A Bind whose ctx ends while it waits for other servers fails.
+// A Bind whose ctx ends while it waits for other servers fails, and so does one
+// that has waited for them, and for a [BindingStore], for 5 s.
 func (s *Session) Bind(ctx context.Context, uid string) error {
 	if err := checkUID(uid, s.host.MaxUID); err != nil {
 		return err
@@ -216,13 +230,14 @@ func (s *Session) Bind(ctx context.Context, uid string) error {
 	s.mu.Unlock()
 
 	bound := false
+	var err error
 	defer func() { // also if a callback ends the goroutine
 		if s.front == nil {
 			defer s.host.Alive.Done()
 		}
 		if !bound && s.front == nil {
 			s.host.Table.unbind(uid, s)
-			if rest := s.host.unbound(s, uid); ctx.Err() == nil {
+			if rest := s.host.unbound(s, uid); ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
 				rest()
 			} else {
 				s.host.Alive.Go(rest) // the caller does not wait any more
@@ -235,7 +250,7 @@ func (s *Session) Bind(ctx context.Context, uid string) error {
 			s.uid = ""
 		}
 	}()
-	err := s.bind(ctx, uid)
+	err = s.bind(ctx, uid)
 	bound = err == nil
 	return err
 }
@@ -261,9 +276,17 @@ func (s *Session) bind(ctx context.Context, uid string) error {
 	return nil
 }
 
+// bindTimeout bounds how long a bind waits for other servers, and for what keeps
+// the bindings: a player whose login hangs tries again after about that time, and
+// several steps that each have a limit of their own would add up to more.
+const bindTimeout = 5 * time.Second
+
 // bindHere makes the uid lead to the session, on this server and for others.
 func (s *Session) bindHere(ctx context.Context, uid string) error {
 	if s.host.Cluster != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, bindTimeout)
+		defer cancel()
 		if err := s.host.Cluster.binding(ctx, s, uid); err != nil {
 			return err
 		}
@@ -519,13 +542,15 @@ func (s *Session) OnClose(f func()) error {
 func (s *Session) finish() {
 	defer s.host.Alive.Done()
 	s.mu.Lock()
-	own, admitted, uid := s.onClose, s.admitted, s.uid
+	own, admitted, limits, uid := s.onClose, s.admitted, s.limits, s.uid
 	s.onClose = nil
 	s.mu.Unlock()
 	if !admitted {
 		return
 	}
-	s.host.Release(s.RemoteAddr())
+	if limits != nil {
+		limits.close()
+	}
 	s.host.Count()
 	if uid != "" && s.host.Cluster != nil {
 		// Beside the callbacks: another server may let it wait.
@@ -602,6 +627,14 @@ func (s *Session) noneBeside() bool {
 func (s *Session) fail(cause error) {
 	if s.conn != nil {
 		s.conn.end(cause, endFlush, nil)
+	}
+}
+
+// settled is called once for each request of the client that was admitted, when
+// it has been answered or will not be.
+func (s *Session) settled() {
+	if s.limits != nil {
+		s.limits.settled()
 	}
 }
 

@@ -34,13 +34,7 @@ func (s *Session) deliver(size int, f func()) bool {
 		d.busy = true
 		d.mu.Unlock()
 		f()
-		d.mu.Lock()
-		again := len(d.waiting) > 0
-		d.busy = again
-		d.mu.Unlock()
-		if again {
-			go d.run()
-		}
+		d.pass()
 		return true
 	}
 	for d.bytes > maxDeliveryBytes {
@@ -61,6 +55,38 @@ func (s *Session) deliver(size int, f func()) bool {
 		go d.run()
 	}
 	return false
+}
+
+// reserve is deliver for what somebody else does, and takes the place in the
+// order only. If nothing is being delivered the caller sees to it that the
+// function returned is called, which calls f and lets what has come behind it
+// follow; everything else for this client waits for that. Otherwise it is nil,
+// and f is called when its turn comes.
+func (s *Session) reserve(f func()) (deliver func()) {
+	d, _ := s.delivery()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.busy {
+		d.waiting = append(d.waiting, f)
+		return nil
+	}
+	d.busy = true
+	return func() {
+		f()
+		d.pass()
+	}
+}
+
+// pass ends a delivery: what waits behind it is taken up by a goroutine, which
+// nobody waits for but those whose payloads it sends.
+func (d *deliveries) pass() {
+	d.mu.Lock()
+	d.busy = len(d.waiting) > 0
+	again := d.busy
+	d.mu.Unlock()
+	if again {
+		go d.run()
+	}
 }
 
 // run delivers until there is nothing more.
@@ -89,13 +115,4 @@ func (s *Session) delivery() (*deliveries, bool) {
 		s.deliveries.room.L = &s.deliveries.mu
 	}
 	return s.deliveries, s.inflates
-}
-
-// delivering reports whether something is being delivered, behind which
-// everything else has to wait.
-func (s *Session) delivering() bool {
-	d, _ := s.delivery()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.busy
 }

@@ -34,23 +34,27 @@ type sessionHost struct {
 	RemoteMessages  int // messages of one session under way to other servers
 	Messages        messageHandler
 	Cluster         sessionCluster       // nil: there are no other servers
-	Admit           func(net.Addr) error // charges a session to its address
-	Release         func(net.Addr)       // takes it off again
+	Limits          *limits              // nil: clients may send what they want
+	Crowded         func(net.Addr) error // says that an address has too many connections
+	Busy            []byte               // packet that refuses a handshake because there are too many
+	Stamps          bool                 // it is of interest when a message was read
+	Epoch           time.Time            // from which that is counted
 	Count           func()               // reports the number of sessions after a change
 	Counters        *counters
 	Inspect         *inspector // nil: nobody looks
 	Meters          *meters    // nil: there are no reporters
 	Log             *slog.Logger
 	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
+
+	abuse sampler // of the log records about clients that send too much
 }
 
 // messageHandler is the layer above the sessions.
 type messageHandler interface {
-	// message handles the body of a data packet. It is called by the
-	// session's worker, one at a time; the body is valid until it returns. arrived
-	// is when it came, zero where that is not measured. An error is a violation
-	// of the protocol and ends the connection.
-	message(s *Session, body []byte, arrived time.Time) error
+	// message handles a message, or answers that it was refused. It is called
+	// by the session's worker, one at a time; the body is valid until it
+	// returns. An error is a violation of the protocol and ends the connection.
+	message(s *Session, m mail) error
 }
 
 // sessionCluster is the layer that knows other servers, as far as the sessions

@@ -93,49 +93,66 @@ func (s *Session) PushToFront(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	uid, replaced, changed := s.uid, s.replaced, s.changed
-	all := s.encodedLocked()
 	merge := !replaced && s.front.merges()
-	var changes dataChanges
-	if merge {
-		for _, key := range slices.Sorted(maps.Keys(changed)) {
-			v, ok := s.values[key]
-			if !ok {
-				changes.Delete = append(changes.Delete, key)
-				continue
-			}
-			b, err := json.Marshal(v)
-			if err != nil {
-				continue // as encodeSessionData
-			}
-			if changes.Set == nil {
-				changes.Set = make(map[string]json.RawMessage)
-			}
-			changes.Set[key] = b
+	now := make(map[string]any, len(changed)) // of the keys that were changed; those that were deleted are missing
+	for key := range changed {
+		if v, ok := s.dataLocked()[key]; ok && merge {
+			now[key] = v
 		}
 	}
+	// What is changed from here on is for the next call.
 	s.replaced, s.changed = false, nil
 	s.mu.Unlock()
 
+	sent := false
+	defer func() { // also if the application's own JSON panics
+		if sent {
+			return
+		}
+		s.mu.Lock() // the next call tries again
+		defer s.mu.Unlock()
+		s.replaced = s.replaced || replaced
+		for key := range changed {
+			s.changedLocked(key)
+		}
+	}()
 	var err error
 	switch {
 	case !merge:
-		err = s.front.setData(ctx, uid, all)
-	case len(changes.Set)+len(changes.Delete) > 0:
-		var b []byte
-		if b, err = json.Marshal(changes); err == nil {
-			err = s.front.mergeData(ctx, uid, b)
-		}
+		err = s.front.setData(ctx, uid, s.encodedData())
+	case len(changed) > 0:
+		err = s.pushChanges(ctx, uid, changed, now)
 	}
-	if err == nil {
+	if err != nil {
+		return fmt.Errorf("pitaya: push session data to the frontend: %w", err)
+	}
+	sent = true
+	return nil
+}
+
+// pushChanges sends the changed keys with the values that they have now, if any.
+func (s *Session) pushChanges(ctx context.Context, uid string, changed map[string]bool, now map[string]any) error {
+	changes := dataChanges{Set: make(map[string]json.RawMessage, len(now))}
+	for _, key := range slices.Sorted(maps.Keys(changed)) {
+		v, ok := now[key]
+		if !ok {
+			changes.Delete = append(changes.Delete, key)
+			continue
+		}
+		b, err := json.Marshal(v)
+		if err != nil {
+			continue // as encodeSessionData
+		}
+		changes.Set[key] = b
+	}
+	if len(changes.Set)+len(changes.Delete) == 0 {
 		return nil
 	}
-	s.mu.Lock() // not sent: the next call tries again
-	defer s.mu.Unlock()
-	s.replaced = s.replaced || replaced
-	for key := range changed {
-		s.changedLocked(key)
+	b, err := json.Marshal(changes)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("pitaya: push session data to the frontend: %w", err)
+	return s.front.mergeData(ctx, uid, b)
 }
 
 // replaceData implements sys.pushsession.

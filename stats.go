@@ -13,7 +13,7 @@ type Stats struct {
 	Sessions          int64 // sessions now: connections whose transport is set up
 	Bound             int64 // users now: sessions that are bound to one
 	RefusedConns      int64 // connections closed at once because of a limit
-	RefusedHandshakes int64 // handshakes that were malformed or refused by a validator
+	RefusedHandshakes int64 // handshakes that were malformed, refused by a validator, or too many
 	LateHandshakes    int64 // connections ended because the handshake took too long
 	Violations        int64 // connections ended because the client broke the protocol
 	ReceivedBytes     int64 // bytes from clients, with the framing of WebSocket and without TLS
@@ -23,6 +23,7 @@ type Stats struct {
 	QueueBytes        int64 // bytes that wait to be sent to clients now, with what each packet is charged beyond its own
 	Requests          int64 // requests from clients
 	Notifies          int64 // notifies from clients
+	NotifiesLost      int64 // notifies among them that waited for their turn when their connection ended, and went nowhere
 	Answered          int64 // requests answered with a result
 	Failed            int64 // requests answered with an error
 	Unanswerable      int64 // requests with id 0, which cannot be answered
@@ -35,6 +36,13 @@ type Stats struct {
 	Forwards          int64 // messages of clients sent on to other servers; requests among them are in Requests too
 	Calls             int64 // calls from other servers that were taken in, clients' messages among them
 	MultiPushes       int64 // messages to other frontends that carry one push for many users
+	LimitedBySession  int64 // packets refused because of the rate of their session
+	LimitedByAddress  int64 // messages refused because of the rate of their address
+	LimitedByServer   int64 // messages refused because of the rate of the server
+	LimitedByPending  int64 // requests refused because too many of their session were unanswered
+	LimitedHandshakes int64 // handshakes refused because there were too many; in RefusedHandshakes too
+	Shed              int64 // requests not handled because they had waited longer than their handler may take
+	ClosedForAbuse    int64 // sessions closed because they went on sending more than they may
 }
 
 // counters are the numbers behind Stats.
@@ -43,7 +51,10 @@ type counters struct {
 	MalformedHandshakes, InvalidHandshakes, LateHandshakes         atomic.Int64
 	Requests, Notifies, Answered, Failed, Unanswerable             atomic.Int64
 	Pushes, PushesDropped, SlowClients, SlowHandlers, Panics, Lost atomic.Int64
-	Forwards, Calls, MultiPushes                                   atomic.Int64
+	Forwards, Calls, MultiPushes, NotifiesLost                     atomic.Int64
+
+	LimitedBySession, LimitedByAddress, LimitedByServer, LimitedByPending atomic.Int64
+	LimitedHandshakes, Shed, ClosedForAbuse                               atomic.Int64
 
 	// Each connection counts in one of these, chosen by nextTraffic, so that
 	// connections on different processors do not wait for each other's caches.
@@ -98,7 +109,7 @@ func (c *counters) snapshot() Stats {
 		Open:              accepted - closed,
 		Closed:            closed,
 		RefusedConns:      c.RefusedConns.Load(),
-		RefusedHandshakes: c.MalformedHandshakes.Load() + c.InvalidHandshakes.Load(),
+		RefusedHandshakes: c.MalformedHandshakes.Load() + c.InvalidHandshakes.Load() + c.LimitedHandshakes.Load(),
 		LateHandshakes:    c.LateHandshakes.Load(),
 		Violations:        c.Violations.Load(),
 		ReceivedBytes:     c.receivedBytes(),
@@ -107,6 +118,7 @@ func (c *counters) snapshot() Stats {
 		SentPackets:       c.sentPackets(),
 		Requests:          c.Requests.Load(),
 		Notifies:          c.Notifies.Load(),
+		NotifiesLost:      c.NotifiesLost.Load(),
 		Answered:          c.Answered.Load(),
 		Failed:            c.Failed.Load(),
 		Unanswerable:      c.Unanswerable.Load(),
@@ -119,6 +131,13 @@ func (c *counters) snapshot() Stats {
 		Forwards:          c.Forwards.Load(),
 		Calls:             c.Calls.Load(),
 		MultiPushes:       c.MultiPushes.Load(),
+		LimitedBySession:  c.LimitedBySession.Load(),
+		LimitedByAddress:  c.LimitedByAddress.Load(),
+		LimitedByServer:   c.LimitedByServer.Load(),
+		LimitedByPending:  c.LimitedByPending.Load(),
+		LimitedHandshakes: c.LimitedHandshakes.Load(),
+		Shed:              c.Shed.Load(),
+		ClosedForAbuse:    c.ClosedForAbuse.Load(),
 	}
 }
 
@@ -133,6 +152,7 @@ type counterMetric struct {
 // metrics returns what the counters are called.
 func (c *counters) metrics() []counterMetric {
 	reason := func(s string) []Label { return []Label{{"reason", s}} }
+	by := func(s string) []Label { return []Label{{"by", s}} }
 	// What ends comes before what begins, so that no moment is reported at
 	// which more has ended than begun.
 	return []counterMetric{
@@ -142,6 +162,7 @@ func (c *counters) metrics() []counterMetric {
 		{metricRefusedHandshakes, reason("malformed"), c.MalformedHandshakes.Load},
 		{metricRefusedHandshakes, reason("validator"), c.InvalidHandshakes.Load},
 		{metricRefusedHandshakes, reason("timeout"), c.LateHandshakes.Load},
+		{metricRefusedHandshakes, reason("rate"), c.LimitedHandshakes.Load},
 		{metricViolations, nil, c.Violations.Load},
 		{metricSlowClients, nil, c.SlowClients.Load},
 		{metricAnswered, nil, c.Answered.Load},
@@ -157,6 +178,13 @@ func (c *counters) metrics() []counterMetric {
 		{metricForwards, nil, c.Forwards.Load},
 		{metricCalls, nil, c.Calls.Load},
 		{metricMultiPushes, nil, c.MultiPushes.Load},
+		{metricRateLimited, nil, c.LimitedBySession.Load},
+		{metricRefused, by("session"), c.LimitedBySession.Load},
+		{metricRefused, by("address"), c.LimitedByAddress.Load},
+		{metricRefused, by("server"), c.LimitedByServer.Load},
+		{metricRefused, by("pending"), c.LimitedByPending.Load},
+		{metricRefused, by("handshake"), c.LimitedHandshakes.Load},
+		{metricRefused, by("deadline"), c.Shed.Load},
 		{metricSentPackets, nil, c.sentPackets},
 		{metricSentBytes, nil, c.sentBytes},
 		{metricReceivedPackets, nil, c.receivedPackets},

@@ -173,6 +173,9 @@ func (d *dispatcher) message(s *Session, from mail) error {
 
 // refuse answers a message that exceeds a limit. It is counted already by which.
 func (d *dispatcher) refuse(s *Session, m messageView) {
+	if d.Inspect != nil {
+		d.Inspect.refused()
+	}
 	if m.Type == MessageNotify {
 		d.Counters.Notifies.Add(1)
 		return
@@ -307,6 +310,7 @@ func (d *dispatcher) lost(q *request) {
 		q.settle(&d.Counters.Lost, errLost)
 		return
 	}
+	q.done(errLost)
 	d.Counters.NotifiesLost.Add(1)
 	if n, ok := d.lostSampling.pass(); ok {
 		d.Log.Info("notify lost, because its session ended before its turn", "session", q.Session, "unlogged", n)

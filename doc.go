@@ -138,8 +138,8 @@
 // [Server.DebugHandler] is a page for people on call, and the same as JSON: charts of the last five minutes, tables of
 // routes, sessions, servers, recent errors and settings. It is collected for only if the page was asked for before Run.
 //
-// The library opens no port for any of them. An application mounts them beside net/http/pprof and expvar on a listener
-// that the public does not reach; examples/operate does.
+// The library opens no port for them. An application mounts them beside net/http/pprof and expvar on a listener that the
+// public does not reach; examples/operate does.
 //
 // # Metrics
 //

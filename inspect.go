@@ -195,6 +195,9 @@ func (in *inspector) sessionEnded(cause error) {
 	in.Errors.add(kind, "", text)
 }
 
+// refused notes a message over a limit.
+func (in *inspector) refused() { in.Errors.add(CodeTooManyRequests, "", "over a limit") }
+
 // panicked notes a panic of the application's code.
 func (in *inspector) panicked(where string, v any) { in.Errors.add("panic", where, fmt.Sprint(v)) }
 

@@ -104,7 +104,10 @@ func (d *debugState) sample(s *Server) {
 			return
 		case <-tick.C:
 		}
-		d.add(m.read(d.in))
+		// A tick that was late has the next one right behind it, and rates over so short a time say nothing.
+		if time.Since(m.at) >= debugInterval/2 {
+			d.add(m.read(d.in))
+		}
 	}
 }
 

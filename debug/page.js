@@ -4,8 +4,8 @@
 
 const POLL = 2000; // milliseconds between two looks at the data
 const POLL_SESSIONS = 5000;
-const WINDOW = 5 * 60 * 1000; // what the charts show at most, and
-const SHORTEST = 60 * 1000; // at least
+const WINDOWS = [1, 2, 3, 5].map((minutes) => minutes * 60_000); // what the charts show: the first with room for all
+const WINDOW = WINDOWS.at(-1);
 const LIMITS = [20, 100, 500]; // sessions that are shown, and when more are asked for
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -95,8 +95,8 @@ class Chart {
     const { clientWidth: width, clientHeight: height } = this.svg;
     if (!width) return;
     const end = samples.at(-1)?.t ?? Date.now();
-    const shownTime = Math.min(WINDOW, Math.max(SHORTEST, end - (samples[0]?.t ?? end)));
-    const top = 16, bottom = height - 18, left = 2, right = width - 2;
+    const shownTime = WINDOWS.find((w) => w >= end - (samples[0]?.t ?? end)) ?? WINDOW;
+    const top = 8, bottom = height - 18, left = 50, right = width - 2;
     const values = [];
     for (const s of samples) {
       for (const [, member] of this.series) {
@@ -112,11 +112,11 @@ class Chart {
     for (const [mark, labelled] of marks) {
       const y = Math.round(toY(mark)) + 0.5;
       parts.push(draw("line", { class: "grid", x1: left, x2: right, y1: y, y2: y }));
-      if (labelled) parts.push(draw("text", { class: "axis", x: left, y: y - 3 }, this.format(mark)));
+      if (labelled) parts.push(draw("text", { class: "axis", x: left - 6, y: y + 3.5, "text-anchor": "end" }, this.format(mark)));
     }
     for (const [part, anchor] of [[1, "start"], [0.5, "middle"], [0, "end"]]) {
       const ago = part * shownTime;
-      const text = ago ? `−${span(ago).replace(/ 0 s$/, "")}` : "now";
+      const text = !ago ? "now" : ago < 60_000 ? `−${ago / 1000} s` : `−${ago / 60_000} min`;
       parts.push(draw("text", { class: "axis", x: toX(end - ago), y: height - 3, "text-anchor": anchor }, text));
     }
     this.series.forEach(([, member], i) => {
@@ -181,7 +181,7 @@ function linear(values, steps, base, least) {
   const most = Math.max(least, ...values) * 1.02;
   const unit = base ** Math.floor(Math.log(most) / Math.log(base));
   const top = unit * (steps.find((f) => f * unit >= most) ?? base);
-  return { share: (v) => v / top, marks: [[0, false], [top / 2, true], [top, true]] };
+  return { share: (v) => v / top, marks: [[0, true], [top / 2, true], [top, true]] };
 }
 
 const rates = (values) => linear(values, [1, 2, 4, 5, 10], 10, 1);
@@ -194,7 +194,7 @@ function powers(values) {
   const high = Math.max(low + 2, Math.ceil(Math.log10(Math.max(1, ...values))));
   const marks = [];
   const every = Math.ceil((high - low) / 4);
-  for (let e = low; e <= high; e++) marks.push([10 ** e, e > low && (high - e) % every === 0]);
+  for (let e = low; e <= high; e++) marks.push([10 ** e, (high - e) % every === 0]);
   return { share: (v) => Math.max(0, (Math.log10(v) - low) / (high - low)), marks };
 }
 

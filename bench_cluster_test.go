@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -26,6 +30,8 @@ import (
 // of it costs.
 
 const (
+	slowBackendTime = 2 * time.Second
+
 	forwardedBytes = 260 // a protos.Request with a payload of 64 bytes and what goes with it
 	payloadBytes   = 64
 )
@@ -57,7 +63,16 @@ func benchCluster(b *testing.B, over string, clients int) []*pitaya.Client {
 			b.Fatal(err)
 		}
 		s := startServer(b, cfg, func(s *pitaya.Server) {
-			if err := pitaya.HandleRaw(s, "bench.echo", func(ctx context.Context, in []byte) ([]byte, error) { return in, nil }); err != nil {
+			err := errors.Join(
+				pitaya.HandleRaw(s, "bench.echo", func(ctx context.Context, in []byte) ([]byte, error) { return in, nil }),
+				pitaya.HandleRaw(s, "bench.slow", func(ctx context.Context, in []byte) ([]byte, error) {
+					select {
+					case <-time.After(slowBackendTime):
+					case <-ctx.Done(): // the client has left
+					}
+					return in, nil
+				}))
+			if err != nil {
 				b.Fatal(err)
 			}
 		})
@@ -145,6 +160,56 @@ func BenchmarkForward(b *testing.B) {
 				return err
 			})
 		})
+	}
+}
+
+// BenchmarkBesideSlowBackend makes requests one after the other, while a request of the first client is held by a backend
+// for 2 s, and then the next one: requests of the same client to the frontend itself, and requests of another client to the
+// same backend. It reports how long they took; the yardstick is the same without anything slow.
+func BenchmarkBesideSlowBackend(b *testing.B) {
+	for _, over := range []string{"memory", "nats", "grpc"} {
+		for _, slow := range []bool{false, true} {
+			name := "over=" + over + "/slow=none"
+			if slow {
+				name = "over=" + over + "/slow=2s"
+			}
+			b.Run(name, func(b *testing.B) {
+				clients := benchCluster(b, over, 2)
+				var held sync.WaitGroup
+				ctx, cancel := context.WithCancel(b.Context())
+				defer held.Wait()
+				defer cancel()
+				if slow {
+					held.Go(func() {
+						for ctx.Err() == nil {
+							if _, err := clients[0].RequestRaw(ctx, "room.bench.slow", nil); err != nil && ctx.Err() == nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				}
+				payload := []byte(strings.Repeat("x", payloadBytes))
+				var local, forwarded []time.Duration
+				ask := func(c *pitaya.Client, route string, took *[]time.Duration) {
+					start := time.Now()
+					if _, err := c.RequestRaw(ctx, route, payload); err != nil {
+						b.Fatal(err)
+					}
+					*took = append(*took, time.Since(start))
+				}
+				for b.Loop() {
+					ask(clients[0], "gate.bench.echo", &local)
+					ask(clients[1], "room.bench.echo", &forwarded)
+				}
+				for name, took := range map[string][]time.Duration{"local": local, "forwarded": forwarded} {
+					slices.Sort(took)
+					ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+					b.ReportMetric(ms(took[len(took)*99/100]), name+"-p99-ms")
+					b.ReportMetric(ms(took[len(took)-1]), name+"-max-ms")
+				}
+			})
+		}
 	}
 }
 

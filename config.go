@@ -176,6 +176,9 @@ type Config struct {
 	Listeners []net.Listener
 	// Reporters receive the metrics, besides those that Metrics enables. A registry made by [NewMetrics] can be one.
 	Reporters []Reporter
+	// Tracer makes the spans of the server, and carries traces from server to server. Nil means that there are none:
+	// the context of a trace that comes along with a call is passed on as it is. Several servers may share one.
+	Tracer Tracer
 	// Groups stores the groups. Nil means memory: each server has its own. For a cluster see [NewEtcdGroups].
 	Groups GroupStore
 	// Discovery is how the servers of the cluster find each other. Nil means etcd, as Etcd says. The server joins and
@@ -254,7 +257,7 @@ type RateLimitConfig struct {
 	// interval of zero means 10 s.
 	Abuse Rate
 	// MaxAddresses is how many addresses without a connection are remembered until their time is over (addresses), at
-	// some 250 bytes each. When there are more, those that exceeded no limit are forgotten first. Zero means 65,536.
+	// some 150 bytes each. When there are more, those that exceeded no limit are forgotten first. Zero means 65,536.
 	MaxAddresses int
 	// Disabled switches all of these limits off (forcedisable).
 	Disabled bool
@@ -431,6 +434,10 @@ type GRPCConfig struct {
 	// Port is where other servers call this one (cluster.rpc.server.grpc.port). Zero means 3434; negative means a free
 	// port, as 0 does in files, flags and the environment.
 	Port int
+	// MaxConnections bounds the connections of other servers to the port; further ones are closed at once
+	// (cluster.rpc.server.grpc.maxconnections). A server has one to each other as a rule, and up to 16 while calls
+	// wait for their answers by the thousand. Zero means 4096, negative no bound.
+	MaxConnections int
 	// ClientTLS names the files for encrypted calls to other servers: the authorities that their certificates are
 	// from, and an own certificate to show to them (cluster.rpc.client.grpc.tls.ca, tls.cert, tls.key). The name in a
 	// certificate is the host that the server tells in its metadata. ClientTLSConfig goes before it.

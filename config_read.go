@@ -552,7 +552,7 @@ func (b *configBinding) unknown(what, name string, n int, form func(string) stri
 	if n >= maxConfigUnknown {
 		return nil // is only counted
 	}
-	nearest, best := "", math.MaxInt
+	nearest, best := "", math.Inf(1)
 	for _, k := range b.keys {
 		for _, other := range append([]string{k.name}, k.aliases...) {
 			other, key := configPrefix+strings.ToLower(other), configPrefix+k.name
@@ -562,7 +562,7 @@ func (b *configBinding) unknown(what, name string, n int, form func(string) stri
 			if len(name) > 2*len(other) {
 				continue // also keeps the search short, whatever comes in
 			}
-			if d := editDistance(name, other); d < best {
+			if d := keyDistance(name, other); d < best {
 				nearest, best = key, d
 			}
 		}
@@ -579,6 +579,31 @@ func joinUnknown(errs []error) error {
 		errs = append(errs[:maxConfigUnknown:maxConfigUnknown], fmt.Errorf("pitaya: %d more names are no settings", more))
 	}
 	return errors.Join(errs...)
+}
+
+// keyDistance says how far a name is from a key. It compares them part by part: in a key of several parts one that is
+// right is worth more than the same letters somewhere. Two parts are as far from each other as they differ, up to 1, and a
+// part that the other does not have counts half.
+func keyDistance(a, b string) float64 {
+	split := func(s string) []string {
+		return strings.FieldsFunc(s, func(r rune) bool { return r == '.' || r == '_' })
+	}
+	const missing = 0.5
+	from, to := split(a), split(b)
+	// As in editDistance, with parts for bytes.
+	last, row := make([]float64, len(to)+1), make([]float64, len(to)+1)
+	for j := range row {
+		row[j] = missing * float64(j)
+	}
+	for i, part := range from {
+		last, row = row, last
+		row[0] = missing * float64(i+1)
+		for j, other := range to {
+			d := float64(editDistance(part, other)) / float64(max(len(part), len(other)))
+			row[j+1] = min(last[j]+d, last[j+1]+missing, row[j]+missing)
+		}
+	}
+	return row[len(to)]
 }
 
 // editDistance is how many bytes must be put in, taken out, replaced, or swapped with their neighbour to make b of a.

@@ -220,6 +220,7 @@ func (c *Config) table() []configSection {
 			{name: "cluster.rpc.client.grpc.tls.cert", value: text(&c.GRPC.ClientTLS.Cert, ""), help: "PEM file with the certificate to show to other servers"},
 			{name: "cluster.rpc.client.grpc.tls.key", value: text(&c.GRPC.ClientTLS.Key, ""), help: "PEM file with its key"},
 			{name: "cluster.rpc.server.grpc.port", value: atMost(1<<16-1, number(&c.GRPC.Port, 3434, zeroIsNone)), help: "port for calls from other servers; 0: a free one"},
+			{name: "cluster.rpc.server.grpc.maxconnections", value: number(&c.GRPC.MaxConnections, 4096, zeroIsNone), help: "connections of other servers to the port; 0: no bound"},
 			{name: "cluster.rpc.server.grpc.tls.ca", value: text(&c.GRPC.ServerTLS.CA, ""), help: "PEM file with the authorities of callers; empty: callers need no certificate"},
 			{name: "cluster.rpc.server.grpc.tls.cert", value: text(&c.GRPC.ServerTLS.Cert, ""), help: "PEM file with the own certificate, which encrypts the port"},
 			{name: "cluster.rpc.server.grpc.tls.key", value: text(&c.GRPC.ServerTLS.Key, ""), help: "PEM file with its key"},

@@ -172,6 +172,7 @@ var configKeys = []struct {
 	{"cluster.rpc.server.grpc.tls.cert", "c.pem", "", func(c *pitaya.Config) any { return c.GRPC.ServerTLS.Cert }, "c.pem"},
 	{"cluster.rpc.server.grpc.tls.key", "k.pem", "", func(c *pitaya.Config) any { return c.GRPC.ServerTLS.Key }, "k.pem"},
 	{"cluster.rpc.server.grpc.port", "3535", `3535`, func(c *pitaya.Config) any { return c.GRPC.Port }, 3535},
+	{"cluster.rpc.server.grpc.maxconnections", "12", `12`, func(c *pitaya.Config) any { return c.GRPC.MaxConnections }, 12},
 	{"cluster.rpc.server.loopbackenabled", "false", `false`, func(c *pitaya.Config) any { return c.NoLoopback }, true},
 
 	{"groups.memory.tickduration", "1s", "", func(c *pitaya.Config) any { return c.GroupTick }, time.Second},
@@ -781,6 +782,21 @@ func TestConfigLoad(t *testing.T) {
 		checkErrorLines(t, err, []string{"pitaya: -pitaya.conn.maximum is no setting; the nearest is pitaya.conn.max"})
 		if out != "" {
 			t.Errorf("printed %s", out)
+		}
+	})
+	t.Run("unknown parts of a flag", func(t *testing.T) {
+		for name, want := range map[string]string{
+			"clustr.sd.foo":                     "cluster.sd.etcd.",
+			"clustr.sd.etcd.endpoint":           "cluster.sd.etcd.endpoints",
+			"rpc.client.nats.conect":            "cluster.rpc.client.nats.connect",
+			"cluster.rpc.server.nats.buffer.x":  "cluster.rpc.server.nats.buffer.",
+			"metrics.prom.port":                 "metrics.prometheus.port",
+			"concurrency.handlers.dispatch.max": "concurrency.handler.dispatch",
+		} {
+			_, err := load(new(pitaya.Config), []string{"-pitaya." + name, "3"})
+			if err == nil || !strings.Contains(err.Error(), "-pitaya."+name+" is no setting; the nearest is pitaya."+want) {
+				t.Errorf("got %v, want pitaya.%s", err, want)
+			}
 		}
 	})
 	t.Run("the program's own flags", func(t *testing.T) {

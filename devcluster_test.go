@@ -273,3 +273,20 @@ func TestDevcluster(t *testing.T) {
 		})
 	}
 }
+
+// TestDevclusterTaken: a port that somebody has is named at once.
+func TestDevclusterTaken(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"etcd", "nats"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			must(t, err)
+			defer l.Close()
+			s := &devServer{t: t, kind: kind, address: l.Addr().String()}
+			if err := s.start(); err == nil || !strings.Contains(err.Error(), "listen tcp "+s.address) {
+				t.Errorf("got %v, want that nobody can listen there", err)
+			}
+		})
+	}
+}

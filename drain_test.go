@@ -79,75 +79,78 @@ func dialMem(t *testing.T, l *pitaya.MemListener, cfg *pitaya.ClientConfig) *pit
 	return c
 }
 
-// drainListeners are the sockets that clients are connected by. Each returns its address and what a client needs for it.
-var drainListeners = map[string]func(testing.TB) (net.Listener, string, *tls.Config, error){
-	"tcp": func(testing.TB) (net.Listener, string, *tls.Config, error) {
-		l, err := pitaya.ListenTCP("127.0.0.1:0", nil)
-		return l, "tcp://", nil, err
-	},
-	"tls": func(t testing.TB) (net.Listener, string, *tls.Config, error) {
-		server, client := testTLS(t)
-		l, err := pitaya.ListenTCP("127.0.0.1:0", server)
-		return l, "tls://", client, err
-	},
-	"ws": func(testing.TB) (net.Listener, string, *tls.Config, error) {
-		l, err := pitaya.ListenWS("127.0.0.1:0", nil)
-		return l, "ws://", nil, err
-	},
+// onSockets runs a test on each kind of socket that clients are connected by. It is given a listener, and what dials it.
+func onSockets(t *testing.T, run func(t *testing.T, l net.Listener, dial func(*pitaya.HandshakeData) *pitaya.Client)) {
+	for _, scheme := range []string{"tcp", "tls", "ws"} {
+		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
+			var server, client *tls.Config
+			var l net.Listener
+			var err error
+			switch scheme {
+			case "tls":
+				server, client = testTLS(t)
+				fallthrough
+			case "tcp":
+				l, err = pitaya.ListenTCP("127.0.0.1:0", server)
+			case "ws":
+				l, err = pitaya.ListenWS("127.0.0.1:0", nil)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			run(t, l, func(h *pitaya.HandshakeData) *pitaya.Client {
+				c, err := pitaya.Dial(t.Context(), scheme+"://"+l.Addr().String(), &pitaya.ClientConfig{TLS: client, Handshake: h})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Close() })
+				return c
+			})
+		})
+	}
 }
 
 // TestShutdownLosesNoRequest ends a server whose clients never stop to send. Each request is answered, or was never
 // sent and the client says so.
 func TestShutdownLosesNoRequest(t *testing.T) {
 	t.Parallel()
-	for name, listen := range drainListeners {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			l, scheme, tlsConfig, err := listen(t)
-			if err != nil {
-				t.Fatal(err)
-			}
-			url := scheme + l.Addr().String()
-			var warm sync.WaitGroup
-			warm.Add(20)
-			s := startServer(t, pitaya.Config{Listeners: []net.Listener{l}, CloseWindow: 50 * time.Millisecond}, func(s *pitaya.Server) {
-				pitaya.HandleRaw(s, "room.echo", func(ctx context.Context, in []byte) ([]byte, error) { return in, nil })
-			})
-			var wg sync.WaitGroup
-			var sent atomic.Int64
-			for range 20 {
-				c, err := pitaya.Dial(t.Context(), url, &pitaya.ClientConfig{TLS: tlsConfig})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				wg.Go(func() {
-					for i := 0; ; i++ {
-						if i == 10 {
-							warm.Done()
-						}
-						_, err := c.RequestRaw(t.Context(), "room.echo", []byte("x"))
-						if errors.Is(err, pitaya.ErrServerClosed) {
-							return
-						}
-						if err != nil {
-							t.Errorf("a request was lost: %v", err)
-							return
-						}
-						sent.Add(1)
-					}
-				})
-			}
-			warm.Wait()
-			if err := s.Shutdown(t.Context()); err != nil {
-				t.Error(err)
-			}
-			wg.Wait()
-			if n := s.Stats(); n.Requests != sent.Load() || n.Answered != sent.Load() || n.Lost != 0 {
-				t.Errorf("%d requests were answered, the server counts %+v", sent.Load(), n)
-			}
+	onSockets(t, func(t *testing.T, l net.Listener, dial func(*pitaya.HandshakeData) *pitaya.Client) {
+		var warm sync.WaitGroup
+		warm.Add(20)
+		s := startServer(t, pitaya.Config{Listeners: []net.Listener{l}, CloseWindow: 50 * time.Millisecond}, func(s *pitaya.Server) {
+			pitaya.HandleRaw(s, "room.echo", func(ctx context.Context, in []byte) ([]byte, error) { return in, nil })
 		})
-	}
+		var wg sync.WaitGroup
+		var sent atomic.Int64
+		for range 20 {
+			c := dial(nil)
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					if i == 10 {
+						warm.Done()
+					}
+					_, err := c.RequestRaw(t.Context(), "room.echo", []byte("x"))
+					if errors.Is(err, pitaya.ErrServerClosed) {
+						return
+					}
+					if err != nil {
+						t.Errorf("a request was lost: %v", err)
+						return
+					}
+					sent.Add(1)
+				}
+			})
+		}
+		warm.Wait()
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		if n := s.Stats(); n.Requests != sent.Load() || n.Answered != sent.Load() || n.Lost != 0 {
+			t.Errorf("%d requests were answered, the server counts %+v", sent.Load(), n)
+		}
+	})
 }
 
 // TestShutdownAnswersWhatComesMeanwhile lets clients that cannot be asked to stop send on while the server that ends is
@@ -213,60 +216,45 @@ func TestShutdownAnswersWhatComesMeanwhile(t *testing.T) {
 // TestShutdownAnswersWhatComesMeanwhileSockets does it where the connection is a socket: the server goes on reading it.
 func TestShutdownAnswersWhatComesMeanwhileSockets(t *testing.T) {
 	t.Parallel()
-	for name, listen := range drainListeners {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			l, scheme, tlsConfig, err := listen(t)
-			if err != nil {
-				t.Fatal(err)
-			}
-			entered, open := make(chan string, 2), make(chan struct{})
-			s := startServer(t, pitaya.Config{Listeners: []net.Listener{l}, CloseWindow: -1, SlowHandler: -1}, func(s *pitaya.Server) {
-				pitaya.HandleRaw(s, "room.wait", func(ctx context.Context, in []byte) ([]byte, error) {
-					entered <- string(in)
-					<-open
-					return in, nil
-				}, pitaya.WithConcurrent())
-			})
-			dial := func() *pitaya.Client {
-				c, err := pitaya.Dial(t.Context(), scheme+l.Addr().String(), &pitaya.ClientConfig{TLS: tlsConfig, Handshake: oldClient.Handshake})
-				if err != nil {
-					t.Fatal(err)
+	onSockets(t, func(t *testing.T, l net.Listener, dial func(*pitaya.HandshakeData) *pitaya.Client) {
+		entered, open := make(chan string, 2), make(chan struct{})
+		s := startServer(t, pitaya.Config{Listeners: []net.Listener{l}, CloseWindow: -1, SlowHandler: -1}, func(s *pitaya.Server) {
+			pitaya.HandleRaw(s, "room.wait", func(ctx context.Context, in []byte) ([]byte, error) {
+				entered <- string(in)
+				<-open
+				return in, nil
+			}, pitaya.WithConcurrent())
+		})
+		c, idle := dial(oldClient.Handshake), dial(oldClient.Handshake)
+		answers := make(chan error, 2)
+		ask := func(want string) {
+			go func() {
+				got, err := c.RequestRaw(t.Context(), "room.wait", []byte(want))
+				if err == nil && string(got) != want {
+					err = fmt.Errorf("request %s: got %q", want, got)
 				}
-				t.Cleanup(func() { c.Close() })
-				return c
+				answers <- err
+			}()
+			if got := await(t, entered); got != want {
+				t.Errorf("got %q handled, want %q", got, want)
 			}
-			c, idle := dial(), dial()
-			answers := make(chan error, 2)
-			ask := func(want string) {
-				go func() {
-					got, err := c.RequestRaw(t.Context(), "room.wait", []byte(want))
-					if err == nil && string(got) != want {
-						err = fmt.Errorf("request %s: got %q", want, got)
-					}
-					answers <- err
-				}()
-				if got := await(t, entered); got != want {
-					t.Errorf("got %q handled, want %q", got, want)
-				}
-			}
-			ask("before")
-			ended := make(chan error, 1)
-			go func() { ended <- s.Shutdown(t.Context()) }()
-			await(t, idle.Done()) // the turn of all has come
-			ask("meanwhile")
-			close(open)
-			for range 2 {
-				if err := await(t, answers); err != nil {
-					t.Error(err)
-				}
-			}
-			await(t, c.Done())
-			if err := await(t, ended); err != nil {
+		}
+		ask("before")
+		ended := make(chan error, 1)
+		go func() { ended <- s.Shutdown(t.Context()) }()
+		await(t, idle.Done()) // the turn of all has come
+		ask("meanwhile")
+		close(open)
+		for range 2 {
+			if err := await(t, answers); err != nil {
 				t.Error(err)
 			}
-		})
-	}
+		}
+		await(t, c.Done())
+		if err := await(t, ended); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestShutdownStopsEndlessClients ends a server with a client that cannot be asked to stop and never lets it come to

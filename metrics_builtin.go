@@ -156,7 +156,7 @@ func customMetrics(c *CustomMetrics) []metricDecl {
 		for _, m := range list {
 			d := metricDecl{
 				Name: m.Name, Subsystem: m.Subsystem, Kind: kind, Labels: slices.Clone(m.Labels),
-				Quantiles: slices.Sorted(maps.Keys(m.Objectives)), Buckets: slices.Clone(m.Buckets), Help: strings.ToValidUTF8(m.Help, "\uFFFD"),
+				Quantiles: slices.Sorted(maps.Keys(m.Objectives)), Buckets: slices.Clone(m.Buckets), Help: legalText(m.Help),
 			}
 			if kind == kindHistogram && len(d.Buckets) == 0 {
 				d.Buckets = defaultBuckets()

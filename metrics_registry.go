@@ -235,10 +235,6 @@ type seriesSample struct {
 	buckets   []pointSample // of a histogram, without +Inf
 }
 
-// A pointSample is the value of a quantile, or the number of observations up to
-// a bound.
-type pointSample struct{ at, value float64 }
-
 // sample calls the hooks and returns all metrics, in the order of their names.
 func (m *Metrics) sample() []familySample {
 	m.mu.Lock()
@@ -260,20 +256,20 @@ func (m *Metrics) sample() []familySample {
 func (f *metricFamily) sample() familySample {
 	sample := familySample{name: f.name, help: f.help, kind: f.kind}
 	v := f.vector
-	var numbers []float64
-	for _, s := range v.all() {
+	var scratch []windowCell
+	list := v.all()
+	sample.series = make([]seriesSample, 0, len(list))
+	for _, s := range list {
 		p := seriesSample{labels: s.text, own: s.own, value: math.Float64frombits(s.number.Load())}
 		switch f.kind {
 		case kindSummary:
 			p.count = s.count.Load()
 			if s.window != nil {
-				numbers = s.window.appendQuantiles(numbers[:0], v.quantiles, p.count)
-				for i, q := range v.quantiles {
-					p.quantiles = append(p.quantiles, pointSample{q, numbers[i]})
-				}
+				p.quantiles = s.window.quantiles(v.quantiles, p.count, &scratch)
 			}
 		case kindHistogram:
 			// The count is of the buckets, so that the last one is equal to it.
+			p.buckets = make([]pointSample, 0, len(v.bounds))
 			for i, bound := range v.bounds {
 				p.count += s.buckets[i].Load()
 				p.buckets = append(p.buckets, pointSample{bound, float64(p.count)})

@@ -267,8 +267,8 @@ func isLegalValue(s string) bool {
 	return len(s) <= maxLabelValue && utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
 }
 
-// legalValue returns s as the value of a label: UTF-8 without zero bytes, which
-// some readers take for the end, and not too long. It is a copy.
+// legalValue returns s as the value of a label: legal text that is not too long.
+// It is a copy.
 func legalValue(s string) string {
 	if isLegalValue(s) {
 		return strings.Clone(s)
@@ -278,8 +278,7 @@ func legalValue(s string) string {
 	if long {
 		s = s[:maxLabelValue]
 	}
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	s = strings.ReplaceAll(s, "\x00", "\uFFFD")
+	s = legalText(s)
 	if long || len(s) > maxLabelValue { // replacing makes it longer
 		end := min(len(s), maxLabelValue-len(cut))
 		for end > 0 && end < len(s) && !utf8.RuneStart(s[end]) {
@@ -288,6 +287,12 @@ func legalValue(s string) string {
 		s = s[:end] + cut
 	}
 	return s
+}
+
+// legalText returns s as UTF-8 without zero bytes, which some readers of
+// expositions take for the end.
+func legalText(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // appendLabelValue appends a value in quotes. Both formats escape the same.

@@ -189,7 +189,7 @@ func (s *Statsd) Dropped() int64 {
 	return s.dropped
 }
 
-// Close sends what waits, which takes a second or two at most, and ends the
+// Close sends what waits, which takes a few seconds at most, and ends the
 // sending. What is reported later is dropped. The error is always nil.
 func (s *Statsd) Close() error {
 	s.mu.Lock()
@@ -224,6 +224,9 @@ func (s *Statsd) report(kind, name string, labels []Label, parts *statsdParts, v
 }
 
 func (s *Statsd) lineLocked(kind, name string, labels []Label, parts *statsdParts, value float64) {
+	if s.open.text == nil {
+		s.open.text = s.bufferLocked()
+	}
 	text := s.open.text
 	if s.open.lines > 0 {
 		text = append(text, '\n')
@@ -370,7 +373,7 @@ func (s *Statsd) sealLocked() {
 		s.queue = slices.Delete(s.queue, 0, 1)
 	}
 	s.queue = append(s.queue, s.open)
-	s.open = statsdPacket{text: s.bufferLocked()}
+	s.open = statsdPacket{}
 	s.signal()
 }
 
@@ -477,11 +480,13 @@ func (l *statsdLink) connect(ctx context.Context) bool {
 	if now.Before(l.next) {
 		return l.conn != nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, statsdDialTimeout)
+	limited, cancel := context.WithTimeout(ctx, statsdDialTimeout)
 	defer cancel()
-	c, err := l.dial(ctx)
+	c, err := l.dial(limited)
 	if err != nil {
-		l.failed(err)
+		if ctx.Err() == nil { // else it says nothing, and there is one more attempt
+			l.failed(err)
+		}
 		return l.conn != nil
 	}
 	l.close()

@@ -131,25 +131,27 @@ func (t *windowTable) empty(part int64) {
 	}
 }
 
-// appendQuantiles appends the values of the quantiles qs, which rise, to dst:
-// not a number where there are no observations. n is the number of all
-// observations since the window was made.
-func (w *sampleWindow) appendQuantiles(dst, qs []float64, n uint64) []float64 {
+// A windowCell is a cell that is not empty.
+type windowCell struct {
+	value float64
+	upTo  uint64 // observations in it and below
+}
+
+// quantiles returns the values of the quantiles qs, which rise: not a number
+// where there are no observations. n is the number of all observations since
+// the window was made. scratch is reused.
+func (w *sampleWindow) quantiles(qs []float64, n uint64, scratch *[]windowCell) []pointSample {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.turnLocked(int64(time.Since(w.start)/windowPart), n)
 
-	// The cells that are not empty, from the lowest value to the highest.
-	type cell struct {
-		value float64
-		upTo  uint64 // observations in it and below
-	}
-	cells := make([]cell, 0, 128)
+	cells := (*scratch)[:0] // from the lowest value to the highest
+	defer func() { *scratch = cells }()
 	total := uint64(0)
 	add := func(value float64, n uint64) {
 		if n > 0 {
 			total += n
-			cells = append(cells, cell{value, total})
+			cells = append(cells, windowCell{value, total})
 		}
 	}
 	if t := w.negative.Load(); t != nil {
@@ -174,20 +176,25 @@ func (w *sampleWindow) appendQuantiles(dst, qs []float64, n uint64) []float64 {
 		}
 	}
 
+	points := make([]pointSample, 0, len(qs))
 	at := 0
 	for _, q := range qs {
 		if total == 0 {
-			dst = append(dst, math.NaN())
+			points = append(points, pointSample{q, math.NaN()})
 			continue
 		}
 		rank := max(1, uint64(math.Ceil(q*float64(total))))
 		for at < len(cells)-1 && cells[at].upTo < rank {
 			at++
 		}
-		dst = append(dst, cells[at].value)
+		points = append(points, pointSample{q, cells[at].value})
 	}
-	return dst
+	return points
 }
+
+// A pointSample is the value of a quantile, or the number of observations up to
+// a bound.
+type pointSample struct{ at, value float64 }
 
 // count is the number of observations in a cell, of all parts.
 func (p *windowPage) count(cell int) uint64 {

@@ -91,6 +91,7 @@ func NewGRPCTransport(cfg GRPCConfig, region string, log *slog.Logger) (*GRPCTra
 	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, grpcDefaultTimeout)
 	cfg.DialTimeout = cmp.Or(cfg.DialTimeout, grpcDefaultTimeout)
 	cfg.Port = cmp.Or(cfg.Port, grpcDefaultPort)
+	cfg.MaxConnections = max(cmp.Or(cfg.MaxConnections, grpcMaxServed), 0)
 	switch {
 	case cfg.RequestTimeout < 0:
 		return nil, fmt.Errorf("pitaya: gRPC: request timeout of %v", cfg.RequestTimeout)
@@ -112,7 +113,7 @@ func NewGRPCTransport(cfg GRPCConfig, region string, log *slog.Logger) (*GRPCTra
 	}
 	// net/http changes the configurations it is given, so these are not the application's.
 	return &GRPCTransport{
-		server: newGRPCServer(max(cfg.Port, 0), serving, log),
+		server: newGRPCServer(max(cfg.Port, 0), cfg.MaxConnections, serving, log),
 		client: newGRPCClient(cfg, calling, region, log),
 	}, nil
 }
@@ -171,6 +172,9 @@ func (t *GRPCTransport) Call(ctx context.Context, to *ServerInfo, body []byte, d
 // Ordered returns false. The requests of one connection leave in order, but each is a stream of its own, which the
 // other server may take up in any order (net/http and grpc-go start a goroutine for each).
 func (t *GRPCTransport) Ordered() bool { return false }
+
+// callSpan implements callNamer.
+func (t *GRPCTransport) callSpan() string { return spanGRPCCall }
 
 // requestTimeout implements callTimer.
 func (t *GRPCTransport) requestTimeout() time.Duration { return t.client.cfg.RequestTimeout }

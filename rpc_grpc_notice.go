@@ -69,13 +69,13 @@ func grpcNoticeAnswer(kind NoticeKind, answer []byte) error {
 }
 
 // deliver calls the handler.
-func (s *grpcServer) deliver(ctx context.Context, method string, body []byte, reply func([]byte, error)) error {
+func (s *grpcServer) deliver(c *grpcCall, method string, body []byte) error {
 	n := &Notice{FrontendType: s.frontendType, Body: body}
 	var field protowire.Number // of the user
 	yes := "\x0a\x03ack"       // Response with the data "ack"
 	switch method {
 	case grpcMethodCall:
-		s.handler.HandleCall(ctx, body, func(response []byte) { reply(response, nil) })
+		s.handler.HandleCall(c, body, func(response []byte) { c.reply(response, nil) })
 		return nil
 	case grpcMethodPush:
 		n.Kind, field = NoticePush, 2
@@ -96,7 +96,7 @@ func (s *grpcServer) deliver(ctx context.Context, method string, body []byte, re
 		if response == nil && err == nil {
 			response = []byte(yes)
 		}
-		reply(response, err)
+		c.reply(response, err)
 	})
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,6 +53,7 @@ const grpcShuttingDown = "the server is shutting down"
 // A grpcServer is the serving half of a GRPCTransport: an http.Handler for the four methods.
 type grpcServer struct {
 	port       int
+	most       int // connections; 0 for any number
 	log        *slog.Logger
 	http       *http.Server
 	serveConns func(net.Listener) error // of http, encrypted or not
@@ -66,6 +68,9 @@ type grpcServer struct {
 	handler      TransportHandler
 	frontendType string
 
+	open  atomic.Int64 // connections
+	bytes atomic.Int64 // of the messages that are being received
+
 	mu        sync.Mutex
 	users     map[string]struct{} // that are bound here
 	listener  net.Listener
@@ -78,9 +83,10 @@ type grpcServer struct {
 }
 
 // newGRPCServer returns a server whose port is encrypted if config, which it keeps, is not nil.
-func newGRPCServer(port int, config *tls.Config, log *slog.Logger) *grpcServer {
+func newGRPCServer(port, most int, config *tls.Config, log *slog.Logger) *grpcServer {
 	s := &grpcServer{
 		port:    port,
+		most:    most,
 		log:     log,
 		closing: make(chan struct{}),
 		users:   make(map[string]struct{}),
@@ -132,8 +138,9 @@ func (s *grpcServer) listen(ctx context.Context, self *ServerInfo, h TransportHa
 		return errors.New("pitaya: gRPC: Listen is called once, before Drain and Close")
 	}
 	s.listener, s.handler, s.frontendType = l, h, self.Type
+	limited := &grpcListener{Listener: l, open: &s.open, most: int64(s.most), log: s.log}
 	s.goroutines.Go(func() {
-		err := s.serveConns(l)
+		err := s.serveConns(limited)
 		if errors.Is(err, http.ErrServerClosed) {
 			return
 		}
@@ -184,8 +191,8 @@ func (s *grpcServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveHealth(w)
 		return
 	}
-	if !s.begin() {
-		writeGRPCStatus(w, &grpcStatus{Code: grpcUnavailable, Message: grpcShuttingDown})
+	if refusal := s.begin(); refusal != nil {
+		writeGRPCStatus(w, refusal)
 		return
 	}
 	defer s.end()
@@ -213,15 +220,18 @@ func (s *grpcServer) serveHealth(w http.ResponseWriter) {
 }
 
 // begin accepts a request, if that is still done. After it received and end are called once each.
-func (s *grpcServer) begin() bool {
+func (s *grpcServer) begin() (refusal *grpcStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
-		return false
+	switch {
+	case s.draining:
+		return &grpcStatus{Code: grpcUnavailable, Message: grpcShuttingDown}
+	case s.receiving >= grpcMaxReceiving:
+		return errGRPCReceiving()
 	}
 	s.receiving++
 	s.serving++
-	return true
+	return nil
 }
 
 func (s *grpcServer) received() {
@@ -243,11 +253,14 @@ func (s *grpcServer) connState(c net.Conn, state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch state {
+	case http.StateNew:
+		s.open.Add(1)
 	case http.StateActive:
 		s.conns[c] = true
 	case http.StateIdle:
 		s.conns[c] = false
 	case http.StateClosed, http.StateHijacked:
+		s.open.Add(-1)
 		delete(s.conns, c)
 	}
 	s.changedLocked()
@@ -287,9 +300,9 @@ type grpcAnswer struct {
 
 // A grpcCall is a request that the handler is to answer.
 type grpcCall struct {
-	// Ctx is the handler's. It is not that of the request, which ends with the goroutine of the stream, and so when the
+	// Context is the handler's. It is not that of the request, which ends with the goroutine of the stream, and so when the
 	// transport is closed: the caller has not given up then.
-	Ctx      context.Context
+	context.Context
 	End      context.CancelFunc
 	Timeout  time.Duration // that the caller allows; 0 for any
 	Answered chan grpcAnswer
@@ -300,7 +313,7 @@ func newGRPCCall(header http.Header) (*grpcCall, error) {
 	c := &grpcCall{Answered: make(chan grpcAnswer, 1)}
 	text := header.Get("Grpc-Timeout")
 	if text == "" {
-		c.Ctx, c.End = context.WithCancel(context.Background())
+		c.Context, c.End = context.WithCancel(context.Background())
 		return c, nil
 	}
 	timeout, err := parseGRPCTimeout(text)
@@ -308,7 +321,7 @@ func newGRPCCall(header http.Header) (*grpcCall, error) {
 		return nil, grpcErrorf(grpcInternal, "%s", err)
 	}
 	c.Timeout = max(timeout, 1) // some callers send what has passed already
-	c.Ctx, c.End = context.WithTimeout(context.Background(), c.Timeout)
+	c.Context, c.End = context.WithTimeout(context.Background(), c.Timeout)
 	return c, nil
 }
 
@@ -321,6 +334,9 @@ func (c *grpcCall) reply(body []byte, err error) {
 	c.End()
 }
 
+// refuseCall implements callRefuser: the status stands for an answer (cluster protocol, section 6.1).
+func (c *grpcCall) refuseCall(err error) { c.reply(nil, grpcErrorf(grpcUnknown, "%s", err)) }
+
 // serve hands the message of a request to the handler and waits for the answer. It returns nil without an error if the
 // stream has no use for one: its peer is gone, or the handler dropped the call.
 func (s *grpcServer) serve(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -331,7 +347,7 @@ func (s *grpcServer) serve(w http.ResponseWriter, r *http.Request) ([]byte, erro
 	var a grpcAnswer
 	select {
 	case a = <-c.Answered:
-	case <-c.Ctx.Done():
+	case <-c.Done():
 		select {
 		case a = <-c.Answered: // which is what ended it
 		default:
@@ -376,10 +392,12 @@ func (s *grpcServer) accept(r *http.Request) (*grpcCall, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := readGRPCMessage(r.Body, r.Header.Get("Grpc-Encoding"))
+	received := &grpcReceived{r: r.Body, total: &s.bytes}
+	body, err := readGRPCMessage(received, r.Header.Get("Grpc-Encoding"))
 	if err == nil {
-		err = s.deliver(c.Ctx, r.URL.Path, body, c.reply)
+		err = s.deliver(c, r.URL.Path, body)
 	}
+	received.done()
 	switch {
 	case err == nil:
 		return c, nil

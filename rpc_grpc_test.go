@@ -374,7 +374,6 @@ func TestGRPCCancel(t *testing.T) {
 	}
 }
 
-// TestGRPCDrop drops a call. Its caller need not wait until the deadline.
 // TestGRPCUnanswered: a server that does not answer costs its callers a bounded number of goroutines.
 func TestGRPCUnanswered(t *testing.T) {
 	t.Parallel()
@@ -418,6 +417,7 @@ func TestGRPCUnanswered(t *testing.T) {
 	}
 }
 
+// TestGRPCDrop drops a call. Its caller need not wait until the deadline.
 func TestGRPCDrop(t *testing.T) {
 	t.Parallel()
 	_, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{call: func(_ []byte, reply func([]byte)) { reply(nil) }}, nil)

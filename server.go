@@ -50,6 +50,8 @@ type Server struct {
 	host           *sessionHost           // set when the server starts
 	cluster        *cluster               // set with host; nil if the server runs alone
 	listeners      map[*net.Listener]bool // being served
+	failed         []string               // addresses of those of cfg.Listeners that are not served any more
+	debug          *debugState            // nil: nobody has asked for the debug page
 	reporters      []Reporter             // all of them; set when the server starts
 	scraped        *metricsListener       // set when the server starts; nil if nothing is served
 	err            error                  // what Shutdown returned

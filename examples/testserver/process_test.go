@@ -154,30 +154,32 @@ func TestProcess(t *testing.T) {
 		connectTo(t, protocolTCP, "127.0.0.1:"+first, `{}`).sendMessage(sleep)
 		p.end(t, syscall.SIGTERM)
 	})
-	t.Run("second signal", func(t *testing.T) {
-		p := startProcess(t, binary, "-standalone", "-port", first, "-pitaya.shutdown.timeout", "1m")
-		c := connectTo(t, protocolTCP, "127.0.0.1:"+first, `{}`)
-		c.notify("interopsvc.pushself", `{"route":"begun"}`)
-		c.sendMessage(sleep)
-		c.wantPush(push{"begun", ""}) // and what was sent with it has arrived
-		if err := p.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		for line := range p.lines {
-			if strings.Contains(line, "shutting down") {
-				break
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run("second "+sig.String(), func(t *testing.T) {
+			p := startProcess(t, binary, "-standalone", "-port", first, "-pitaya.shutdown.timeout", "1m")
+			c := connectTo(t, protocolTCP, "127.0.0.1:"+first, `{}`)
+			c.notify("interopsvc.pushself", `{"route":"begun"}`)
+			c.sendMessage(sleep)
+			c.wantPush(push{"begun", ""}) // and what was sent with it has arrived
+			if err := p.Process.Signal(sig); err != nil {
+				t.Fatal(err)
 			}
-		}
-		if err := p.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		for range p.lines {
-		}
-		var exit *exec.ExitError
-		if err := p.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-			t.Errorf("got %v, want status 1", err)
-		}
-	})
+			for line := range p.lines {
+				if strings.Contains(line, "shutting down") {
+					break
+				}
+			}
+			if err := p.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			for range p.lines {
+			}
+			var exit *exec.ExitError
+			if err := p.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+				t.Errorf("got %v, want status 1", err)
+			}
+		})
+	}
 	t.Run("unread log", func(t *testing.T) {
 		p := exec.Command(binary, "-standalone", "-port", first)
 		p.Env = []string{}

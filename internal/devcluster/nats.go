@@ -67,6 +67,9 @@ func startNATS(ctx context.Context, set settings) (component, error) {
 		opts.LameDuckGracePeriod = lameDuckGrace
 	}
 	opts.NoSigs, opts.NoLog = true, !set.verbose
+	if err := listens(net.JoinHostPort(host, port)); err != nil {
+		return nil, err
+	}
 	s, err := server.NewServer(opts)
 	if err != nil {
 		return nil, err
@@ -84,6 +87,15 @@ func startNATS(ctx context.Context, set settings) (component, error) {
 		return nil, errors.New("not ready in time")
 	}
 	return n, nil
+}
+
+// listens reports why nobody can listen on an address. nats-server itself only logs that, and does not become ready.
+func listens(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 func (s *natsServer) url() string { return s.server.ClientURL() }

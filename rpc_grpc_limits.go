@@ -1,0 +1,73 @@
+package pitaya
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync/atomic"
+)
+
+// What the serving side takes in before the handler has it, in all: the port is open to whoever reaches it, and the
+// limits of one connection times the number of connections would be more than a machine has.
+const (
+	// grpcMaxServed is how many connections there may be where the settings do not say. Each costs some ten KiB. A
+	// caller has one as a rule, and grpcMaxConns at most.
+	grpcMaxServed = 4096
+
+	// grpcMaxReceiving is how many requests may be on their way in, each of which holds a goroutine until its message
+	// is there.
+	grpcMaxReceiving = 1 << 15
+
+	// grpcMaxReceivingBytes bounds what has come of their messages. The handler has bounds of its own.
+	grpcMaxReceivingBytes = 256 << 20
+)
+
+// grpcListener refuses connections beyond a number. It is served by one goroutine, which has told the server of each
+// connection before it accepts the next.
+type grpcListener struct {
+	net.Listener
+	open    *atomic.Int64 // connections there are
+	most    int64         // 0 for any number
+	log     *slog.Logger
+	refused sampler
+}
+
+// Accept implements [net.Listener].
+func (l *grpcListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil || l.most == 0 || l.open.Load() < l.most {
+			return c, err
+		}
+		c.Close()
+		if n, ok := l.refused.pass(); ok {
+			l.log.Error("connection to the gRPC port refused, because there are too many", "addr", c.RemoteAddr(), "most", l.most, "unlogged", n)
+		}
+	}
+}
+
+// A grpcReceived counts the bytes of one message as they come, among those of all.
+type grpcReceived struct {
+	r     io.Reader
+	total *atomic.Int64
+	n     int64
+}
+
+// Read implements [io.Reader]. Small messages pass in any case, so that large ones do not lock them out.
+func (g *grpcReceived) Read(p []byte) (int, error) {
+	n, err := g.r.Read(p)
+	g.n += int64(n)
+	if g.total.Add(int64(n)) > grpcMaxReceivingBytes && g.n > grpcFirstRead {
+		return n, grpcErrorf(grpcResourceExhausted, "too much is being received")
+	}
+	return n, err
+}
+
+// done takes the message off the count.
+func (g *grpcReceived) done() { g.total.Add(-g.n) }
+
+// errGRPCReceiving refuses a request that there is no room for.
+func errGRPCReceiving() *grpcStatus {
+	return &grpcStatus{Code: grpcResourceExhausted, Message: fmt.Sprintf("%d requests are being received", grpcMaxReceiving)}
+}

@@ -257,7 +257,7 @@ type RateLimitConfig struct {
 	// interval of zero means 10 s.
 	Abuse Rate
 	// MaxAddresses is how many addresses without a connection are remembered until their time is over (addresses), at
-	// some 250 bytes each. When there are more, those that exceeded no limit are forgotten first. Zero means 65,536.
+	// some 150 bytes each. When there are more, those that exceeded no limit are forgotten first. Zero means 65,536.
 	MaxAddresses int
 	// Disabled switches all of these limits off (forcedisable).
 	Disabled bool

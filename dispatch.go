@@ -35,6 +35,7 @@ type dispatcher struct {
 	Forward      forwarder     // nil: there are no other servers
 	Stamped      bool          // requests know when they were read, which may be long before they are handled
 	TooMany      []byte        // payload of the answer to requests over a limit
+	Inspect      *inspector    // nil: nobody looks
 	slowSampling sampler
 	lostSampling sampler
 }
@@ -64,21 +65,34 @@ type request struct {
 	Refused bool            // a limit was exceeded; it was never pending
 	Settled bool            // it is counted how the request ended
 	Span    *spanContext    // of an own client's message; nil if nothing is traced
+	Watch   *routeCount     // for the debug page; nil: nobody looks
 }
 
-// settle counts how a request ended. Each is counted once.
-func (q *request) settle(c *atomic.Int64) {
+// settle counts how a request ended, err being errLost, what it was answered
+// with, or nil. Each is counted once.
+func (q *request) settle(c *atomic.Int64, err error) {
 	q.Settled = true
 	c.Add(1)
 	if q.Session != nil && !q.Refused {
 		q.Session.settled()
 	}
+	q.done(err)
 }
 
-// end ends the span of a message.
+// end ends a message that gets no answer: its span, and its count on the debug
+// page.
 func (q *request) end(err error) {
 	if q.Span != nil {
 		q.Span.end(traceable(err))
+	}
+	q.done(err)
+}
+
+// done tells the debug page how a message ended. Only the first call counts.
+func (q *request) done(err error) {
+	if q.Watch != nil {
+		q.Watch.end(time.Since(q.Arrived), err, loggable(err))
+		q.Watch = nil
 	}
 }
 
@@ -128,6 +142,10 @@ func (d *dispatcher) message(s *Session, from mail) error {
 		}
 		q.Meter = entry.meter(q.Text)
 	}
+	if d.Inspect != nil {
+		q.Watch = d.Inspect.begin(entryRoute(entry))
+		s.visit(q.Watch)
+	}
 	switch m.Type {
 	case MessageNotify:
 		q.Notify = true
@@ -153,6 +171,27 @@ func (d *dispatcher) message(s *Session, from mail) error {
 	return nil
 }
 
+// refuse answers a message that exceeds a limit. It is counted already by which.
+func (d *dispatcher) refuse(s *Session, m messageView) {
+	if d.Inspect != nil {
+		d.Inspect.refused()
+	}
+	if m.Type == MessageNotify {
+		d.Counters.Notifies.Add(1)
+		return
+	}
+	d.Counters.Requests.Add(1)
+	q := request{Session: s, ID: m.ID, Refused: true}
+	if q.ID == 0 {
+		q.settle(&d.Counters.Unanswerable, ErrTooManyRequests)
+		return
+	}
+	d.answerPayload(&q, d.TooMany, ErrTooManyRequests)
+}
+
+// errTooMany is what refused requests are answered with.
+func errTooMany() error { return Errorf(CodeTooManyRequests, "too many requests") }
+
 // trace begins the span of a client's message. Its end is with its answer, or
 // where it is known that there will be none.
 func (d *dispatcher) trace(q *request, route string) {
@@ -166,23 +205,13 @@ func (d *dispatcher) trace(q *request, route string) {
 	q.Span.RequestID = id
 }
 
-// refuse answers a message that exceeds a limit. It is counted already by which.
-func (d *dispatcher) refuse(s *Session, m messageView) {
-	if m.Type == MessageNotify {
-		d.Counters.Notifies.Add(1)
-		return
+// entryRoute returns the full route of a handler; "" for none.
+func entryRoute(e *handlerEntry) string {
+	if e == nil {
+		return ""
 	}
-	d.Counters.Requests.Add(1)
-	q := request{Session: s, ID: m.ID, Refused: true}
-	if q.ID == 0 {
-		q.settle(&d.Counters.Unanswerable)
-		return
-	}
-	d.answerPayload(&q, d.TooMany, ErrTooManyRequests)
+	return e.Route
 }
-
-// errTooMany is what refused requests are answered with.
-func errTooMany() error { return Errorf(CodeTooManyRequests, "too many requests") }
 
 // runGuarded is run, and ends the connection if that does not come to its end:
 // if the handler ended its goroutine, or code of the application panicked where
@@ -205,7 +234,7 @@ func (d *dispatcher) broken(q *request, where string, v any) {
 		d.Host.panicked(where, newRequestID(), v)
 	}
 	if !q.Notify && !q.Settled {
-		q.settle(&d.Counters.Lost)
+		q.settle(&d.Counters.Lost, errInternal)
 	}
 	q.end(errInternal)
 	q.Session.fail(errInternal)
@@ -276,11 +305,12 @@ func (d *dispatcher) runBeside(q request) {
 
 // lost counts a message that waited for its turn when its session ended.
 func (d *dispatcher) lost(q *request) {
-	q.end(ErrSessionClosed)
+	q.end(errLost)
 	if !q.Notify {
-		q.settle(&d.Counters.Lost)
+		q.settle(&d.Counters.Lost, errLost)
 		return
 	}
+	q.done(errLost)
 	d.Counters.NotifiesLost.Add(1)
 	if n, ok := d.lostSampling.pass(); ok {
 		d.Log.Info("notify lost, because its session ended before its turn", "session", q.Session, "unlogged", n)
@@ -294,9 +324,9 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		d.Slots <- struct{}{}
 		defer func() { <-d.Slots }()
 	}
-	waited := time.Duration(0)
+	waited := time.Duration(0) // in the mailbox and for a slot, which is not the handler's time
 	if d.Stamped || d.Slots != nil || q.Meter != nil {
-		waited = time.Since(q.Arrived) // in the mailbox and for a slot, which is not the handler's
+		waited = time.Since(q.Arrived)
 	}
 	if limit := d.limit(q.Entry); limit > 0 && waited > limit && !q.Notify {
 		d.Counters.refuse(refusedDeadline)
@@ -356,6 +386,7 @@ func (d *dispatcher) log(q *request) *slog.Logger {
 func (d *dispatcher) run(q *request) {
 	payload, err := d.handle(q)
 	if q.Notify {
+		q.done(err)
 		q.report(err)
 		return
 	}
@@ -370,7 +401,7 @@ func (d *dispatcher) run(q *request) {
 // sent.
 func (d *dispatcher) reply(q *request, payload []byte) {
 	if q.ID == 0 {
-		q.settle(&d.Counters.Unanswerable)
+		q.settle(&d.Counters.Unanswerable, nil)
 		q.report(nil)
 		return
 	}
@@ -378,9 +409,9 @@ func (d *dispatcher) reply(q *request, payload []byte) {
 	err := q.Session.answer(q.ID, payload, false, &mark)
 	switch {
 	case err == nil:
-		q.settle(&d.Counters.Answered)
+		q.settle(&d.Counters.Answered, nil)
 	case err == ErrSessionClosed:
-		q.settle(&d.Counters.Lost)
+		q.settle(&d.Counters.Lost, errLost)
 		mark.done(err)
 	default: // too large for a packet
 		mark.done(err)
@@ -402,7 +433,7 @@ func (d *dispatcher) fail(q *request, err error) {
 
 func (d *dispatcher) answerError(q *request, err error) {
 	if q.ID == 0 {
-		q.settle(&d.Counters.Unanswerable)
+		q.settle(&d.Counters.Unanswerable, err)
 		q.report(err)
 		return
 	}
@@ -412,14 +443,14 @@ func (d *dispatcher) answerError(q *request, err error) {
 // answerPayload answers a request with the payload of an error.
 func (d *dispatcher) answerPayload(q *request, payload []byte, err error) {
 	mark := d.mark(q, err)
-	switch err := q.Session.answer(q.ID, payload, true, &mark); {
-	case err == nil:
-		q.settle(&d.Counters.Failed)
-	case err == ErrSessionClosed:
-		q.settle(&d.Counters.Lost)
-		mark.done(err)
+	switch failed := q.Session.answer(q.ID, payload, true, &mark); {
+	case failed == nil:
+		q.settle(&d.Counters.Failed, err)
+	case failed == ErrSessionClosed:
+		q.settle(&d.Counters.Lost, errLost)
+		mark.done(failed)
 	default: // an error whose text does not fit into a packet
-		mark.done(err)
+		mark.done(failed)
 		d.answerError(q, Errorf(CodeInternal, "the error is too large to be sent"))
 	}
 }

@@ -77,6 +77,9 @@ func newNode(t Transport, timeout time.Duration) *node {
 // Self returns this server as the others know it.
 func (n *node) Self() *ServerInfo { return n.self.Load() }
 
+// connected reports whether a call to a server need not wait for a connection.
+func (n *node) connected(id string) bool { return n.ready == nil || n.ready(id) }
+
 // SetSelf says how the others are to know this server.
 func (n *node) SetSelf(s *ServerInfo) { n.self.Store(s) }
 

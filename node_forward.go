@@ -43,6 +43,7 @@ type forward struct {
 	tried   []*member
 	slots   chan struct{} // it holds one
 	begin   time.Time     // when it was sent; only with reporters
+	since   time.Time     // when it began to wait for its turn in a lane; zero if it did not
 	context context.Context
 	span    *spanContext // of the call of to; nil if nothing is traced
 }
@@ -60,6 +61,10 @@ const forwardTries = 3
 // session's mailbox waits, and nobody else does.
 func (fs *forwards) forward(q request, route Route, text string) {
 	s := q.Session
+	if q.Watch != nil {
+		q.Watch = fs.d.Inspect.forwarded(q.Watch, text)
+		s.visit(q.Watch)
+	}
 	slots := s.forwardSlots()
 	select {
 	case slots <- struct{}{}:
@@ -152,6 +157,9 @@ func (f *forward) send(to *member) {
 	fs, key := f.fs, forwardLaneKey{f.q.Session.ID(), to.Info.ID}
 	fs.mu.Lock()
 	if lane := fs.lanes[key]; lane != nil {
+		if f.since.IsZero() {
+			f.since = time.Now()
+		}
 		lane.waiting = append(lane.waiting, f)
 		fs.mu.Unlock()
 		return
@@ -162,32 +170,51 @@ func (f *forward) send(to *member) {
 	f.call()
 }
 
+// left is the time that the server has for its answer. The wait for a turn is
+// part of it, as it is where the server keeps the order: else a client that has
+// sent many messages to one that hangs would get the last answer after as many
+// timeouts.
+func (f *forward) left() time.Duration {
+	limit := f.fs.node.Timeout
+	if !f.since.IsZero() {
+		limit -= time.Since(f.since)
+	}
+	return limit
+}
+
 func (f *forward) call() {
 	if f.q.Meter != nil {
 		f.begin = time.Now()
 	}
-	f.fs.node.call(f.context, f.to, f.fs.node.Timeout, f.body, f.done)
+	f.fs.node.call(f.context, f.to, f.left(), f.body, f.done)
 }
 
-// leave lets the next message of the lane go.
+// leave lets the next message of the lane go whose time is not over.
 func (f *forward) leave() {
 	if !f.lane {
 		return
 	}
 	f.lane = false
 	fs, key := f.fs, forwardLaneKey{f.q.Session.ID(), f.to.Info.ID}
-	fs.mu.Lock()
-	lane := fs.lanes[key]
-	if len(lane.waiting) == 0 {
-		delete(fs.lanes, key)
+	for {
+		fs.mu.Lock()
+		lane := fs.lanes[key]
+		if len(lane.waiting) == 0 {
+			delete(fs.lanes, key)
+			fs.mu.Unlock()
+			return
+		}
+		next := lane.waiting[0]
+		lane.waiting = lane.waiting[1:]
 		fs.mu.Unlock()
-		return
+		if next.left() > 0 {
+			next.lane = true
+			next.call()
+			return
+		}
+		payload, err := fs.node.result(nil, context.DeadlineExceeded, next.to, next.text, fs.node.Timeout)
+		next.deliver(payload, err)
 	}
-	next := lane.waiting[0]
-	lane.waiting = lane.waiting[1:]
-	next.lane = true
-	fs.mu.Unlock()
-	next.call()
 }
 
 // done is called in a goroutine of the transport's when the server has answered
@@ -200,9 +227,17 @@ func (f *forward) done(response []byte, err error) {
 	if unreachable && f.again() {
 		return
 	}
+	if f.q.Watch != nil {
+		f.q.Watch = f.fs.d.Inspect.answered(f.q.Watch, f.text, err)
+	}
 	// The answer first: the next message of the lane may be answered at once.
-	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
+	f.deliver(payload, err)
 	f.leave()
+}
+
+// deliver gives the client what came of the message, behind what was sent before.
+func (f *forward) deliver(payload []byte, err error) {
+	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
 }
 
 // report tells the reporters of the call to the other server.
@@ -277,7 +312,7 @@ func (f *forward) answer(payload []byte, err error) {
 func (f *forward) fail(err error) {
 	defer f.end()
 	if !f.q.Notify && f.q.Session.Context().Err() != nil { // nobody is there to be told
-		f.q.settle(&f.fs.d.Counters.Lost)
+		f.q.settle(&f.fs.d.Counters.Lost, errLost)
 		f.q.end(err)
 		return
 	}

@@ -427,7 +427,12 @@ func (c *incoming) handle() {
 		Kind:    responseForwarded,
 		In:      c.in,
 	}
+	if in := c.b.handlers.Inspect; in != nil {
+		q.Watch = in.begin(c.entry.Route)
+		defer q.done(errInternal) // if the handler ends its goroutine
+	}
 	payload, err := c.b.handlers.handle(&q)
+	q.done(err)
 	q.report(err)
 	if notify {
 		payload = []byte(rpcNotifyAnswer)
@@ -438,7 +443,12 @@ func (c *incoming) handle() {
 // callRemote calls a remote.
 func (c *incoming) callRemote() {
 	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Meter: c.entry.meter(""), Kind: responseRemote, Parent: c.context(), In: c.in}
+	if in := c.b.remotes.Inspect; in != nil {
+		q.Watch = in.beginRemote(c.entry.Route)
+		defer q.done(errInternal) // if the remote ends its goroutine
+	}
 	payload, err := c.b.remotes.handle(&q)
+	q.done(err)
 	q.report(err)
 	c.answer(payload, err)
 }

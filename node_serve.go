@@ -407,7 +407,7 @@ func (c *incoming) handle() {
 	ctx := c.context()
 	if c.Err() != nil {
 		if !notify { // nobody waits any more
-			if c.Err() == context.DeadlineExceeded {
+			if d, ok := c.Deadline(); ok && !time.Now().Before(d) { // whoever noticed that first
 				c.b.host.Counters.refuse(refusedDeadline)
 			}
 			return

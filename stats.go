@@ -41,7 +41,7 @@ type Stats struct {
 	LimitedByServer   int64 // messages refused because of the rate of the server
 	LimitedByPending  int64 // requests refused because too many of their session were unanswered
 	LimitedHandshakes int64 // handshakes refused because there were too many; in RefusedHandshakes too
-	Shed              int64 // requests not handled because they had waited longer than their handler may take
+	Shed              int64 // requests not handled because they had waited longer than their handler may take or their frontend waits
 	ClosedForAbuse    int64 // sessions closed because they went on sending more than they may
 }
 

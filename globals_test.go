@@ -16,6 +16,7 @@ var readOnlyGlobals = map[string]string{
 	"bufferPools":     "pools, one for each size",
 	"bytesType":       "a type",
 	"configUnits":     "units of durations and sizes",
+	"debugFiles":      "embedded files, which cannot be written to",
 	"defaultServer":   "the one exception: state of default.go, which nothing else uses",
 	"contextType":     "a type",
 	"errorType":       "a type",

@@ -25,8 +25,10 @@ import (
 // unexported fields of its structs are its own, other units go through methods or capitalised fields. "name: files"
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
-	{"ground: the manual; the seam for numbers; buffers; rare log records", "doc", "metrics metrics_names", "stats", "meter", "buffer", "log", "sampler"},
-	{"coded errors, and the formats of payloads, theirs included", "errors", "serializer"},
+	{"ground: the manual; the seam for numbers; distributions; buffers; rare log records", "doc", "metrics metrics_names", "stats",
+		"meter", "histogram", "buffer", "log", "sampler"},
+	{"coded errors, and the formats of payloads, theirs included; the seam for spans", "errors", "serializer",
+		"tracing tracing_parent"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
 	{"wire: what both ends say first", "handshake"},
 	{"wire: the frames of RFC 6455", "ws: ws_frame"},
@@ -34,8 +36,9 @@ var layers = [][]string{
 	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws acceptor_ws_conn", "acceptor_mem"},
 	{"connection: one client's bytes in both directions; knows no session", "conn conn_*", "heartbeat"},
 	{"the other end of a connection", "client client_*"},
+	{"what the debug page knows of messages and errors", "inspect"},
 	{"sessions: one, its data, all of them", "session session_* mailbox multicast"},
-	{"what travels with a call, and what runs around it", "context", "propagate", "pipeline"},
+	{"what travels with a call, and what runs around it", "context", "propagate", "context_log", "pipeline"},
 	{"cluster: its seams, and servers as JSON", "discovery discovery_entry", "transport", "binding", "rpc"},
 	{"dispatch: finding the handler, decode, order, call, recover", "handler remote component dispatch"},
 	{"cluster: this server in it: members, calls, clients' messages to others and from them, users elsewhere", "members", "routing",
@@ -45,7 +48,7 @@ var layers = [][]string{
 	{"metrics: what there is, and those who keep or send it", "metrics_builtin",
 		"registry: metrics_registry metrics_series metrics_window metrics_text metrics_http metrics_expvar metrics_process", "metrics_statsd"},
 	{"a cluster in one process", "cluster_mem"},
-	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd", "group_etcd",
+	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd discovery_etcd_twin", "group_etcd",
 		"binding_etcd"},
 	{"cluster: what carries calls between servers", "nats: rpc_nats rpc_nats_*", "grpc: rpc_grpc rpc_grpc_*"},
 	{"server: wiring, start, drain, stop", "server server_*"},

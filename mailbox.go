@@ -332,6 +332,9 @@ func (s *Session) closed(cause error) {
 	case errors.Is(cause, ErrHandshakeTimeout):
 		s.host.Counters.LateHandshakes.Add(1)
 	}
+	if s.notes != nil {
+		s.host.Inspect.sessionEnded(cause)
+	}
 	s.cancel(cause)
 	s.host.Log.Debug("session ended", "session", s, "cause", cause)
 

@@ -45,6 +45,7 @@ type forward struct {
 	begin   time.Time     // when it was sent; only with reporters
 	since   time.Time     // when it began to wait for its turn in a lane; zero if it did not
 	context context.Context
+	span    *spanContext // of the call of to; nil if nothing is traced
 }
 
 func newForwards(n *node, d *dispatcher) *forwards {
@@ -60,6 +61,10 @@ const forwardTries = 3
 // session's mailbox waits, and nobody else does.
 func (fs *forwards) forward(q request, route Route, text string) {
 	s := q.Session
+	if q.Watch != nil {
+		q.Watch = fs.d.Inspect.forwarded(q.Watch, text)
+		s.visit(q.Watch)
+	}
 	slots := s.forwardSlots()
 	select {
 	case slots <- struct{}{}:
@@ -71,6 +76,7 @@ func (fs *forwards) forward(q request, route Route, text string) {
 	sent := false
 	defer func() {
 		if !sent { // code of the application panicked or ended the goroutine, which is the caller's matter
+			f.span.end(errInternal)
 			f.end()
 		}
 	}()
@@ -87,7 +93,8 @@ func (fs *forwards) forward(q request, route Route, text string) {
 		return
 	}
 	q.Meter.delay(delayRemote, time.Since(q.Arrived), nil)
-	f.body = fs.encode(&q, text)
+	f.trace(to)
+	f.body = f.encode()
 	fs.d.Counters.Forwards.Add(1)
 	f.q.Payload = nil // the worker moves on
 	sent = true
@@ -99,20 +106,36 @@ func (f *forward) routing() context.Context {
 	if f.fs.node.Routes[f.route.ServerType] == nil {
 		return f.context
 	}
-	return &callContext{Context: f.context, Session: f.q.Session, Route: f.text, Log: f.fs.d.Log, Start: f.q.Arrived}
+	return &callContext{Context: f.q.Span.on(f.context), Session: f.q.Session, Route: f.text, Log: f.fs.d.Log, Start: f.q.Arrived}
+}
+
+// trace begins the span of the call of a server.
+func (f *forward) trace(to *member) {
+	if n := f.fs.node; n.Spans != nil {
+		f.span = n.startCall(f.q.Span.on(f.context), n.callSpan, to.Info)
+	}
+}
+
+// metadata is what travels with the message.
+func (f *forward) metadata(b []byte) []byte {
+	n, self := f.fs.node, f.fs.node.Self()
+	if f.span == nil {
+		return appendForwarded(b, self.ID, self.Type, f.text, newRequestID(), f.q.Arrived, n.Timeout, nil)
+	}
+	return appendForwarded(b, self.ID, self.Type, f.text, f.q.Span.RequestID, f.q.Arrived, n.Timeout, n.Spans.inject(f.span))
 }
 
 // encode makes the protos.Request of a client's message (cluster protocol,
 // section 3.2).
-func (fs *forwards) encode(q *request, text string) []byte {
-	self := fs.node.Self()
+func (f *forward) encode() []byte {
+	self, q := f.fs.node.Self(), &f.q
 	var room [256]byte
 	r := rpcRequest{
 		Type:       rpcSys,
 		HasSession: true,
 		Session:    rpcSession{ID: q.Session.ID(), UID: []byte(q.Session.UID()), Data: q.Session.encodedData()},
-		Msg:        rpcMsg{ID: q.ID, Route: []byte(text), Data: q.Payload},
-		Metadata:   appendForwarded(room[:0], self.ID, self.Type, text, q.Arrived, fs.node.Timeout),
+		Msg:        rpcMsg{ID: q.ID, Route: []byte(f.text), Data: q.Payload},
+		Metadata:   f.metadata(room[:0]),
 	}
 	if self.Frontend {
 		r.FrontendID = []byte(self.ID)
@@ -200,8 +223,12 @@ func (f *forward) done(response []byte, err error) {
 	unreachable := errors.Is(err, ErrUnreachable)
 	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
 	f.report(err)
+	f.span.end(err)
 	if unreachable && f.again() {
 		return
+	}
+	if f.q.Watch != nil {
+		f.q.Watch = f.fs.d.Inspect.answered(f.q.Watch, f.text, err)
 	}
 	// The answer first: the next message of the lane may be answered at once.
 	f.deliver(payload, err)
@@ -244,6 +271,11 @@ func (f *forward) again() bool {
 	// First the next one's turn would come, and it could overtake this one.
 	left := *f
 	f.lane = false
+	if f.span != nil {
+		f.trace(to)
+		r.Metadata = f.metadata(nil) // names the span of this call
+		f.body = r.encode()
+	}
 	f.send(to)
 	left.leave()
 	return true
@@ -270,6 +302,7 @@ func (f *forward) answer(payload []byte, err error) {
 	}
 	defer f.end()
 	if f.q.Notify {
+		f.q.end(nil)
 		return
 	}
 	f.fs.d.reply(&f.q, payload)
@@ -279,7 +312,8 @@ func (f *forward) answer(payload []byte, err error) {
 func (f *forward) fail(err error) {
 	defer f.end()
 	if !f.q.Notify && f.q.Session.Context().Err() != nil { // nobody is there to be told
-		f.q.settle(&f.fs.d.Counters.Lost)
+		f.q.settle(&f.fs.d.Counters.Lost, errLost)
+		f.q.end(err)
 		return
 	}
 	f.fs.d.Log.Debug("message not forwarded", "session", f.q.Session, "route", f.text, "err", err)

@@ -50,6 +50,8 @@ type Server struct {
 	host           *sessionHost           // set when the server starts
 	cluster        *cluster               // set with host; nil if the server runs alone
 	listeners      map[*net.Listener]bool // being served
+	failed         []string               // addresses of those of cfg.Listeners that are not served any more
+	debug          *debugState            // nil: nobody has asked for the debug page
 	reporters      []Reporter             // all of them; set when the server starts
 	scraped        *metricsListener       // set when the server starts; nil if nothing is served
 	err            error                  // what Shutdown returned
@@ -189,7 +191,8 @@ func (s *Server) Sessions() iter.Seq[*Session] { return s.table.all() }
 // SessionCount returns the number of sessions.
 func (s *Server) SessionCount() int { return s.table.len() }
 
-// Stats returns what the server has done so far.
+// Stats returns what the server has done so far. For QueueBytes it looks at each
+// session, so with many of them it is nothing for each message.
 func (s *Server) Stats() Stats {
 	stats := s.counters.snapshot()
 	stats.Sessions = int64(s.table.len())

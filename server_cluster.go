@@ -53,7 +53,7 @@ func (s *Server) newCluster(host *sessionHost, d, remotes *dispatcher) (*cluster
 	}
 	n := newNode(transport, cfg.NATSClient.RequestTimeout)
 	n.Discovery, n.Bindings, n.Routes = discovery, cfg.Bindings, s.routes
-	n.Log, n.Counters, n.Meters, n.Guard = s.log, &s.counters, host.Meters, host.guard
+	n.Log, n.Counters, n.Meters, n.Spans, n.Guard = s.log, &s.counters, host.Meters, d.Spans, host.guard
 	c := &cluster{
 		node:    n,
 		changes: newEventQueue("server change", s.onServer, host),
@@ -229,7 +229,9 @@ func (s *Server) closeCluster(ctx context.Context) error {
 		err = c.node.Bindings.Close(leave)
 		cancel()
 	}
-	return errors.Join(err, c.node.Transport.Close(ctx))
+	err = errors.Join(err, c.node.Transport.Close(ctx))
+	c.events.close()
+	return err
 }
 
 // sleep waits for a time or the end of ctx, and reports whether it was the time.
@@ -334,20 +336,16 @@ func Call[Reply any, P interface {
 }
 
 // Healthy returns nil while the server serves clients and other servers, and
-// else what is wrong: it does not run, or the way to discovery or to the other
-// servers is interrupted. Known servers can often be called nevertheless, so it
-// is for readiness probes, and no reason to end the server.
+// else what is wrong, as [Server.Readyz] does: it does not run, it ends, a
+// listener has failed, or the way to discovery or to the other servers is
+// interrupted. Known servers can often be called nevertheless, so it is for
+// readiness, and no reason to end the server.
 func (s *Server) Healthy() error {
-	if !s.IsRunning() {
-		return ErrServerNotRunning
+	var errs []error
+	for _, c := range s.readiness() {
+		errs = append(errs, c.Err)
 	}
-	if s.isClosing() {
-		return ErrServerClosed
-	}
-	if s.cluster == nil {
-		return nil
-	}
-	return errors.Join(s.cluster.node.Transport.Healthy(), s.cluster.node.Discovery.Healthy())
+	return errors.Join(errs...)
 }
 
 // RouteLeastPending returns a routing function ([Server.AddRoute]) that chooses

@@ -47,6 +47,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		MailboxMessages: cfg.MailboxMessages,
 		RemoteMessages:  cfg.RemoteMessages,
 		Counters:        &s.counters,
+		Inspect:         s.debug.inspector(s.registry),
 		Log:             s.log,
 	}
 	host.Meters = newMeters(s.reporters, func(v any) { host.panicked("reporter", newRequestID(), v) })
@@ -61,7 +62,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	host.Epoch = time.Now()
 	host.Limits = newLimits(s.limitsConfig(host.Epoch))
 	host.Crowded = s.crowded
-	host.Stamps = host.Limits.judges() || host.Meters != nil || cfg.HandlerTimeout > 0 || s.registry.timed()
+	host.Stamps = host.Limits.judges() || host.Meters != nil || host.Inspect != nil || cfg.HandlerTimeout > 0 || s.registry.timed()
 	if err := host.buildHandshake(cfg.Heartbeat); err != nil {
 		return nil, nil, err
 	}
@@ -72,6 +73,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Serializer:  serializer,
 		Meters:      host.Meters,
 		Counters:    &s.counters,
+		Inspect:     host.Inspect,
 		Log:         s.log,
 		MaxInflated: cfg.MaxInflatedSize,
 		Unordered:   cfg.Unordered,
@@ -82,6 +84,10 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	d.Stamped = host.Stamps
 	if host.Limits != nil {
 		d.TooMany = d.errorPayload(errTooMany())
+	}
+	if cfg.Tracer != nil {
+		panicked := func(v any) { host.panicked("tracer", newRequestID(), v) }
+		d.Spans = &spans{Tracer: cfg.Tracer, Local: cfg.ID, Panicked: panicked}
 	}
 	if cfg.Dispatch > 0 {
 		d.Slots = make(chan struct{}, cfg.Dispatch)
@@ -123,6 +129,7 @@ func (s *Server) newRemotes(d *dispatcher) *dispatcher {
 		Serializer: Protobuf{},
 		Meters:     d.Meters,
 		Counters:   d.Counters,
+		Inspect:    d.Inspect,
 		Log:        d.Log,
 		Validate:   d.Validate,
 		Timeout:    d.Timeout,

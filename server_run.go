@@ -174,6 +174,9 @@ func (s *Server) shutdownContext(ctx context.Context) (context.Context, context.
 
 // start brings the server up to serving its listeners.
 func (s *Server) start(ctx context.Context) error {
+	if s.debug != nil {
+		s.debug.run(s)
+	}
 	if err := s.startMetrics(ctx); err != nil {
 		return err
 	}
@@ -210,6 +213,7 @@ func (s *Server) start(ctx context.Context) error {
 		go func() {
 			defer s.untrack(&l)
 			if err := s.accept(l); !errors.Is(err, ErrServerClosed) {
+				s.listenerFailed(l.Addr().String())
 				s.log.Error("listener failed", "addr", l.Addr(), "err", err)
 			}
 		}()
@@ -311,6 +315,9 @@ func (s *Server) shutdown(ctx context.Context) error {
 		s.registry.shutdown(s.host), s.closeCluster(ctx))
 	if c, ok := s.groups.(interface{ Close() error }); ok && s.cfg.Groups == nil {
 		errs = append(errs, c.Close())
+	}
+	if s.debug != nil {
+		s.debug.stop()
 	}
 	return errors.Join(append(errs, s.endMetrics(ctx))...)
 }

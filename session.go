@@ -35,6 +35,7 @@ type Session struct {
 	id     int64
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+	notes  *sessionNotes // for the debug page; nil: nobody looks
 
 	box mailbox
 
@@ -48,12 +49,12 @@ type Session struct {
 	admitted    bool // it was in the table, so close callbacks are due
 	inflates    bool // the client inflates what is compressed
 	pushCodes   bool // the client understands route codes in pushes
+	replaced    bool // on a backend: SetData was called, so all of it is to be sent
 	drains      bool // the client stops sending when it is told that the server ends
 	handshaken  *HandshakeData
 	values      map[string]any  // made by dataLocked
 	encoded     []byte          // the values as JSON; nil after a change. Never written to.
 	changed     map[string]bool // on a backend: keys that the frontend does not know the values of
-	replaced    bool            // on a backend: SetData was called, so all of it is to be sent
 	onClose     []func()
 	deliveries  *deliveries   // made by delivery
 	concurrency chan struct{} // bounds handlers that run beside the mailbox; nil until there is one
@@ -65,6 +66,9 @@ func newSession(host *sessionHost, nc net.Conn) *Session {
 	s := &Session{host: host, id: host.Table.nextID()}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.conn = newConn(nc, host.Conn, s)
+	if host.Inspect != nil {
+		s.notes = &sessionNotes{Began: time.Now()}
+	}
 	host.Alive.Add(1)
 	return s
 }

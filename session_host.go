@@ -41,7 +41,8 @@ type sessionHost struct {
 	Epoch           time.Time            // from which that is counted
 	Count           func()               // reports the number of sessions after a change
 	Counters        *counters
-	Meters          *meters // nil: there are no reporters
+	Inspect         *inspector // nil: nobody looks
+	Meters          *meters    // nil: there are no reporters
 	Log             *slog.Logger
 	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
 
@@ -106,6 +107,9 @@ func newRequestID() string { return rand.Text()[:22] }
 // of what happened.
 func (h *sessionHost) panicked(where, id string, v any) error {
 	h.Counters.Panics.Add(1)
+	if h.Inspect != nil {
+		h.Inspect.panicked(where, v)
+	}
 	h.Log.Error("panic", "where", where, "panic", v, "request", id, "stack", string(debug.Stack()))
 	return &Error{
 		Code:     CodeInternal,

@@ -771,8 +771,6 @@ func requestTime(long bool) time.Duration {
 	return time.Second
 }
 
-func twiceRequestTime(long bool) time.Duration { return 2 * requestTime(long) }
-
 func answered(kind string, n int) func(*outagePhase) bool {
 	return func(p *outagePhase) bool { return p.answered[kind] >= n }
 }
@@ -864,8 +862,7 @@ func outages() []outage {
 			}
 			return time.Now()
 		}},
-		// Over gRPC the messages of a session to one server wait for each other, and a client has two under way.
-		{name: "backend paused", grpc: true, fails: cluster, fast: requestTime, fastGRPC: twiceRequestTime, breaks: func(c *outageCluster) time.Time {
+		{name: "backend paused", grpc: true, fails: cluster, fast: requestTime, breaks: func(c *outageCluster) time.Time {
 			p := c.spawn("r8")
 			c.seen("r8", true)
 			if err := pauseProcess(p.cmd.Process); errors.Is(err, errors.ErrUnsupported) {

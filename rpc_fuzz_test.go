@@ -622,7 +622,7 @@ func FuzzRPCBind(f *testing.F) {
 		s := srv.bound(t)
 		srv.notify(t, pitaya.NoticeBind, b)
 		srv.lives(t)
-		srv.ended(t, s, valid && want.Uid == "u-1" && want.Fid != vectorFront().ID, pitaya.ErrReplaced)
+		srv.ended(t, s, valid && want.Uid == "u-1" && want.Fid != "" && want.Fid != vectorFront().ID, pitaya.ErrReplaced)
 	})
 }
 

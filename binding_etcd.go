@@ -64,18 +64,11 @@ func NewEtcdBindings(cfg BindingEtcdConfig, serverType, serverID string, log *sl
 	if err := checkServerInfo(&ServerInfo{ID: serverID, Type: serverType}); err != nil {
 		return nil, fmt.Errorf("pitaya: etcd bindings: own server: %w", err)
 	}
-	settings, err := etcdSettings{
-		Endpoints: cfg.Endpoints, User: cfg.User, Password: cfg.Password,
-		TLSFiles: cfg.TLS, TLS: cfg.TLSConfig, DialTimeout: cfg.DialTimeout,
-	}.clientConfig()
-	if err != nil {
-		return nil, err
-	}
 	ttl, err := etcdTTL(cfg.LeaseTTL, etcdBindingTTL)
 	if err != nil {
 		return nil, err
 	}
-	etcd, err := openEtcd(context.Background(), settings)
+	etcd, timeout, err := openEtcdStore(etcdSettings{cfg.Endpoints, cfg.User, cfg.Password, cfg.TLS, cfg.TLSConfig, cfg.DialTimeout})
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +76,7 @@ func NewEtcdBindings(cfg BindingEtcdConfig, serverType, serverID string, log *sl
 	b := &EtcdBindings{
 		etcd: etcd, typ: serverType, id: serverID, stop: stop,
 		bindings: etcdKeys(cfg.Prefix, cfg.NoPrefix) + "bindings/",
-		timeout:  settings.DialTimeout,
+		timeout:  timeout,
 		log:      cmp.Or(log, slog.New(slog.DiscardHandler)),
 		own:      make(map[string]*etcdBinding),
 	}

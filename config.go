@@ -176,6 +176,9 @@ type Config struct {
 	Listeners []net.Listener
 	// Reporters receive the metrics, besides those that Metrics enables. A registry made by [NewMetrics] can be one.
 	Reporters []Reporter
+	// Tracer makes the spans of the server, and carries traces from server to server. Nil means that there are none:
+	// the context of a trace that comes along with a call is passed on as it is. Several servers may share one.
+	Tracer Tracer
 	// Groups stores the groups. Nil means memory: each server has its own. For a cluster see [NewEtcdGroups].
 	Groups GroupStore
 	// Discovery is how the servers of the cluster find each other. Nil means etcd, as Etcd says. The server joins and
@@ -254,7 +257,7 @@ type RateLimitConfig struct {
 	// interval of zero means 10 s.
 	Abuse Rate
 	// MaxAddresses is how many addresses without a connection are remembered until their time is over (addresses), at
-	// some 250 bytes each. When there are more, those that exceeded no limit are forgotten first. Zero means 65,536.
+	// some 150 bytes each. When there are more, those that exceeded no limit are forgotten first. Zero means 65,536.
 	MaxAddresses int
 	// Disabled switches all of these limits off (forcedisable).
 	Disabled bool

@@ -7,14 +7,25 @@ import (
 
 // How the engine tells when an answer has left: a mark says up to which byte of
 // all that was ever queued for the connection an answer goes, and who wants to
-// know that this byte was written. Without reporters there are no marks, and
-// nothing of this costs anything.
+// know that this byte was written. Without reporters and Tracer there are no
+// marks, and nothing of this costs anything.
 
 // A writeMark is one answer that is queued.
 type writeMark struct {
-	End   int64          // byte behind the answer, counted from the connection's first
-	Since time.Time      // when the request arrived
-	Meter *responseMeter // never nil
+	End   int64           // byte behind the answer, counted from the connection's first
+	Since time.Time       // when the request arrived
+	Meter *responseMeter  // nil: there are no reporters
+	Done  func(err error) // called once, by who writes or ends the connection, without a lock; err says why the answer was not written. Nil: nothing is traced.
+}
+
+// wanted reports whether anybody wants to know.
+func (m *writeMark) wanted() bool { return m != nil && (m.Meter != nil || m.Done != nil) }
+
+// done ends the spans of the answer.
+func (m *writeMark) done(err error) {
+	if m.Done != nil {
+		m.Done(err)
+	}
 }
 
 // markList holds marks in the order of their bytes. Lists are pooled: an idle
@@ -37,28 +48,22 @@ func (l *markList) free() {
 }
 
 // markLocked marks the end of what is queued by now.
-func (c *conn) markLocked(m *responseMeter, since time.Time) {
+func (c *conn) markLocked(m writeMark) {
 	if c.marks == nil {
 		c.marks = markPool.Get().(*markList)
 	}
-	c.marks.Marks = append(c.marks.Marks, writeMark{End: c.queued, Since: since, Meter: m})
+	m.End = c.queued
+	c.marks.Marks = append(c.marks.Marks, m)
 }
 
-// cutMarksLocked forgets the marks of what is not going to be written: all
-// behind a byte.
-func (c *conn) cutMarksLocked(end int64) {
-	if c.marks == nil {
-		return
-	}
-	n := len(c.marks.Marks)
-	for n > 0 && c.marks.Marks[n-1].End > end {
-		n--
-	}
-	clear(c.marks.Marks[n:])
-	if c.marks.Marks = c.marks.Marks[:n]; n == 0 {
-		c.marks.free()
-		c.marks = nil
-	}
+// cutMarksLocked takes out the marks of what is not going to be written: all
+// behind a byte. The caller owns them, and drops them when it has given up the
+// lock.
+func (c *conn) cutMarksLocked(end int64) *markList {
+	kept := c.takeMarksLocked(end)
+	cut := c.marks
+	c.marks = kept
+	return cut
 }
 
 // writtenLocked takes out the marks of what is written by now, nil if there are
@@ -90,7 +95,7 @@ func (c *conn) takeMarksLocked(end int64) *markList {
 // report tells of answers that were written. A nil list has none.
 func (l *markList) report() {
 	if l != nil {
-		l.each(func(m *responseMeter, took time.Duration) { m.report(took) })
+		l.each(func(m *responseMeter, took time.Duration) { m.report(took) }, nil)
 		l.free()
 	}
 }
@@ -98,18 +103,36 @@ func (l *markList) report() {
 // fail tells of answers that could not be written.
 func (l *markList) fail() {
 	if l != nil {
-		l.each(func(m *responseMeter, took time.Duration) { m.failed(took, CodeSendFailed) })
+		l.each(func(m *responseMeter, took time.Duration) { m.failed(took, CodeSendFailed) }, errUnsent)
 		l.free()
 	}
 }
 
-// each calls f with the time that each answer has taken until now. The clock is
-// read once.
-func (l *markList) each(f func(m *responseMeter, took time.Duration)) {
+// each calls f with the time that each answer has taken until now, and ends its
+// spans with err. The clock is read once.
+func (l *markList) each(f func(m *responseMeter, took time.Duration), err error) {
 	first := l.Marks[0].Since
 	longest := time.Since(first)
 	for i := range l.Marks {
 		m := &l.Marks[i]
-		f(m.Meter, longest-m.Since.Sub(first))
+		if m.Meter != nil {
+			f(m.Meter, longest-m.Since.Sub(first))
+		}
+		m.done(err)
 	}
 }
+
+// drop is for answers that nobody waits for any more, because the connection has
+// ended. Reporters do not count them.
+func (l *markList) drop() {
+	if l == nil {
+		return
+	}
+	for i := range l.Marks {
+		l.Marks[i].done(ErrSessionClosed)
+	}
+	l.free()
+}
+
+// errUnsent is why an answer was not written while its client was there.
+var errUnsent = Errorf(CodeSendFailed, "pitaya: the answer could not be written")

@@ -136,8 +136,8 @@ func (c *conn) sendMessage(m Message, d *Dictionary, class sendClass, start bool
 	b = append(b, head...)
 	b = append(b, payload...)
 	c.setChunkLocked(b)
-	if mark != nil && mark.Meter != nil {
-		c.markLocked(mark.Meter, mark.Since)
+	if mark.wanted() {
+		c.markLocked(*mark)
 	}
 	c.queuedLocked(start)
 	return nil
@@ -625,10 +625,11 @@ func (c *conn) writeFailed(err error) {
 		done = c.writtenLocked()
 		lost = c.takeMarksLocked(c.taken)
 	}
-	c.cutMarksLocked(-1)
+	dropped := c.cutMarksLocked(-1)
 	c.mu.Unlock()
 	done.report()
 	lost.fail()
+	dropped.drop()
 	c.end(err, endNow, nil)
 }
 
@@ -656,6 +657,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 		mode = endNow
 	}
 	first := !c.ended
+	var dropped *markList
 	if first {
 		c.ended, c.cause = true, cause
 		c.limit = time.Now().Add(c.cfg.WriteTimeout)
@@ -666,7 +668,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 			}
 			c.items = nil
 			c.queued, c.packets = c.taken, min(c.packets, c.writing)
-			c.cutMarksLocked(c.taken)
+			dropped = c.cutMarksLocked(c.taken)
 		}
 		if mode == endFlush && len(last) > 0 {
 			c.bytes += len(last) + packetOverhead
@@ -683,6 +685,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 	c.wakeLocked()
 	start := first && mode != endNow && c.callLocked()
 	c.mu.Unlock()
+	dropped.drop()
 	if first {
 		c.user.closed(cause)
 	}

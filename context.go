@@ -32,6 +32,9 @@ func (c *callContext) RequestID() string {
 		return *name
 	}
 	name := c.In.requestID()
+	if span := spanOf(c.Context); name == "" && span != nil {
+		name = span.RequestID
+	}
 	if name == "" {
 		name = newRequestID()
 	}
@@ -89,20 +92,4 @@ func RouteFromContext(ctx context.Context) string {
 		return c.Route
 	}
 	return ""
-}
-
-// LoggerFromContext returns a logger whose records carry the session, the route
-// and the request id (see [GetFromPropagateCtx]) of the message that is being
-// handled, or the latter two of the remote that is being called; elsewhere,
-// [slog.Default].
-func LoggerFromContext(ctx context.Context) *slog.Logger {
-	c := callFromContext(ctx)
-	if c == nil {
-		return slog.Default()
-	}
-	log := c.Log
-	if c.Session != nil {
-		log = log.With("session", c.Session)
-	}
-	return log.With("route", c.Route, "request", c.RequestID())
 }

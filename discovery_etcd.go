@@ -36,6 +36,10 @@ const (
 // the same. Servers of which etcd says nothing because it is away, or because it has come back without its data, stay
 // known: the latter for one HeartbeatTTL, in which those that live have registered again.
 //
+// Two servers that live with one id are noticed by both, by the one whose entry was overwritten at once and by the other
+// within the time of the lease: each logs an error, and Healthy says so. Neither ends, since a server that was restarted
+// right after a crash finds its old entry as well, and must not be kept out by that.
+//
 // Entries that are no servers (other JSON, no id or type, a key of another form) are skipped and logged once.
 type EtcdDiscovery struct {
 	// Immutable after NewEtcdDiscovery.
@@ -57,7 +61,8 @@ type EtcdDiscovery struct {
 
 	reconnects atomic.Int64
 
-	resync chan struct{} // holds a value when the servers are to be read; room for one
+	resync chan struct{}         // holds a value when the servers are to be read; room for one
+	found  chan clientv3.LeaseID // holds the last foreign lease that the own entry was under; room for one, and one sender
 
 	// Owned by Join, and by the watching goroutine afterwards.
 	known        map[string]*etcdServer // by key
@@ -70,13 +75,16 @@ type EtcdDiscovery struct {
 	patient      time.Time              // until then servers that are missing in the list stay
 
 	// Owned by the lease's publish.
-	published   clientv3.LeaseID
-	publishedAt int64 // the revision
+	published clientv3.LeaseID
 
-	mu       sync.Mutex  // guards the fields below
-	self     *ServerInfo // what is to be published
-	joined   bool        // between Join and Leave
-	watchErr error       // why the servers cannot be seen
+	mu          sync.Mutex                // guards the fields below
+	self        *ServerInfo               // what is to be published
+	publishedAt int64                     // the revision
+	own         map[clientv3.LeaseID]bool // that the own entry was written under
+	joined      bool                      // between Join and Leave
+	watchErr    error                     // why the servers cannot be seen
+	overwritten bool                      // another server has put itself in the own entry's place
+	twin        bool                      // the own entry is in the place of that of a server that lives
 }
 
 // An etcdServer is a server as it was last seen.
@@ -112,8 +120,9 @@ func NewEtcdDiscovery(cfg EtcdConfig, log *slog.Logger) (*EtcdDiscovery, error) 
 		cfg: cfg, client: client, ttl: ttl,
 		servers: etcdKeys(cfg.Prefix, cfg.NoPrefix) + "servers/",
 		log:     cmp.Or(log, slog.New(slog.DiscardHandler)),
-		resync:  make(chan struct{}, 1),
-		known:   make(map[string]*etcdServer), keyOf: make(map[string]string), bad: make(map[string]int64),
+		resync:  make(chan struct{}, 1), found: make(chan clientv3.LeaseID, 1),
+		own:   make(map[clientv3.LeaseID]bool),
+		known: make(map[string]*etcdServer), keyOf: make(map[string]string), bad: make(map[string]int64),
 	}, nil
 }
 
@@ -142,6 +151,9 @@ func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(D
 			clear(d.known)
 			clear(d.keyOf)
 			clear(d.bad)
+			d.mu.Lock()
+			d.publishedAt, d.overwritten = 0, false
+			d.mu.Unlock()
 			err = fmt.Errorf("pitaya: etcd discovery at %s: joining: %w", etcdAddresses(d.etcd), err)
 		}
 	}()
@@ -166,7 +178,9 @@ func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(D
 	if err := d.lease.try(life, asked); err != nil {
 		return err
 	}
+	d.mu.Lock()
 	d.selfRevision = d.publishedAt
+	d.mu.Unlock()
 	if _, err := d.read(ctx); err != nil {
 		return err
 	}
@@ -175,6 +189,7 @@ func (d *EtcdDiscovery) Join(ctx context.Context, self *ServerInfo, watch func(D
 	d.mu.Unlock()
 	d.wg.Go(func() { d.lease.run(life) })
 	d.wg.Go(func() { d.follow(life) })
+	d.wg.Go(func() { d.watchTwins(life) })
 	d.wg.Go(func() {
 		superviseEtcd(life, d.etcd, func(ready bool) {
 			if !ready {
@@ -232,10 +247,14 @@ func (d *EtcdDiscovery) Leave(ctx context.Context) error {
 	return err
 }
 
-// Healthy implements [Discovery]: etcd is connected, the own server is listed and the others are seen.
+// Healthy implements [Discovery]: etcd is connected, the own server is listed, under its id no other one is, and the
+// others are seen.
 func (d *EtcdDiscovery) Healthy() error {
 	d.mu.Lock()
 	joined, err := d.joined, d.watchErr
+	if d.overwritten || d.twin {
+		err = fmt.Errorf("pitaya: etcd discovery: another server that lives has the id %q", d.id)
+	}
 	d.mu.Unlock()
 	switch {
 	case !joined:
@@ -257,20 +276,32 @@ func (d *EtcdDiscovery) reconnected() int64 { return d.reconnects.Load() }
 func (d *EtcdDiscovery) publish(ctx context.Context, id clientv3.LeaseID) error {
 	d.mu.Lock()
 	self := d.self
+	d.own[id] = true // before anybody can see it
 	d.mu.Unlock()
 	value, err := encodeServer(self)
 	if err != nil {
 		return err
 	}
-	r, err := d.etcd.Put(ctx, d.key, string(value), clientv3.WithLease(id))
+	r, err := d.etcd.Put(ctx, d.key, string(value), clientv3.WithLease(id), clientv3.WithPrevKV())
 	if err != nil {
 		return fmt.Errorf("pitaya: etcd: registering: %w", err)
+	}
+	d.mu.Lock()
+	d.publishedAt = r.Header.Revision
+	foreign := r.PrevKv != nil && r.PrevKv.Lease != 0 && !d.own[clientv3.LeaseID(r.PrevKv.Lease)]
+	d.mu.Unlock()
+	if foreign {
+		select {
+		case <-d.found: // an older one, that nobody has looked at yet
+		default:
+		}
+		d.found <- clientv3.LeaseID(r.PrevKv.Lease)
 	}
 	if d.published != 0 && d.published != id {
 		// A lease is lost when etcd or the way there was away. Perhaps events were, too.
 		d.see()
 	}
-	d.published, d.publishedAt = id, r.Header.Revision
+	d.published = id
 	return nil
 }
 
@@ -421,7 +452,7 @@ func (d *EtcdDiscovery) list(ctx context.Context) (events []DiscoveryEvent, anew
 	}
 	maps.DeleteFunc(d.bad, func(key string, _ int64) bool { return !present[key] })
 	for _, kv := range r.Kvs {
-		events = append(events, d.put(string(kv.Key), kv.Value, kv.ModRevision)...)
+		events = append(events, d.put(string(kv.Key), kv.Value, kv.ModRevision, clientv3.LeaseID(kv.Lease))...)
 	}
 	if !present[d.key] {
 		events = append(events, d.putSelf()...) // never gone for ourselves
@@ -442,7 +473,7 @@ func (d *EtcdDiscovery) apply(e *clientv3.Event) []DiscoveryEvent {
 	key := string(e.Kv.Key)
 	switch {
 	case e.Type == clientv3.EventTypePut:
-		return d.put(key, e.Kv.Value, e.Kv.ModRevision)
+		return d.put(key, e.Kv.Value, e.Kv.ModRevision, clientv3.LeaseID(e.Kv.Lease))
 	case key == d.key:
 		d.log.Warn("own entry in etcd is gone, putting it back")
 		d.lease.Wake()
@@ -456,9 +487,10 @@ func (d *EtcdDiscovery) apply(e *clientv3.Event) []DiscoveryEvent {
 }
 
 // put takes in an entry.
-func (d *EtcdDiscovery) put(key string, value []byte, revision int64) []DiscoveryEvent {
+func (d *EtcdDiscovery) put(key string, value []byte, revision int64, lease clientv3.LeaseID) []DiscoveryEvent {
 	if key == d.key {
 		d.selfRevision = revision
+		d.checkTwin(lease, revision)
 		return d.putSelf()
 	}
 	old := d.known[key]

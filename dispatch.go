@@ -1,6 +1,7 @@
 package pitaya
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ type dispatcher struct {
 	Host         *sessionHost
 	Serializer   Serializer // of arguments and results
 	Meters       *meters    // nil: there are no reporters
+	Spans        *spans     // nil: nothing is traced
 	Counters     *counters
 	Log          *slog.Logger
 	MaxInflated  int
@@ -31,9 +33,9 @@ type dispatcher struct {
 	Slow         time.Duration // handlers that take longer are logged; 0 is never
 	Slots        chan struct{} // bounds how many handlers run at once; nil is no bound
 	Forward      forwarder     // nil: there are no other servers
-	Inspect      *inspector    // nil: nobody looks
 	Stamped      bool          // requests know when they were read, which may be long before they are handled
 	TooMany      []byte        // payload of the answer to requests over a limit
+	Inspect      *inspector    // nil: nobody looks
 	slowSampling sampler
 	lostSampling sampler
 }
@@ -62,6 +64,7 @@ type request struct {
 	In      *propagated     // what another server sent along; nil for an own client's message
 	Refused bool            // a limit was exceeded; it was never pending
 	Settled bool            // it is counted how the request ended
+	Span    *spanContext    // of an own client's message; nil if nothing is traced
 	Watch   *routeCount     // for the debug page; nil: nobody looks
 }
 
@@ -72,6 +75,15 @@ func (q *request) settle(c *atomic.Int64, err error) {
 	c.Add(1)
 	if q.Session != nil && !q.Refused {
 		q.Session.settled()
+	}
+	q.done(err)
+}
+
+// end ends a message that gets no answer: its span, and its count on the debug
+// page.
+func (q *request) end(err error) {
+	if q.Span != nil {
+		q.Span.end(traceable(err))
 	}
 	q.done(err)
 }
@@ -141,10 +153,13 @@ func (d *dispatcher) message(s *Session, from mail) error {
 	default:
 		d.Counters.Requests.Add(1)
 	}
+	if entry == nil && route == "" {
+		route = string(m.Route)
+	}
+	if d.Spans != nil {
+		d.trace(&q, cmp.Or(q.Text, route))
+	}
 	if entry == nil {
-		if route == "" {
-			route = string(m.Route)
-		}
 		d.elsewhere(q, route)
 		return nil
 	}
@@ -154,14 +169,6 @@ func (d *dispatcher) message(s *Session, from mail) error {
 	}
 	d.runGuarded(&q)
 	return nil
-}
-
-// entryRoute returns the full route of a handler; "" for none.
-func entryRoute(e *handlerEntry) string {
-	if e == nil {
-		return ""
-	}
-	return e.Route
 }
 
 // refuse answers a message that exceeds a limit. It is counted already by which.
@@ -184,6 +191,27 @@ func (d *dispatcher) refuse(s *Session, m messageView) {
 
 // errTooMany is what refused requests are answered with.
 func errTooMany() error { return Errorf(CodeTooManyRequests, "too many requests") }
+
+// trace begins the span of a client's message. Its end is with its answer, or
+// where it is known that there will be none.
+func (d *dispatcher) trace(q *request, route string) {
+	kind := "request"
+	if q.Notify {
+		kind = "notify"
+	}
+	id := newRequestID()
+	q.Span = d.Spans.start(q.Session.Context(), route, SpanServer,
+		Label{"msg.type", kind}, Label{"user.id", q.Session.UID()}, Label{"request.id", id})
+	q.Span.RequestID = id
+}
+
+// entryRoute returns the full route of a handler; "" for none.
+func entryRoute(e *handlerEntry) string {
+	if e == nil {
+		return ""
+	}
+	return e.Route
+}
 
 // runGuarded is run, and ends the connection if that does not come to its end:
 // if the handler ended its goroutine, or code of the application panicked where
@@ -208,7 +236,7 @@ func (d *dispatcher) broken(q *request, where string, v any) {
 	if !q.Notify && !q.Settled {
 		q.settle(&d.Counters.Lost, errInternal)
 	}
-	q.done(errInternal)
+	q.end(errInternal)
 	q.Session.fail(errInternal)
 }
 
@@ -277,11 +305,11 @@ func (d *dispatcher) runBeside(q request) {
 
 // lost counts a message that waited for its turn when its session ended.
 func (d *dispatcher) lost(q *request) {
+	q.end(errLost)
 	if !q.Notify {
 		q.settle(&d.Counters.Lost, errLost)
 		return
 	}
-	q.done(errLost)
 	d.Counters.NotifiesLost.Add(1)
 	if n, ok := d.lostSampling.pass(); ok {
 		d.Log.Info("notify lost, because its session ended before its turn", "session", q.Session, "unlogged", n)
@@ -295,9 +323,9 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		d.Slots <- struct{}{}
 		defer func() { <-d.Slots }()
 	}
-	waited := time.Duration(0)
+	waited := time.Duration(0) // in the mailbox and for a slot, which is not the handler's time
 	if d.Stamped || d.Slots != nil || q.Meter != nil {
-		waited = time.Since(q.Arrived) // in the mailbox and for a slot, which is not the handler's
+		waited = time.Since(q.Arrived)
 	}
 	if limit := d.limit(q.Entry); limit > 0 && waited > limit && !q.Notify {
 		d.Counters.refuse(refusedDeadline)
@@ -376,14 +404,16 @@ func (d *dispatcher) reply(q *request, payload []byte) {
 		q.report(nil)
 		return
 	}
-	mark := q.mark(nil)
+	mark := d.mark(q, nil)
 	err := q.Session.answer(q.ID, payload, false, &mark)
 	switch {
 	case err == nil:
 		q.settle(&d.Counters.Answered, nil)
 	case err == ErrSessionClosed:
 		q.settle(&d.Counters.Lost, errLost)
+		mark.done(err)
 	default: // too large for a packet
+		mark.done(err)
 		d.fail(q, err)
 	}
 }
@@ -394,7 +424,7 @@ func (d *dispatcher) fail(q *request, err error) {
 		d.Log.Debug("message refused", "session", q.Session, "err", err)
 	}
 	if q.Notify {
-		q.done(err)
+		q.end(err)
 	} else {
 		d.answerError(q, err)
 	}
@@ -411,13 +441,15 @@ func (d *dispatcher) answerError(q *request, err error) {
 
 // answerPayload answers a request with the payload of an error.
 func (d *dispatcher) answerPayload(q *request, payload []byte, err error) {
-	mark := q.mark(err)
+	mark := d.mark(q, err)
 	switch failed := q.Session.answer(q.ID, payload, true, &mark); {
 	case failed == nil:
 		q.settle(&d.Counters.Failed, err)
 	case failed == ErrSessionClosed:
 		q.settle(&d.Counters.Lost, errLost)
+		mark.done(failed)
 	default: // an error whose text does not fit into a packet
+		mark.done(failed)
 		d.answerError(q, Errorf(CodeInternal, "the error is too large to be sent"))
 	}
 }
@@ -496,20 +528,50 @@ func loggable(err error) error {
 
 var errArgument = errors.New("the argument cannot be decoded")
 
+// traceable is what spans may hold of an error.
+func traceable(err error) error {
+	if _, ok := errors.AsType[argumentError](err); ok {
+		return NewError(errArgument, ErrorCode(err))
+	}
+	return err
+}
+
 // report tells the reporters how a message was handled that is not answered on a
-// connection of this server.
+// connection of this server, and ends its span.
 func (q *request) report(err error) {
+	q.end(err)
 	if q.Meter != nil {
 		q.Meter.response(q.Kind, ErrorCode(err), q.tags()).report(time.Since(q.Arrived))
 	}
 }
 
 // mark is report for one that is: its time is over when the answer was written.
-func (q *request) mark(err error) writeMark {
-	if q.Meter == nil {
-		return writeMark{}
+func (d *dispatcher) mark(q *request, err error) (m writeMark) {
+	m.Since = q.Arrived
+	if q.Meter != nil {
+		m.Meter = q.Meter.response(q.Kind, ErrorCode(err), q.tags())
 	}
-	return writeMark{Since: q.Arrived, Meter: q.Meter.response(q.Kind, ErrorCode(err), q.tags())}
+	if q.Span != nil {
+		m.Done = d.answering(q.Span, q.Session, err)
+	}
+	return m
+}
+
+// answering begins the span of the writing of an answer, to a message that has
+// failed with err if that is not nil. What it returns ends it, and that of the
+// message.
+func (d *dispatcher) answering(message *spanContext, s *Session, err error) (done func(failed error)) {
+	write := d.Spans.start(message, spanConnWrite, SpanConnection, Label{"addr", fmt.Sprint(s.RemoteAddr())})
+	return func(failed error) {
+		write.end(failed)
+		switch {
+		case errors.Is(failed, ErrPacketTooLarge): // another answer takes the place of this one
+		case err != nil:
+			message.end(traceable(err))
+		default:
+			message.end(failed)
+		}
+	}
 }
 
 // tags returns what the application wants a message to be reported with.
@@ -558,7 +620,11 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 		}
 	}
 	parent := q.Parent
-	if parent == nil {
+	switch {
+	case parent != nil:
+	case q.Span != nil:
+		parent = q.Span
+	default:
 		parent = q.Session.Context()
 	}
 	if limit := d.limit(e); limit > 0 {

@@ -141,6 +141,27 @@
 // The library opens no port for them. An application mounts them beside net/http/pprof and expvar on a listener that the
 // public does not reach; examples/operate does.
 //
+// # Metrics
+//
+// What happens is reported to Config.Reporters, as counts, gauges and observations with labels. [Metrics] is a [Reporter]
+// that keeps the numbers and serves them to Prometheus and expvar; [Statsd] sends each report on. A game declares its own
+// metrics in Config.Metrics and reports them to the same (docs/metrics.md); docs/operations.md has those of the server.
+//
+// # Traces and logs
+//
+// A [Tracer] (Config.Tracer) makes spans of what a request leads to: the client's message until its answer is written,
+// each call of another server, the handlers and remotes that serve it there, and the writing of the answer. The comment of
+// Tracer lists them. The contexts of handlers and remotes carry the span, so those that the application makes are its
+// children, and so are the calls it makes with such a context. Messages that are refused because of a limit have none.
+//
+// Between servers a trace travels in the form of W3C Trace Context, with baggage, among the values of [AddToPropagateCtx]
+// under "otel-span", as in Pitaya v3; v2 has a form of its own, which is ignored. A value that is nothing of the kind is
+// ignored too. A server without a Tracer passes on what it gets.
+//
+// [LogHandler] wraps a slog.Handler so that records made with the context of a handler or remote say what they are about:
+// session and user, route, request and trace. [LoggerFromContext] gives a logger that says it whatever the context of the
+// record. The request's id and the trace are the same on all servers that a request leads to.
+//
 // # Limits
 //
 // Nothing that a client sends is trusted. A client that exceeds one of these limits is closed; the fields of
@@ -164,6 +185,19 @@
 //
 // A request that has waited longer than its handler may take (HandlerTimeout, [WithTimeout]) is answered with PIT-408
 // without being handled.
+//
+// # Metrics
+//
+// A [Reporter] is told what the server does: Config.Reporters, and those that Config.Metrics asks for, which are a
+// registry that Prometheus can scrape ([Metrics]) and a sender to statsd ([Statsd]). Names, labels and meanings are those
+// of Pitaya; docs/operations.md lists them all, with what to alert on.
+//
+// A request is reported when its answer has been written to the socket, with the time since it arrived. Calls to other
+// servers are reported where they are made and where they are served. [AddMetricTagsToPropagateCtx] gives a call labels of
+// the application's. Labels are bounded, whatever clients send. Counts are kept whether anybody is told or not
+// ([Server.Stats]); without reporters nothing is measured that takes time.
+//
+// The application's own metrics are declared in [MetricsConfig].Custom and reported to each of [Server.Reporters].
 //
 // # Wire protocol
 //
@@ -222,6 +256,7 @@
 //	buffer.go                                         pooled bytes
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
+//	tracing.go, tracing_parent.go                     Tracer, the seam for spans; traceparent of the W3C
 //	packet.go                                         type and length
 //	route.go                                          routes and the dictionary
 //	message.go, compress.go                           flags, id, route, payload; zlib
@@ -237,6 +272,7 @@
 //	session.go, session_*.go                          one session; its data; all of them by id and uid
 //	mailbox.go, multicast.go                          messages that wait for a session; pushes to many
 //	context.go, propagate.go                          what a call is about; what travels with it
+//	context_log.go                                    log records that say what they are about
 //	pipeline.go                                       functions before and after a call
 //	discovery.go, transport.go, binding.go            the seams of a cluster
 //	discovery_entry.go, rpc.go                        servers as JSON; the envelopes of calls
@@ -258,7 +294,7 @@
 //	metrics_expvar.go, metrics_process.go             as JSON; those of the process
 //	metrics_statsd.go                                 sent over UDP
 //	cluster_mem.go                                    a cluster in one process
-//	etcd.go, discovery_etcd.go                        etcd: client and lease; who is in the cluster
+//	etcd.go, discovery_etcd*.go                       etcd: client and lease; who is in the cluster
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
 //	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
 //	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC
@@ -282,10 +318,17 @@
 //	app.Shutdown                                      the end of that ctx, pitaya.Shutdown, or Server.Shutdown
 //	app.SetDictionary                                 pitaya.SetDictionary
 //	app.GetSessionFromCtx                             pitaya.SessionFromContext
-//	pitaya.GetDefaultLoggerFromCtx                    pitaya.LoggerFromContext
+//	pitaya.GetDefaultLoggerFromCtx                    pitaya.LoggerFromContext; pitaya.LogHandler for loggers of one's own
+//	tracing.InitializeOtel                            Config.Tracer; examples/tracing has one for OpenTelemetry
+//	pitaya.ExtractSpan, tracing.ExtractSpan           nothing: the contexts of handlers and remotes carry the span
+//	tracing.StartSpan, .FinishSpan, .InjectSpan       the Tracer's own, on such a context: trace.Tracer.Start, say
 //	pitaya.Error(err, code)                           pitaya.NewError(err, code), pitaya.Errorf
 //	pitaya.SetLogger                                  Config.Logger
 //	builder.Serializer                                Config.Serializer, pitaya.SetSerializer
+//	builder.MetricsReporters                          Config.Reporters
+//	app.GetMetricsReporters                           Server.Reporters
+//	Reporter.ReportCount, .ReportGauge                Reporter.Count, .Gauge
+//	Reporter.ReportSummary, .ReportHistogram          Reporter.Observe
 //	builder.HandlerHooks, .RemoteHooks                Server.Before, .After, .BeforeRemote, .AfterRemote
 //	builder.RPCClient, .RPCServer                     Config.Transport: pitaya.NewNATSTransport, .NewGRPCTransport
 //	builder.ServiceDiscovery                          Config.Discovery: pitaya.NewEtcdDiscovery

@@ -36,7 +36,7 @@ type e2eCase struct {
 }
 
 func e2eCases() []e2eCase {
-	return slices.Concat(e2eCallCases(), e2eOrderCases(), e2eSessionCases(), e2eUserCases(), e2eLifeCases(), e2eMetricsCases())
+	return slices.Concat(e2eCallCases(), e2eOrderCases(), e2eSessionCases(), e2eUserCases(), e2eLifeCases(), e2eMetricsCases(), e2eTraceCases())
 }
 
 func TestEndToEnd(t *testing.T) {

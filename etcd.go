@@ -42,11 +42,12 @@ const (
 
 // etcdSettings are what the configurations of the users of etcd have in common.
 type etcdSettings struct {
-	Endpoints      []string
-	User, Password string
-	TLSFiles       TLSFiles
-	TLS            *tls.Config
-	DialTimeout    time.Duration
+	Endpoints   []string
+	User        string
+	Password    string
+	TLSFiles    TLSFiles
+	TLS         *tls.Config
+	DialTimeout time.Duration
 }
 
 // clientConfig checks the settings and turns them into those of the client.
@@ -134,6 +135,16 @@ func openEtcd(ctx context.Context, cfg clientv3.Config) (*clientv3.Client, error
 		return nil, fmt.Errorf("pitaya: connecting to etcd at %s: %w", strings.Join(cfg.Endpoints, ", "), err)
 	}
 	return c, nil
+}
+
+// openEtcdStore is openEtcd for settings, and for a client that nobody's call bounds. It also returns the dial timeout.
+func openEtcdStore(s etcdSettings) (*clientv3.Client, time.Duration, error) {
+	cfg, err := s.clientConfig()
+	if err != nil {
+		return nil, 0, err
+	}
+	c, err := openEtcd(context.Background(), cfg)
+	return c, cfg.DialTimeout, err
 }
 
 // etcdReady reports whether the client is connected. Only the words for the states of a connection can be had without a

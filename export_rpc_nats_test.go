@@ -58,3 +58,6 @@ func (t CallTable) Waiting() (int, error) {
 	}
 	return len(t.due), nil
 }
+
+// DroppedOf is Dropped for one kind of subscriptions.
+func (t *NATSTransport) DroppedOf(kind string) int64 { return t.dropped()[kind] }

@@ -47,8 +47,17 @@ func DecodePropagated(raw []byte) (id string, timeout time.Duration, values map[
 }
 
 // AppendForwarded is Request.metadata of a client's message.
-func AppendForwarded(id, serverType, route string, start time.Time, limit time.Duration) []byte {
-	return appendForwarded(nil, id, serverType, route, start, limit)
+func AppendForwarded(id, serverType, route, requestID string, start time.Time, limit time.Duration, span map[string]string) []byte {
+	return appendForwarded(nil, id, serverType, route, requestID, start, limit, span)
+}
+
+// CarrierOf is the trace's context in Request.metadata, which must be valid.
+func CarrierOf(raw []byte) map[string]string {
+	p, err := decodePropagated(raw)
+	if err != nil {
+		return nil
+	}
+	return p.carrier()
 }
 
 // LimitText is a time limit as it travels.

@@ -41,14 +41,7 @@ type EtcdGroups struct {
 // GroupsEtcdConfig.TransactionTimeout ends. With a user it logs in first, and fails if it cannot within
 // GroupsEtcdConfig.DialTimeout. The logger may be nil for none.
 func NewEtcdGroups(cfg GroupsEtcdConfig, log *slog.Logger) (*EtcdGroups, error) {
-	settings, err := etcdSettings{
-		Endpoints: cfg.Endpoints, User: cfg.User, Password: cfg.Password,
-		TLSFiles: cfg.TLS, TLS: cfg.TLSConfig, DialTimeout: cfg.DialTimeout,
-	}.clientConfig()
-	if err != nil {
-		return nil, err
-	}
-	etcd, err := openEtcd(context.Background(), settings)
+	etcd, _, err := openEtcdStore(etcdSettings{cfg.Endpoints, cfg.User, cfg.Password, cfg.TLS, cfg.TLSConfig, cfg.DialTimeout})
 	if err != nil {
 		return nil, err
 	}

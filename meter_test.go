@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -384,4 +385,29 @@ func TestRefusedHandshakeMetrics(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 	})
+}
+
+// A request that is reported allocates nothing more than one that is not.
+func TestMetricsAllocations(t *testing.T) {
+	allocations := func(reporters ...pitaya.Reporter) float64 {
+		s := startServer(t, pitaya.Config{Reporters: reporters, Metrics: pitaya.MetricsConfig{Period: time.Hour}}, func(s *pitaya.Server) {
+			must(t, pitaya.HandleRaw(s, "h.echo", func(_ context.Context, in []byte) ([]byte, error) { return in, nil }))
+		})
+		defer s.stop(t)
+		c := s.connect(t)
+		defer c.Close()
+		request := benchRequest(t, "h.echo", "payload")
+		answer := make([]byte, pitaya.PacketHeaderSize+9)
+		return testing.AllocsPerRun(500, func() {
+			c.write(request)
+			if _, err := io.ReadFull(c, answer); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	m, err := pitaya.NewMetrics("conn", pitaya.MetricsConfig{})
+	must(t, err)
+	if off, on := allocations(), allocations(m); on > off {
+		t.Errorf("%v allocations for a request with metrics, %v without", on, off)
+	}
 }

@@ -197,7 +197,7 @@ func TestMetricsProcess(t *testing.T) {
 		"go_gc_duration_seconds_sum": {0, 1e4}, "go_gc_duration_seconds_count": {0, 1e9}, "go_sched_gomaxprocs_threads": {1, 1e5},
 		"go_gc_gogc_percent": {1, math.MaxUint64}, "go_gc_gomemlimit_bytes": {1, math.MaxInt64}, "go_memstats_last_gc_time_seconds": {0, 1e11},
 	}
-	for _, name := range strings.Fields("alloc_bytes alloc_bytes_total buck_hash_sys_bytes frees_total gc_sys_bytes heap_alloc_bytes heap_idle_bytes " +
+	for name := range strings.FieldsSeq("alloc_bytes alloc_bytes_total buck_hash_sys_bytes frees_total gc_sys_bytes heap_alloc_bytes heap_idle_bytes " +
 		"heap_inuse_bytes heap_objects heap_released_bytes heap_sys_bytes mallocs_total mcache_inuse_bytes mcache_sys_bytes mspan_inuse_bytes " +
 		"mspan_sys_bytes next_gc_bytes other_sys_bytes stack_inuse_bytes stack_sys_bytes sys_bytes") {
 		want["go_memstats_"+name] = limits{0, 1e15}

@@ -189,7 +189,7 @@ func (s *Statsd) Dropped() int64 {
 	return s.dropped
 }
 
-// Close sends what waits, which takes a second or two at most, and ends the
+// Close sends what waits, which takes a few seconds at most, and ends the
 // sending. What is reported later is dropped. The error is always nil.
 func (s *Statsd) Close() error {
 	s.mu.Lock()

@@ -534,6 +534,31 @@ func TestStatsdHangs(t *testing.T) {
 	})
 }
 
+// Close while the address is being looked up gives up on that, and tries once more.
+func TestStatsdCloseEarly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var d datagrams
+		dials := 0
+		s, err := pitaya.NewStatsdOver("connector", pitaya.MetricsConfig{}, slog.New(slog.DiscardHandler), func(ctx context.Context) (net.Conn, error) {
+			if dials++; dials == 1 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return &d, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Gauge("a", 1)
+		synctest.Wait()
+		s.Close()
+		if wantStrings(t, "lines", d.take(), "pitaya.a:1|g|#serverType:connector"); s.Dropped() != 0 {
+			t.Errorf("%d dropped", s.Dropped())
+		}
+	})
+}
+
 // Many goroutines report: each line is whole, and none is lost.
 func TestStatsdConcurrent(t *testing.T) {
 	t.Parallel()

@@ -22,14 +22,19 @@ type node struct {
 	Log       *slog.Logger
 	Counters  *counters
 	Meters    *meters                                 // nil: there are no reporters
+	Spans     *spans                                  // nil: nothing is traced
 	Guard     func(what string, f func() error) error // calls code of the application
 	Finds     bool                                    // the transport finds users by itself, without the server that they are on
 	Cancels   bool                                    // the transport can tell the other side that a caller has given up
 	ready     func(id string) bool                    // whether a call to a server need not wait for a connection; may be nil
 	bounded   bool                                    // the transport keeps to Timeout by itself
+	callSpan  string                                  // what spans of calls are called
 
 	self atomic.Pointer[ServerInfo] // as the others know it
 }
+
+// callNamer is a transport that says how the spans of its calls are called.
+type callNamer interface{ callSpan() string }
 
 // callTimer is a transport that ends a call without a deadline after its own
 // time.
@@ -50,7 +55,10 @@ type readyTeller interface{ ready(id string) bool }
 // newNode returns a node. Its exported fields are set by the caller; timeout is
 // for transports that have none of their own.
 func newNode(t Transport, timeout time.Duration) *node {
-	n := &node{Transport: t, Members: newMembers(), Timeout: timeout, Cancels: true}
+	n := &node{Transport: t, Members: newMembers(), Timeout: timeout, Cancels: true, callSpan: spanCall}
+	if named, ok := t.(callNamer); ok {
+		n.callSpan = named.callSpan()
+	}
 	if c, ok := t.(cancelTeller); ok {
 		n.Cancels = c.tellsCancel()
 	}
@@ -224,7 +232,7 @@ func (n *node) callError(err error, to *member, route string, limit time.Duratio
 // userRequest makes the body of a call to a remote.
 func (n *node) userRequest(ctx context.Context, route string, arg []byte, limit time.Duration) ([]byte, error) {
 	self := n.Self()
-	metadata, err := encodePropagated(ctx, self.ID, self.Type, limit)
+	metadata, err := encodePropagated(ctx, self.ID, self.Type, limit, n.Spans.inject(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -235,8 +243,19 @@ func (n *node) userRequest(ctx context.Context, route string, arg []byte, limit 
 	return r.encode(), nil
 }
 
+// startCall begins the span of a call to another server. It is called only if
+// there are spans.
+func (n *node) startCall(ctx context.Context, name string, to *ServerInfo) *spanContext {
+	return n.Spans.start(ctx, name, SpanClient, Label{"peer.serverType", to.Type}, Label{"peer.id", to.ID})
+}
+
 // askRemote calls a remote of a certain server and waits.
-func (n *node) askRemote(ctx context.Context, to *member, route string, arg []byte) ([]byte, error) {
+func (n *node) askRemote(ctx context.Context, to *member, route string, arg []byte) (data []byte, err error) {
+	if n.Spans != nil {
+		span := n.startCall(ctx, n.callSpan, to.Info)
+		defer func() { span.end(err) }()
+		ctx = span
+	}
 	limit := callLimit(ctx, n.Timeout)
 	if limit <= 0 {
 		return nil, n.callError(ErrNoAnswer, to, route, limit)

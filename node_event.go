@@ -300,6 +300,10 @@ func (e *eventSource) failed(l *eventLine) {
 	l.waiting = nil
 }
 
+// close returns when nothing is on its way any more. It is called when the
+// transport is closed, which fails what was, if leave has not waited for that.
+func (e *eventSource) close() { _ = e.leave(context.Background()) }
+
 // leave returns when the events that are on their way have arrived, or ctx ends.
 func (e *eventSource) leave(ctx context.Context) error {
 	e.stop()

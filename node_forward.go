@@ -43,7 +43,9 @@ type forward struct {
 	tried   []*member
 	slots   chan struct{} // it holds one
 	begin   time.Time     // when it was sent; only with reporters
+	since   time.Time     // when it began to wait for its turn in a lane; zero if it did not
 	context context.Context
+	span    *spanContext // of the call of to; nil if nothing is traced
 }
 
 func newForwards(n *node, d *dispatcher) *forwards {
@@ -74,6 +76,7 @@ func (fs *forwards) forward(q request, route Route, text string) {
 	sent := false
 	defer func() {
 		if !sent { // code of the application panicked or ended the goroutine, which is the caller's matter
+			f.span.end(errInternal)
 			f.end()
 		}
 	}()
@@ -90,7 +93,8 @@ func (fs *forwards) forward(q request, route Route, text string) {
 		return
 	}
 	q.Meter.delay(delayRemote, time.Since(q.Arrived), nil)
-	f.body = fs.encode(&q, text)
+	f.trace(to)
+	f.body = f.encode()
 	fs.d.Counters.Forwards.Add(1)
 	f.q.Payload = nil // the worker moves on
 	sent = true
@@ -102,20 +106,36 @@ func (f *forward) routing() context.Context {
 	if f.fs.node.Routes[f.route.ServerType] == nil {
 		return f.context
 	}
-	return &callContext{Context: f.context, Session: f.q.Session, Route: f.text, Log: f.fs.d.Log, Start: f.q.Arrived}
+	return &callContext{Context: f.q.Span.on(f.context), Session: f.q.Session, Route: f.text, Log: f.fs.d.Log, Start: f.q.Arrived}
+}
+
+// trace begins the span of the call of a server.
+func (f *forward) trace(to *member) {
+	if n := f.fs.node; n.Spans != nil {
+		f.span = n.startCall(f.q.Span.on(f.context), n.callSpan, to.Info)
+	}
+}
+
+// metadata is what travels with the message.
+func (f *forward) metadata(b []byte) []byte {
+	n, self := f.fs.node, f.fs.node.Self()
+	if f.span == nil {
+		return appendForwarded(b, self.ID, self.Type, f.text, newRequestID(), f.q.Arrived, n.Timeout, nil)
+	}
+	return appendForwarded(b, self.ID, self.Type, f.text, f.q.Span.RequestID, f.q.Arrived, n.Timeout, n.Spans.inject(f.span))
 }
 
 // encode makes the protos.Request of a client's message (cluster protocol,
 // section 3.2).
-func (fs *forwards) encode(q *request, text string) []byte {
-	self := fs.node.Self()
+func (f *forward) encode() []byte {
+	self, q := f.fs.node.Self(), &f.q
 	var room [256]byte
 	r := rpcRequest{
 		Type:       rpcSys,
 		HasSession: true,
 		Session:    rpcSession{ID: q.Session.ID(), UID: []byte(q.Session.UID()), Data: q.Session.encodedData()},
-		Msg:        rpcMsg{ID: q.ID, Route: []byte(text), Data: q.Payload},
-		Metadata:   appendForwarded(room[:0], self.ID, self.Type, text, q.Arrived, fs.node.Timeout),
+		Msg:        rpcMsg{ID: q.ID, Route: []byte(f.text), Data: q.Payload},
+		Metadata:   f.metadata(room[:0]),
 	}
 	if self.Frontend {
 		r.FrontendID = []byte(self.ID)
@@ -137,6 +157,9 @@ func (f *forward) send(to *member) {
 	fs, key := f.fs, forwardLaneKey{f.q.Session.ID(), to.Info.ID}
 	fs.mu.Lock()
 	if lane := fs.lanes[key]; lane != nil {
+		if f.since.IsZero() {
+			f.since = time.Now()
+		}
 		lane.waiting = append(lane.waiting, f)
 		fs.mu.Unlock()
 		return
@@ -147,32 +170,51 @@ func (f *forward) send(to *member) {
 	f.call()
 }
 
+// left is the time that the server has for its answer. The wait for a turn is
+// part of it, as it is where the server keeps the order: else a client that has
+// sent many messages to one that hangs would get the last answer after as many
+// timeouts.
+func (f *forward) left() time.Duration {
+	limit := f.fs.node.Timeout
+	if !f.since.IsZero() {
+		limit -= time.Since(f.since)
+	}
+	return limit
+}
+
 func (f *forward) call() {
 	if f.q.Meter != nil {
 		f.begin = time.Now()
 	}
-	f.fs.node.call(f.context, f.to, f.fs.node.Timeout, f.body, f.done)
+	f.fs.node.call(f.context, f.to, f.left(), f.body, f.done)
 }
 
-// leave lets the next message of the lane go.
+// leave lets the next message of the lane go whose time is not over.
 func (f *forward) leave() {
 	if !f.lane {
 		return
 	}
 	f.lane = false
 	fs, key := f.fs, forwardLaneKey{f.q.Session.ID(), f.to.Info.ID}
-	fs.mu.Lock()
-	lane := fs.lanes[key]
-	if len(lane.waiting) == 0 {
-		delete(fs.lanes, key)
+	for {
+		fs.mu.Lock()
+		lane := fs.lanes[key]
+		if len(lane.waiting) == 0 {
+			delete(fs.lanes, key)
+			fs.mu.Unlock()
+			return
+		}
+		next := lane.waiting[0]
+		lane.waiting = lane.waiting[1:]
 		fs.mu.Unlock()
-		return
+		if next.left() > 0 {
+			next.lane = true
+			next.call()
+			return
+		}
+		payload, err := fs.node.result(nil, context.DeadlineExceeded, next.to, next.text, fs.node.Timeout)
+		next.deliver(payload, err)
 	}
-	next := lane.waiting[0]
-	lane.waiting = lane.waiting[1:]
-	next.lane = true
-	fs.mu.Unlock()
-	next.call()
 }
 
 // done is called in a goroutine of the transport's when the server has answered
@@ -181,6 +223,7 @@ func (f *forward) done(response []byte, err error) {
 	unreachable := errors.Is(err, ErrUnreachable)
 	payload, err := f.fs.node.result(response, err, f.to, f.text, f.fs.node.Timeout)
 	f.report(err)
+	f.span.end(err)
 	if unreachable && f.again() {
 		return
 	}
@@ -188,8 +231,13 @@ func (f *forward) done(response []byte, err error) {
 		f.q.Watch = f.fs.d.Inspect.answered(f.q.Watch, f.text, err)
 	}
 	// The answer first: the next message of the lane may be answered at once.
-	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
+	f.deliver(payload, err)
 	f.leave()
+}
+
+// deliver gives the client what came of the message, behind what was sent before.
+func (f *forward) deliver(payload []byte, err error) {
+	f.q.Session.deliver(len(payload), func() { f.answer(payload, err) })
 }
 
 // report tells the reporters of the call to the other server.
@@ -223,6 +271,11 @@ func (f *forward) again() bool {
 	// First the next one's turn would come, and it could overtake this one.
 	left := *f
 	f.lane = false
+	if f.span != nil {
+		f.trace(to)
+		r.Metadata = f.metadata(nil) // names the span of this call
+		f.body = r.encode()
+	}
 	f.send(to)
 	left.leave()
 	return true
@@ -249,7 +302,7 @@ func (f *forward) answer(payload []byte, err error) {
 	}
 	defer f.end()
 	if f.q.Notify {
-		f.q.done(nil)
+		f.q.end(nil)
 		return
 	}
 	f.fs.d.reply(&f.q, payload)
@@ -260,6 +313,7 @@ func (f *forward) fail(err error) {
 	defer f.end()
 	if !f.q.Notify && f.q.Session.Context().Err() != nil { // nobody is there to be told
 		f.q.settle(&f.fs.d.Counters.Lost, errLost)
+		f.q.end(err)
 		return
 	}
 	f.fs.d.Log.Debug("message not forwarded", "session", f.q.Session, "route", f.text, "err", err)

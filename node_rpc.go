@@ -87,7 +87,12 @@ func (n *node) askType(ctx context.Context, route Route, text string, payload []
 
 // loopback serves a call to the own server in the process, as if it had come
 // from outside.
-func (n *node) loopback(ctx context.Context, own *backend, text string, payload []byte) ([]byte, error) {
+func (n *node) loopback(ctx context.Context, own *backend, text string, payload []byte) (data []byte, err error) {
+	if n.Spans != nil {
+		span := n.startCall(ctx, spanCall, n.Self())
+		defer func() { span.end(err) }()
+		ctx = span
+	}
 	limit := callLimit(ctx, n.Timeout)
 	body, err := n.userRequest(ctx, text, payload, limit)
 	if err != nil {

@@ -1,6 +1,7 @@
 package pitaya
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -84,6 +85,7 @@ type incoming struct {
 	in       *propagated
 	entry    *handlerEntry
 	arrived  time.Time
+	span     *spanContext // nil if nothing is traced
 }
 
 // expireSlack is how far the deadline that a transport carries may be from the
@@ -192,6 +194,9 @@ func (c *incoming) start() bool {
 	if c.in, err = decodePropagated(c.req.Metadata); err != nil {
 		return c.refuseContext(NewError(err, CodeInternal))
 	}
+	if b.node.Spans != nil {
+		c.trace()
+	}
 	text := c.req.Msg.Route
 	metadata := map[string]string{"route": string(text)}
 	var route Route
@@ -246,6 +251,24 @@ func (c *incoming) start() bool {
 	return c.refuse(&Error{Code: CodeBadRequest, Message: textBadRPCType, Metadata: metadata})
 }
 
+// trace begins the span of the call, which answer ends.
+func (c *incoming) trace() {
+	peer, service := c.in.peer()
+	id := cmp.Or(c.in.requestID(), newRequestID())
+	c.span = c.b.node.Spans.startAfter(c.outer, c.in.carrier(), string(c.req.Msg.Route), SpanServer,
+		Label{"peer.id", peer}, Label{"peer.service", service}, Label{"request.id", id})
+	c.span.RequestID = id
+	c.span.Context = c
+}
+
+// context returns the context of the call, for the application's code.
+func (c *incoming) context() context.Context {
+	if c.span != nil {
+		return c.span
+	}
+	return c
+}
+
 func (c *incoming) refuse(err error) bool {
 	c.answer(nil, err)
 	return false
@@ -290,6 +313,7 @@ func (c *incoming) answer(data []byte, err error) {
 	if err != nil && c.Err() == context.DeadlineExceeded {
 		err = Errorf(CodeInternal, textCallTimeout)
 	}
+	c.span.end(traceable(err))
 	r := rpcResponse{Data: data}
 	if err != nil {
 		r.Err = wireError(err)
@@ -380,7 +404,7 @@ func (c *incoming) text() string {
 // handle calls a handler.
 func (c *incoming) handle() {
 	notify := c.req.Msg.Type == rpcMsgNotify
-	ctx := context.Context(c)
+	ctx := c.context()
 	if c.Err() != nil {
 		if !notify { // nobody waits any more
 			if c.Err() == context.DeadlineExceeded {
@@ -418,7 +442,7 @@ func (c *incoming) handle() {
 
 // callRemote calls a remote.
 func (c *incoming) callRemote() {
-	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Meter: c.entry.meter(""), Kind: responseRemote, Parent: c, In: c.in}
+	q := request{Entry: c.entry, Text: c.text(), Payload: c.req.Msg.Data, Arrived: c.arrived, Meter: c.entry.meter(""), Kind: responseRemote, Parent: c.context(), In: c.in}
 	if in := c.b.remotes.Inspect; in != nil {
 		q.Watch = in.beginRemote(c.entry.Route)
 		defer q.done(errInternal) // if the remote ends its goroutine

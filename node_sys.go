@@ -74,7 +74,7 @@ func (b *backend) sysBind(c *incoming) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx := &callContext{Context: c, Session: s, Route: string(c.req.Msg.Route), Log: b.log, Start: c.arrived, In: c.in}
+	ctx := &callContext{Context: c.context(), Session: s, Route: string(c.req.Msg.Route), Log: b.log, Start: c.arrived, In: c.in}
 	if err := s.Bind(ctx, string(arg.UID)); err != nil {
 		return nil, err
 	}

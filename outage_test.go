@@ -46,8 +46,17 @@ type outageNode struct {
 	Type, ID   string
 	Etcd, NATS string
 	GRPC       int // port; 0 is NATS
-	Short      bool
+	Times      outageTimes
 }
+
+// outageTimes are how long servers wait for what does not come.
+type outageTimes int
+
+const (
+	outageDefault outageTimes = iota // the defaults of the settings
+	outageShort                      // less, where that is what is tested
+	outagePatient                    // more, where nothing may be given up because the machine is busy
+)
 
 type OutageRoom struct{ srv *pitaya.Server }
 
@@ -86,10 +95,15 @@ func (n outageNode) start(ctx context.Context, log *slog.Logger) (*outageRun, er
 		NATSServer:  pitaya.NATSConfig{URL: n.NATS},
 		CloseWindow: 100 * time.Millisecond,
 	}
-	if n.Short {
+	switch n.Times {
+	case outageShort:
 		cfg.Etcd.HeartbeatTTL = 2 * time.Second
 		cfg.NATSClient.RequestTimeout = time.Second
 		cfg.GRPC.RequestTimeout = time.Second
+	case outagePatient:
+		cfg.NATSClient.RequestTimeout = time.Minute
+		cfg.GRPC.RequestTimeout = time.Minute
+		cfg.ShutdownTimeout = time.Minute
 	}
 	if n.GRPC > 0 {
 		cfg.GRPC.Port = n.GRPC
@@ -397,9 +411,7 @@ type outageCluster struct {
 }
 
 // newOutageCluster starts two frontends and two backends, to which clients can connect.
-//
-// Unless short is set the settings are the defaults.
-func newOutageCluster(t *testing.T, grpc, short bool) *outageCluster {
+func newOutageCluster(t *testing.T, grpc bool, times outageTimes) *outageCluster {
 	t.Helper()
 	c := &outageCluster{t: t, monitor: freeAddress(t)}
 	conf := filepath.Join(t.TempDir(), "nats.conf")
@@ -408,7 +420,7 @@ func newOutageCluster(t *testing.T, grpc, short bool) *outageCluster {
 	}
 	c.etcd = startEtcd(t)
 	c.nats = startNATS(t, "-nats-config", conf)
-	c.node = outageNode{Etcd: c.etcd.URL(), NATS: c.nats.URL(), Short: short}
+	c.node = outageNode{Etcd: c.etcd.URL(), NATS: c.nats.URL(), Times: times}
 	c.grpc = grpc
 	c.newAdmin()
 	t.Cleanup(func() { c.admin.Close() })
@@ -926,7 +938,11 @@ func TestOutages(t *testing.T) {
 			transport = "grpc"
 		}
 		t.Run(transport, func(t *testing.T) {
-			c := newOutageCluster(t, grpc, !*outageLong)
+			times := outageShort
+			if *outageLong {
+				times = outageDefault
+			}
+			c := newOutageCluster(t, grpc, times)
 			c.clients = c.load.clients(12, 60*time.Millisecond)
 			c.startRPC(c.runs[2], 20*time.Millisecond)
 			for _, o := range outages() {

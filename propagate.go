@@ -270,6 +270,40 @@ func (p *propagated) values() map[string]any {
 	return p.all
 }
 
+// carrier returns the trace's context as another server has injected it, nil if
+// it has not, or if that is nothing of the kind. It is decoded each time, and
+// asked for once by servers with a Tracer; others never do.
+func (p *propagated) carrier() map[string]string {
+	if p == nil {
+		return nil
+	}
+	var span []byte
+	eachJSONKey(p.raw, func(key, value []byte) {
+		if string(key) == propagatedSpan {
+			span = value
+		}
+	})
+	var carrier map[string]string
+	if len(span) == 0 || json.Unmarshal(span, &carrier) != nil {
+		return nil
+	}
+	return boundCarrier(carrier)
+}
+
+// peer returns the id and the type of the server that has called, "" where it
+// does not say.
+func (p *propagated) peer() (id, serverType string) {
+	eachJSONKey(p.raw, func(key, value []byte) {
+		switch string(key) {
+		case propagatedPeer:
+			id, _ = unquoteJSON(value)
+		case propagatedService:
+			serverType, _ = unquoteJSON(value)
+		}
+	})
+	return id, serverType
+}
+
 // isTextMap reports whether a value from JSON is an object of texts.
 func isTextMap(v any) bool {
 	m, ok := v.(map[string]any)
@@ -312,11 +346,15 @@ func limitText(limit time.Duration) string {
 }
 
 // encodePropagated returns Request.metadata for a call made with ctx by the server
-// with the given id and type.
-func encodePropagated(ctx context.Context, id, serverType string, limit time.Duration) ([]byte, error) {
+// with the given id and type. The span is what its Tracer has injected, nil if
+// it has not: then what came along is passed on.
+func encodePropagated(ctx context.Context, id, serverType string, limit time.Duration, span map[string]string) ([]byte, error) {
 	old := propagatedValues(ctx)
-	values := make(map[string]any, len(old)+6)
+	values := make(map[string]any, len(old)+7)
 	maps.Copy(values, old)
+	if span != nil {
+		values[propagatedSpan] = span
+	}
 	if c := callFromContext(ctx); c != nil {
 		values[propagatedID] = c.RequestID()
 		values[propagatedRoute] = cmp.Or(c.Text, c.Route)
@@ -336,8 +374,16 @@ func encodePropagated(ctx context.Context, id, serverType string, limit time.Dur
 
 // appendForwarded appends Request.metadata for a client's message: the same
 // object that encodePropagated makes, with the keys that such a message has.
-func appendForwarded(b []byte, id, serverType, route string, start time.Time, limit time.Duration) []byte {
-	b = append(b, `{"`+propagatedPeer+`":`...)
+// span may be nil.
+func appendForwarded(b []byte, id, serverType, route, requestID string, start time.Time, limit time.Duration, span map[string]string) []byte {
+	b = append(b, '{')
+	if span != nil {
+		texts, _ := json.Marshal(span) // texts can always be marshalled
+		b = append(b, `"`+propagatedSpan+`":`...)
+		b = append(b, texts...)
+		b = append(b, ',')
+	}
+	b = append(b, `"`+propagatedPeer+`":`...)
 	b = appendJSONText(b, id)
 	b = append(b, `,"`+propagatedService+`":`...)
 	b = appendJSONText(b, serverType)
@@ -348,7 +394,7 @@ func appendForwarded(b []byte, id, serverType, route string, start time.Time, li
 	b = append(b, `,"`+propagatedTimeout+`":"`...)
 	b = append(b, limitText(limit)...)
 	b = append(b, `","`+propagatedID+`":"`...)
-	b = append(b, newRequestID()...)
+	b = append(b, requestID...)
 	return append(b, `"}`...)
 }
 

@@ -6,7 +6,6 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,23 +16,25 @@ import (
 // Rolling restarts: each server of a cluster is replaced while clients make requests by a schedule, which waits for no
 // answer.
 
-// rollingSchedule makes requests when they are due, whatever has become of those before.
+// rollingSchedule makes requests when they are due, whatever has become of those before. On a machine that cannot keep up
+// they are late, and none is left out.
 type rollingSchedule struct {
-	every   time.Duration
-	starts  []time.Time
-	offered atomic.Int64
-	wg      sync.WaitGroup // what is scheduled, and what was asked
-	over    chan struct{}  // closed when nothing is due any more; then end is set
-	end     time.Time
+	every  time.Duration
+	starts []time.Time
+	wg     sync.WaitGroup // what is scheduled, and what was asked
+	room   chan struct{}  // bounds what is under way, by half a second's worth
+	over   chan struct{}  // closed when end is set
 
-	mu   sync.Mutex // guards what follows
-	late time.Duration
+	mu      sync.Mutex // guards what follows
+	end     time.Time  // nothing is due behind it
+	offered int
+	late    time.Duration
 }
 
 // schedule lets each client make a local and a forwarded request every interval. The clients begin one after the other,
 // apart by as much, and half of apart from now.
 func (l *outageLoad) schedule(clients []*outageClient, every, apart time.Duration) *rollingSchedule {
-	s := &rollingSchedule{every: every, over: make(chan struct{})}
+	s := &rollingSchedule{every: every, over: make(chan struct{}), room: make(chan struct{}, 250)}
 	start := time.Now().Add(apart / 2)
 	for i, o := range clients {
 		start := start.Add(time.Duration(i) * apart)
@@ -54,22 +55,37 @@ func (s *rollingSchedule) run(due time.Time, ask func()) {
 		select {
 		case <-timer.C:
 		case <-s.over:
-			if due.After(s.end) {
-				return
-			}
 		}
-		s.offered.Add(1)
-		s.wg.Go(ask)
-		s.mu.Lock()
-		s.late = max(s.late, time.Since(due))
-		s.mu.Unlock()
+		s.room <- struct{}{}
+		if !s.offer(due) {
+			<-s.room
+			return
+		}
+		s.wg.Go(func() {
+			defer func() { <-s.room }()
+			ask()
+		})
 	}
+}
+
+// offer counts a request, unless the schedule has ended before it was due.
+func (s *rollingSchedule) offer(due time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.end.IsZero() && due.After(s.end) {
+		return false
+	}
+	s.offered++
+	s.late = max(s.late, time.Since(due))
+	return true
 }
 
 // finish ends the schedule, waits for the answers, and returns how many requests were due. All of them were made.
 func (s *rollingSchedule) finish(t *testing.T) (due int) {
 	t.Helper()
+	s.mu.Lock()
 	s.end = time.Now()
+	s.mu.Unlock()
 	close(s.over)
 	s.wg.Wait()
 	for _, start := range s.starts {
@@ -77,8 +93,8 @@ func (s *rollingSchedule) finish(t *testing.T) (due int) {
 			due += 1 + int(d/s.every)
 		}
 	}
-	if n := int(s.offered.Load()); n != due {
-		t.Errorf("%d requests were made, %d were due", n, due)
+	if s.offered != due {
+		t.Errorf("%d requests were made, %d were due", s.offered, due)
 	}
 	return due
 }
@@ -140,7 +156,7 @@ func TestRollingRestart(t *testing.T) {
 	for _, transport := range []string{"nats", "grpc"} {
 		for _, kind := range []string{"new", "old"} {
 			t.Run(transport+"/"+kind+" clients", func(t *testing.T) {
-				c := newOutageCluster(t, transport == "grpc", false)
+				c := newOutageCluster(t, transport == "grpc", outagePatient)
 				l := c.load
 				l.planned = true
 				c.clients = l.connect(clients, kind == "old")

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -322,24 +323,35 @@ func FuzzPropagated(f *testing.F) {
 
 // FuzzForwardedMetadata writes Request.metadata of clients' messages. It must be what encoding/json writes.
 func FuzzForwardedMetadata(f *testing.F) {
-	f.Add("front-1", "connector", "room.h.echo", int64(1700000000123456789), int64(5*time.Second))
-	f.Add("<&>", "\"\\\x7f", "\u2028\xff\x00", int64(-1), int64(1))
-	f.Add("", "", "", int64(0), int64(1<<63-1))
-	f.Fuzz(func(t *testing.T, id, serverType, route string, start, limit int64) {
-		got := pitaya.AppendForwarded(id, serverType, route, time.Unix(0, start), time.Duration(limit))
+	f.Add("front-1", "connector", "room.h.echo", int64(1700000000123456789), int64(5*time.Second), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	f.Add("<&>", "\"\\\x7f", "\u2028\xff\x00", int64(-1), int64(1), "\xff<&>\"")
+	f.Add("", "", "", int64(0), int64(1<<63-1), "")
+	f.Fuzz(func(t *testing.T, id, serverType, route string, start, limit int64, parent string) {
+		var span map[string]string
+		if parent != "" {
+			span = map[string]string{"traceparent": parent, parent: "x"}
+		}
+		got := pitaya.AppendForwarded(id, serverType, route, "request-1", time.Unix(0, start), time.Duration(limit), span)
 		var values map[string]json.RawMessage
 		if err := json.Unmarshal(got, &values); err != nil {
 			t.Fatalf("%s: %v", got, err)
 		}
-		want, err := json.Marshal(map[string]any{
+		all := map[string]any{
 			"peer.id": id, "peer.service": serverType, "req-route": route, "req-start-time": start,
-			"reqTimeout": pitaya.LimitText(time.Duration(limit)), "request.id": values["request.id"],
-		})
+			"reqTimeout": pitaya.LimitText(time.Duration(limit)), "request.id": "request-1",
+		}
+		if span != nil {
+			all["otel-span"] = span
+		}
+		want, err := json.Marshal(all)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(got, want) {
 			t.Fatalf("got %s, want %s", got, want)
+		}
+		if carrier := pitaya.CarrierOf(got); span != nil && utf8.ValidString(parent) && len(parent) < 100 && !maps.Equal(carrier, span) {
+			t.Fatalf("got the trace %q, want %q", carrier, span)
 		}
 		if limit > 0 {
 			if d, err := time.ParseDuration(pitaya.LimitText(time.Duration(limit))); err != nil || d <= 0 {
@@ -697,6 +709,41 @@ func FuzzRPCError(f *testing.F) {
 		}
 		if e := pitaya.DecodeErrorPayload(pitaya.Protobuf{}, b); valid && want.Code != "" && e.Code != want.Code {
 			t.Fatalf("%x: a client gets the code %q, want %q", b, e.Code, want.Code)
+		}
+	})
+}
+
+// FuzzTraceParent holds the value of traceparent against the form that the W3C gives it, and writes it again.
+func FuzzTraceParent(f *testing.F) {
+	const good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for _, s := range []string{
+		good, "", "00", strings.ToUpper(good), good + "-", good[:54], "01" + good[2:], "01" + good[2:] + "-more", "01" + good[2:] + "x",
+		"ff" + good[2:], "cc" + good[2:55] + "-\xff", strings.ReplaceAll(good, "-", "_"), "00-" + strings.Repeat("0", 32) + good[35:],
+		good[:36] + strings.Repeat("0", 16) + "-00", good[:53] + "ff", "01" + good[2:] + "-" + strings.Repeat("x", 1000), "0G" + good[2:],
+	} {
+		f.Add(s)
+	}
+	form := regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?s:(-.*)?)$`)
+	f.Fuzz(func(t *testing.T, text string) {
+		m := form.FindStringSubmatch(text)
+		want := m != nil && m[1] != "ff" && (m[1] != "00" || m[5] == "") && strings.Trim(m[2], "0") != "" &&
+			strings.Trim(m[3], "0") != "" && len(text) <= 512
+		p, err := pitaya.ParseTraceParent(text)
+		if (err == nil) != want {
+			t.Fatalf("%q: got %v, want it to be good: %v", text, err, want)
+		}
+		if err != nil {
+			if p != (pitaya.TraceParent{}) || p.String() != "" {
+				t.Fatalf("%q: got %v with an error", text, p)
+			}
+			return
+		}
+		if again := p.String(); again[3:52] != text[3:52] || m[1] == "00" && again != text || len(again) != 55 {
+			t.Fatalf("%q is written as %q", text, again)
+		}
+		child := p.Child()
+		if child.TraceID != p.TraceID || child.SpanID == p.SpanID || child.Flags != p.Flags {
+			t.Fatalf("%v is no child of %v", child, p)
 		}
 	})
 }

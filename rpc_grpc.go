@@ -173,6 +173,9 @@ func (t *GRPCTransport) Call(ctx context.Context, to *ServerInfo, body []byte, d
 // other server may take up in any order (net/http and grpc-go start a goroutine for each).
 func (t *GRPCTransport) Ordered() bool { return false }
 
+// callSpan implements callNamer.
+func (t *GRPCTransport) callSpan() string { return spanGRPCCall }
+
 // requestTimeout implements callTimer.
 func (t *GRPCTransport) requestTimeout() time.Duration { return t.client.cfg.RequestTimeout }
 

@@ -239,6 +239,9 @@ func (t *NATSTransport) findsUsers() bool { return true }
 // tellsCancel implements cancelTeller.
 func (t *NATSTransport) tellsCancel() bool { return false }
 
+// callSpan implements callNamer.
+func (t *NATSTransport) callSpan() string { return spanNATSCall }
+
 // requestTimeout implements callTimer.
 func (t *NATSTransport) requestTimeout() time.Duration { return t.calling.cfg.RequestTimeout }
 

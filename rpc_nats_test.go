@@ -479,6 +479,9 @@ func TestNATSSlowHandler(t *testing.T) {
 	if got := tr.Dropped(); got != want {
 		t.Errorf("dropped: got %d, want %d", got, want)
 	}
+	if got := tr.DroppedOf("pushes"); got != want {
+		t.Errorf("dropped pushes: got %d, want %d", got, want)
+	}
 	publish("slow", 1)
 	until(t, "new ones are handled", func() bool { return handled.Load() == 22 })
 }

@@ -191,7 +191,8 @@ func (s *Server) Sessions() iter.Seq[*Session] { return s.table.all() }
 // SessionCount returns the number of sessions.
 func (s *Server) SessionCount() int { return s.table.len() }
 
-// Stats returns what the server has done so far.
+// Stats returns what the server has done so far. For QueueBytes it looks at each
+// session, so with many of them it is nothing for each message.
 func (s *Server) Stats() Stats {
 	stats := s.counters.snapshot()
 	stats.Sessions = int64(s.table.len())

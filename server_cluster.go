@@ -53,7 +53,7 @@ func (s *Server) newCluster(host *sessionHost, d, remotes *dispatcher) (*cluster
 	}
 	n := newNode(transport, cfg.NATSClient.RequestTimeout)
 	n.Discovery, n.Bindings, n.Routes = discovery, cfg.Bindings, s.routes
-	n.Log, n.Counters, n.Meters, n.Guard = s.log, &s.counters, host.Meters, host.guard
+	n.Log, n.Counters, n.Meters, n.Spans, n.Guard = s.log, &s.counters, host.Meters, d.Spans, host.guard
 	c := &cluster{
 		node:    n,
 		changes: newEventQueue("server change", s.onServer, host),
@@ -229,7 +229,9 @@ func (s *Server) closeCluster(ctx context.Context) error {
 		err = c.node.Bindings.Close(leave)
 		cancel()
 	}
-	return errors.Join(err, c.node.Transport.Close(ctx))
+	err = errors.Join(err, c.node.Transport.Close(ctx))
+	c.events.close()
+	return err
 }
 
 // sleep waits for a time or the end of ctx, and reports whether it was the time.

@@ -85,6 +85,10 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	if host.Limits != nil {
 		d.TooMany = d.errorPayload(errTooMany())
 	}
+	if cfg.Tracer != nil {
+		panicked := func(v any) { host.panicked("tracer", newRequestID(), v) }
+		d.Spans = &spans{Tracer: cfg.Tracer, Local: cfg.ID, Panicked: panicked}
+	}
 	if cfg.Dispatch > 0 {
 		d.Slots = make(chan struct{}, cfg.Dispatch)
 	}

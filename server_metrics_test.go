@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
 // scrapeSamples returns the samples of an exposition by their series, as text.
@@ -197,6 +198,36 @@ func TestStatsdSetting(t *testing.T) {
 	for range lines {
 	}
 	wg.Wait()
+}
+
+// Connections to NATS and etcd that come back are counted.
+func TestReconnectMetrics(t *testing.T) {
+	t.Parallel()
+	etcd, nats := startEtcd(t), startNATS(t)
+	r := newRecorder()
+	cfg := pitaya.Config{
+		Type: "gate", ID: "g", Cluster: true, Frontend: true, Logger: testLogger(t),
+		Etcd: etcdConfig(etcd.URL()), NATSClient: natsAt(quickNATS(), nats.URL()), NATSServer: natsAt(quickNATS(), nats.URL()),
+		Reporters: []pitaya.Reporter{r}, Metrics: pitaya.MetricsConfig{Period: 20 * time.Millisecond},
+	}
+	cfg.Etcd.Prefix = "reconnects/"
+	s := pitayatest.NewServer(t, cfg, nil)
+	for i := range 2 {
+		nats.Kill()
+		nats.Start()
+		until(t, "NATS is back", func() bool { return r.number("reconnects{to=nats}") == float64(i+1) && s.Healthy() == nil })
+	}
+	etcd.Stop()
+	until(t, "etcd is away", func() bool { return s.Healthy() != nil })
+	etcd.Start()
+	until(t, "etcd is back", func() bool { return r.number("reconnects{to=etcd}") == 1 && s.Healthy() == nil })
+	if n := r.number("reconnects{to=nats}"); n != 2 {
+		t.Errorf("%v connections to NATS were made again", n)
+	}
+}
+
+func quickNATS() pitaya.NATSConfig {
+	return pitaya.NATSConfig{ReconnectWait: 50 * time.Millisecond, ReconnectJitter: -1}
 }
 
 // Conservation: whatever clients do, and with the end of the server among it, each connection that was accepted is

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pitaya-go/pitaya"
@@ -131,4 +133,59 @@ func TestWaitingForwards(t *testing.T) {
 			goroutines("all are answered", others)
 		})
 	}
+}
+
+// unorderedTransport keeps no order, as gRPC does not, so that a frontend has to.
+type unorderedTransport struct{ pitaya.Transport }
+
+func (unorderedTransport) Ordered() bool { return false }
+
+// TestWaitingForwardsTimeOut: the time that a message waits for those before it, of the same session and to the same
+// server, is part of its time.
+func TestWaitingForwardsTimeOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := pitaya.NewMemCluster()
+		_, peer := cluster.Node()
+		backend := new(heldCalls)
+		room := vectorRoom()
+		must(t, peer.Listen(t.Context(), room, backend))
+		defer peer.Close(context.Background())
+		_, tr := cluster.Node()
+		front := runCluster(t, vectorFront(), pitaya.Config{Discovery: knownServers{room}, Transport: unorderedTransport{tr}}, nil)
+		c := front.connect(t)
+		start := time.Now()
+		for i := range 5 {
+			c.request(uint64(i+1), "room.h.do", "x")
+			time.Sleep(time.Second) // the first is over in 5 s, and the others one second after the other
+		}
+		for i := range 5 {
+			m := c.message()
+			if m.ID != uint64(i+1) || !m.Err || !strings.Contains(string(m.Payload), pitaya.CodeTimeout) {
+				t.Errorf("got the answer %d %s, want a timeout of %d", m.ID, m.Payload, i+1)
+			}
+			if d, want := time.Since(start), time.Duration(5+i)*time.Second; d != want {
+				t.Errorf("answer %d came after %v, want %v", m.ID, d, want)
+			}
+		}
+		synctest.Wait()
+		if n := backend.waiting(); n != 5 {
+			t.Errorf("the backend got %d calls, want 5", n)
+		}
+		// Those that are sent together are over together, and nobody is bothered with those that are over.
+		for i := range 5 {
+			c.request(uint64(i+6), "room.h.do", "x")
+		}
+		start = time.Now()
+		for range 5 {
+			c.message()
+		}
+		if d := time.Since(start); d != 5*time.Second {
+			t.Errorf("the last answer came after %v, want 5 s", d)
+		}
+		synctest.Wait()
+		if n := backend.waiting(); n != 6 {
+			t.Errorf("the backend got %d calls, want one more", n-5)
+		}
+	})
 }

@@ -46,6 +46,10 @@
 // # Testing an implementation of a seam
 //
 // Each seam of a server has rules, which the comment of its interface lists, and a suite here that checks them:
-// [TestDiscovery], [TestTransport], [TestGroupStore], [TestBindingStore], [TestSerializer]. What comes with the library
-// passes them, and so should what replaces it.
+// [TestDiscovery], [TestTransport], [TestGroupStore], [TestBindingStore], [TestSerializer], [TestTracer]. What comes with
+// the library passes them, and so should what replaces it.
+//
+// # Traces
+//
+// A [Tracer] in Config.Tracer keeps the spans of servers, so that a test can look at what a request has led to.
 package pitayatest

@@ -14,6 +14,7 @@ var (
 	GroupChecks      = groupChecks
 	BindingChecks    = bindingChecks
 	SerializerChecks = serializerChecks
+	TracerChecks     = tracerChecks
 )
 
 var TransportChecks = transportChecks

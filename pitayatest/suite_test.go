@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -464,4 +465,80 @@ func TestTransportSuite(t *testing.T) {
 	wantFailures(t, checks("takes any name"), "illegal names")
 	wantFailures(t, checks("keeps users"), "notices")
 	wantFailures(t, checks("errors of its own"), "deadline", "deadline has passed", "cancel", "nobody there", "given up", "drain", "close")
+}
+
+// oddTracer breaks a rule of Tracer.
+type oddTracer struct {
+	pitayatest.Tracer
+	odd string
+}
+
+type oddSpan struct {
+	pitaya.Span
+	odd string
+}
+
+func (s oddSpan) TraceID() string {
+	if s.odd == "another id" {
+		return "1"
+	}
+	return s.Span.TraceID()
+}
+
+func (s oddSpan) End(err error) {
+	if s.odd == "forgets errors" {
+		err = nil
+	}
+	s.Span.End(err)
+}
+
+func (o *oddTracer) Start(ctx context.Context, name string, kind pitaya.SpanKind, attributes ...pitaya.Label) (context.Context, pitaya.Span) {
+	inner, span := o.Tracer.Start(ctx, name, kind, attributes...)
+	switch o.odd {
+	case "loses values":
+		inner, span = o.Tracer.Start(context.Background(), name, kind, attributes...)
+	case "does not nest":
+		inner = ctx
+	}
+	return inner, oddSpan{span, o.odd}
+}
+
+func (o *oddTracer) Inject(ctx context.Context, carrier map[string]string) {
+	o.Tracer.Inject(ctx, carrier)
+	switch {
+	case carrier["traceparent"] == "":
+	case o.odd == "drops baggage":
+		delete(carrier, "baggage")
+	case o.odd == "samples all":
+		carrier["traceparent"] = carrier["traceparent"][:53] + "01"
+	}
+}
+
+func (o *oddTracer) Extract(ctx context.Context, carrier map[string]string) context.Context {
+	if o.odd == "believes everything" && len(carrier["traceparent"]) >= 55 {
+		carrier = maps.Clone(carrier)
+		carrier["traceparent"] = strings.ToLower(carrier["traceparent"])[:55]
+	}
+	return o.Tracer.Extract(ctx, carrier)
+}
+
+func TestTracerSuite(t *testing.T) {
+	options := func(odd string) pitayatest.TracerOptions {
+		return pitayatest.TracerOptions{
+			Open: func(testing.TB) (pitaya.Tracer, func() []pitayatest.Span) {
+				tracer := &oddTracer{odd: odd}
+				return tracer, tracer.Spans
+			},
+			Synctest: true,
+		}
+	}
+	checks := func(odd string) []pitayatest.Check { return pitayatest.TracerChecks(options(odd)) }
+	wantFailures(t, checks("another id"), "parents", "other servers", "garbage")
+	wantFailures(t, checks("forgets errors"), "ends")
+	wantFailures(t, checks("loses values"), "parents", "contexts", "other servers", "not sampled", "garbage", "concurrent")
+	wantFailures(t, checks("does not nest"), "parents", "other servers", "garbage", "concurrent")
+	wantFailures(t, checks("drops baggage"), "other servers")
+	wantFailures(t, checks("samples all"), "not sampled")
+	wantFailures(t, checks("believes everything"), "garbage")
+	pitayatest.TestTracer(t, options(""))
 }

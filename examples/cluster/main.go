@@ -47,6 +47,7 @@ type options struct {
 	Quiet         bool
 	Connect, Name string
 	Room          string
+	Spans         string        // name of a file
 	Config        pitaya.Config // for the servers, but for what their roles say
 	Log           *slog.Logger
 }
@@ -71,6 +72,7 @@ func parse(args, environ []string, stderr io.Writer) (*options, error) {
 	fs.StringVar(&o.Connect, "connect", "localhost:3250", "`address` of the gate, for -role client")
 	fs.StringVar(&o.Name, "name", "", "your `name`, for -role client")
 	fs.StringVar(&o.Room, "room", "lobby", "`room` to join first, for -role client")
+	fs.StringVar(&o.Spans, "spans", "", "`file` for the traces of all requests, as lines of JSON")
 	o.Config.Bind(fs) // all settings of the library, which may come from a file and the environment as well
 	if err := o.Config.Load(fs, args, environ); err != nil {
 		return nil, err
@@ -104,13 +106,23 @@ func parse(args, environ []string, stderr io.Writer) (*options, error) {
 }
 
 // run is the program. It ends when ctx does, or the input of a client.
-func run(ctx context.Context, args, environ []string, in io.Reader, out, stderr io.Writer) error {
+func run(ctx context.Context, args, environ []string, in io.Reader, out, stderr io.Writer) (err error) {
 	o, err := parse(args, environ, stderr)
 	if err != nil {
 		return err
 	}
 	if o.Role == roleClient {
 		return play(ctx, o, in, out)
+	}
+	if o.Spans != "" {
+		f, failed := os.Create(o.Spans)
+		if failed != nil {
+			return failed
+		}
+		spans := newSpanWriter(f)
+		o.Config.Tracer = spans
+		// When the servers have ended, and with them the last spans.
+		defer func() { err = errors.Join(err, spans.Close(), f.Close()) }()
 	}
 	// Backends first: when clients come, all else is there. And they end last.
 	types := []string{o.Role}

@@ -310,7 +310,6 @@ func (d *dispatcher) lost(q *request) {
 		q.settle(&d.Counters.Lost, errLost)
 		return
 	}
-	q.done(errLost)
 	d.Counters.NotifiesLost.Add(1)
 	if n, ok := d.lostSampling.pass(); ok {
 		d.Log.Info("notify lost, because its session ended before its turn", "session", q.Session, "unlogged", n)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -488,6 +489,45 @@ func TestAddressLimit(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 	})
+}
+
+// TestAddressLimitForwarded: behind a proxy, the limits by address are those of the client that X-Forwarded-For tells, if the
+// listener believes it, and not of what a client writes there itself; else all behind the proxy are one.
+func TestAddressLimitForwarded(t *testing.T) {
+	one := pitaya.Rate{Limit: 1, Interval: time.Hour}
+	for limit, cfg := range map[string]pitaya.Config{
+		"messages":    {RateLimit: pitaya.RateLimitConfig{Address: one}},
+		"handshakes":  {RateLimit: pitaya.RateLimitConfig{AddressHandshakes: one}},
+		"connections": {MaxConnsPerIP: 1},
+	} {
+		for hops, want := range map[int]string{0: "[yes no no]", 1: "[yes no yes]"} {
+			t.Run(fmt.Sprint(limit, " ", hops), func(t *testing.T) {
+				l, err := pitaya.ListenWS("127.0.0.1:0", &pitaya.WSOptions{TrustedProxyHops: hops})
+				must(t, err)
+				cfg := cfg
+				cfg.Listeners = []net.Listener{l}
+				startServer(t, cfg, func(s *pitaya.Server) {
+					must(t, pitaya.HandleRaw(s, "test.echo", func(_ context.Context, b []byte) ([]byte, error) { return b, nil }))
+				})
+				var got []string
+				for _, forwarded := range []string{"192.0.2.2, 192.0.2.1", "192.0.2.1", "192.0.2.2"} {
+					answer := "no"
+					c, err := pitaya.Dial(t.Context(), "ws://"+l.Addr().String(), &pitaya.ClientConfig{Header: http.Header{"X-Forwarded-For": {forwarded}}})
+					if err == nil {
+						defer c.Close()
+						_, err = c.RequestRaw(t.Context(), "test.echo", nil)
+					}
+					if err == nil {
+						answer = "yes"
+					}
+					got = append(got, answer)
+				}
+				if fmt.Sprint(got) != want {
+					t.Errorf("let in and answered: %v, want %s", got, want)
+				}
+			})
+		}
+	}
 }
 
 // TestServerLimit: all clients share the rate of the server, and one that is over its own does not use it up.

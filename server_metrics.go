@@ -164,18 +164,16 @@ func (g *metering) reportSessions() {
 	s := g.server
 	s.host.Count()
 	sessions, busy := 0, 0
-	var queued int64
 	var local, remote, bytes, packets int // the most
 	for session := range s.table.all() {
 		l, r, working, b, p := session.load()
 		sessions++
-		queued += int64(b)
 		local, remote, bytes, packets = max(local, l), max(remote, r), max(bytes, b), max(packets, p)
 		if working {
 			busy++
 		}
 	}
-	g.meters.gauge(metricQueueBytes, float64(queued))
+	g.meters.gauge(metricQueueBytes, float64(s.counters.queueBytes()))
 	g.meters.gauge(metricSessionsBound, float64(s.table.users()))
 
 	out := 0

@@ -30,7 +30,8 @@ type metering struct {
 	quit    chan struct{}
 	done    chan struct{} // closed when the goroutine has ended
 
-	over  atomic.Bool  // Run has returned, or is about to: nothing is reported any more
+	scrapes []func() // end the reports before scrapes; set before the goroutine begins
+
 	slow  atomic.Int64 // clients that were too slow when it was last reported that a queue was full
 	drops atomic.Int64 // losses of NATS, likewise
 
@@ -105,19 +106,20 @@ func (g *metering) run() {
 	}
 }
 
-// end reports for the last time.
+// end reports for the last time. It waits for reports that are under way because
+// of a scrape: reporters are the application's, which may close them when Run has
+// returned, and a registry that goes on must not keep the server.
 func (g *metering) end() {
 	close(g.quit)
 	<-g.done
+	for _, stop := range g.scrapes {
+		stop()
+	}
 	g.report()
-	g.over.Store(true)
 }
 
 // report reports everything. It may be called by several goroutines at once.
 func (g *metering) report() {
-	if g.over.Load() {
-		return
-	}
 	for _, c := range g.growths {
 		c.report()
 	}
@@ -274,7 +276,20 @@ func (s *Server) closeReporters() error {
 type metricsListener struct {
 	addr   net.Addr // immutable
 	server *http.Server
-	done   chan struct{} // closed when nothing is accepted any more
+	done   chan struct{}  // closed when nothing is accepted any more
+	conns  sync.WaitGroup // connections whose goroutine has not ended; none is added once done is closed
+}
+
+// count counts connections, as an http.Server tells of them: a new one before
+// its goroutine begins, and a closed one as the last thing that the goroutine
+// does.
+func (m *metricsListener) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		m.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		m.conns.Done()
+	}
 }
 
 // startMetrics opens the port for Prometheus, if there is to be one, and begins
@@ -291,19 +306,21 @@ func (s *Server) startMetrics(ctx context.Context) error {
 	}
 	s.metering = g
 	for _, r := range s.reporters {
-		if m, ok := r.(interface{ OnScrape(func()) }); ok {
-			m.OnScrape(g.report)
+		if m, ok := r.(interface{ OnScrape(func()) (stop func()) }); ok {
+			g.scrapes = append(g.scrapes, m.OnScrape(g.report))
 		}
 	}
 	go g.run()
 	return nil
 }
 
-// metricsHeaderTimeout bounds how long a scraper may take for its request's
-// header, and metricsWriteTimeout for all of it.
+// metricsReadTimeout bounds how long a scraper may take for its request,
+// metricsWriteTimeout for all of it, and metricsIdleTimeout how long its
+// connection may wait for the next one: some of them ask rarely.
 const (
-	metricsHeaderTimeout = 10 * time.Second
-	metricsWriteTimeout  = time.Minute
+	metricsReadTimeout  = 10 * time.Second
+	metricsWriteTimeout = time.Minute
+	metricsIdleTimeout  = 5 * time.Minute
 )
 
 func (s *Server) listenMetrics(ctx context.Context) error {
@@ -318,13 +335,15 @@ func (s *Server) listenMetrics(ctx context.Context) error {
 	m := &metricsListener{
 		addr: l.Addr(),
 		server: &http.Server{
-			Handler:           mux,
-			ReadHeaderTimeout: metricsHeaderTimeout,
-			WriteTimeout:      metricsWriteTimeout,
-			ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+			Handler:      mux,
+			ReadTimeout:  metricsReadTimeout,
+			WriteTimeout: metricsWriteTimeout,
+			IdleTimeout:  metricsIdleTimeout,
+			ErrorLog:     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		},
 		done: make(chan struct{}),
 	}
+	m.server.ConnState = m.count
 	s.mu.Lock()
 	s.scraped = m
 	s.mu.Unlock()
@@ -355,6 +374,7 @@ func (s *Server) endMetrics(ctx context.Context) error {
 		}
 		cancel()
 		<-m.done
+		m.conns.Wait() // closed, so whoever writes to one gets an error
 	}
 	return errors.Join(err, s.closeReporters())
 }

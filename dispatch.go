@@ -592,7 +592,15 @@ const (
 // call decodes the argument and runs pipelines and handler. A panic anywhere in
 // it is an error.
 func (d *dispatcher) call(q *request) (out any, err error) {
-	call := &callContext{Session: q.Session, Route: q.Entry.Route, Text: q.Text, Log: d.Log, Start: q.Arrived, In: q.In}
+	parent := q.Parent
+	switch {
+	case parent != nil:
+	case q.Span != nil:
+		parent = q.Span
+	default:
+		parent = q.Session.Context()
+	}
+	call := &callContext{Context: parent, Session: q.Session, Route: q.Entry.Route, Text: q.Text, Log: d.Log, Start: q.Arrived, In: q.In}
 	if q.Meter != nil {
 		q.Call = call
 	}
@@ -619,20 +627,12 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 			return nil, NewError(argumentError{err}, CodeBadRequest)
 		}
 	}
-	parent := q.Parent
-	switch {
-	case parent != nil:
-	case q.Span != nil:
-		parent = q.Span
-	default:
-		parent = q.Session.Context()
-	}
 	if limit := d.limit(e); limit > 0 {
 		var cancel context.CancelFunc
 		parent, cancel = context.WithTimeout(parent, limit)
 		defer cancel()
+		call.Context = parent
 	}
-	call.Context = parent
 	var ctx context.Context = call
 	if d.Validate {
 		if v, ok := in.(validator); ok {

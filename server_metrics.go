@@ -165,16 +165,13 @@ func (g *metering) reportSessions() {
 	s := g.server
 	s.host.Count()
 	sessions, busy := 0, 0
-	var queued int64
 	for session := range s.table.all() {
-		_, _, working, bytes, _ := session.load()
 		sessions++
-		queued += int64(bytes)
-		if working {
+		if _, _, working, _, _ := session.load(); working {
 			busy++
 		}
 	}
-	g.meters.gauge(metricQueueBytes, float64(queued))
+	g.meters.gauge(metricQueueBytes, float64(s.counters.queueBytes()))
 	g.meters.gauge(metricSessionsBound, float64(s.table.users()))
 
 	total := max(sessions, busy) // a worker for each session

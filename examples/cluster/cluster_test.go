@@ -298,10 +298,7 @@ func TestProcesses(t *testing.T) {
 		t.Skip("no real etcd and NATS with -short")
 	}
 	etcd, nats := startDevcluster(t)
-	binary := filepath.Join(t.TempDir(), "cluster")
-	if b, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, b)
-	}
+	binary := build(t)
 	for name, args := range map[string][]string{
 		"nats": {"-etcd=" + etcd, "-nats=" + nats, "-pitaya.cluster.sd.etcd.prefix=nats/"},
 		"grpc": {"-etcd=" + etcd, "-grpc", "-pitaya.cluster.sd.etcd.prefix=grpc/", "-pitaya.modules.bindingstorage.etcd.prefix=grpc-users/"},
@@ -335,6 +332,16 @@ func TestProcesses(t *testing.T) {
 			ann.screen.expect(t, "bob left")
 		})
 	}
+}
+
+// build builds the program.
+func build(t *testing.T) (binary string) {
+	t.Helper()
+	binary = filepath.Join(t.TempDir(), "cluster")
+	if b, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, b)
+	}
+	return binary
 }
 
 // A process is a client that runs by itself.

@@ -202,6 +202,9 @@ func start(ctx context.Context, o *options, serverType string, number int, clust
 		at = " for clients at " + l.Addr().String()
 		o.Listen = l.Addr().String() // the port, if it was left to the system
 	}
+	if a := srv.MetricsAddr(); a != nil {
+		fmt.Fprintf(out, "%s has metrics at http://%s/metrics\n", cfg.ID, dialable(a.String()))
+	}
 	fmt.Fprintf(out, "%s is ready%s\n", cfg.ID, at)
 	return func() error {
 		cancel()

@@ -24,6 +24,7 @@ type connQueue struct {
 	first   [1]outItem  // room for the first item, so that a single packet costs no allocation
 	bytes   int         // of items, and of what is being written
 	packets int         // likewise, in packets
+	told    int         // of bytes, what the server's sum has of this connection (tellLocked)
 	queued  int64       // bytes that were ever put into items, less those that were taken out unwritten
 	taken   int64       // those of them that were taken out to be written
 	writing int         // packets that were taken out last
@@ -37,6 +38,7 @@ type connQueue struct {
 	stopWanted  bool          // reading is to stop when it is
 	established bool          // the transport's handshake is done
 	ended       bool          // nothing is queued any more; cause is set
+	cut         bool          // ended, and what was queued is not written, but for what was being written
 	drained     bool          // ended, and nothing is written any more
 	cause       error         // why the connection ended
 	limit       time.Time     // when writing must be over; set when ended
@@ -104,6 +106,20 @@ func (c *conn) queueLoad() (bytes, packets int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.bytes, c.packets
+}
+
+// tellLocked brings the server's sum of what waits up to date. It is called
+// where something is going to wait, and where it has been written: what is
+// queued and written at once, as most answers are, costs the sum nothing.
+func (c *conn) tellLocked() {
+	bytes := c.bytes
+	if c.cut {
+		bytes = 0 // at most the rest of a packet waits
+	}
+	if n := bytes - c.told; n != 0 {
+		c.told = bytes
+		c.traffic.QueueBytes.Add(int64(n))
+	}
 }
 
 // sendMessage queues one message as a data packet. Its payload is copied. With
@@ -300,7 +316,10 @@ func (c *conn) addLocked(it outItem) {
 // queuedLocked unlocks, after a packet was queued. With start it makes sure
 // that somebody writes.
 func (c *conn) queuedLocked(start bool) {
-	start = start && c.callLocked()
+	if start {
+		c.tellLocked()
+		start = c.callLocked()
+	}
 	c.mu.Unlock()
 	if start {
 		go c.answerCall()
@@ -348,6 +367,7 @@ func (c *conn) start() {
 func (c *conn) flush() {
 	c.mu.Lock()
 	if c.turn == writerWorking || len(c.items) == 0 {
+		c.tellLocked()
 		c.mu.Unlock()
 		return
 	}
@@ -445,6 +465,9 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 		c.tookLocked(cost)
 		c.packets -= packets
 		c.writing = 0
+		if len(items) > 0 {
+			c.tellLocked()
+		}
 		if list := c.writtenLocked(); list != nil {
 			c.mu.Unlock()
 			list.report()
@@ -523,6 +546,7 @@ func (c *conn) wrote(n int, cost *int) {
 	c.mu.Lock()
 	c.tookLocked(n)
 	*cost -= n
+	c.tellLocked()
 	list := c.writtenLocked()
 	c.mu.Unlock()
 	list.report()
@@ -669,6 +693,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 			c.items = nil
 			c.queued, c.packets = c.taken, min(c.packets, c.writing)
 			dropped = c.cutMarksLocked(c.taken)
+			c.cut = true
 		}
 		if mode == endFlush && len(last) > 0 {
 			c.bytes += len(last) + packetOverhead
@@ -680,8 +705,9 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 		}
 	}
 	if mode == endNow {
-		c.drained = true
+		c.drained, c.cut = true, true
 	}
+	c.tellLocked()
 	c.wakeLocked()
 	start := first && mode != endNow && c.callLocked()
 	c.mu.Unlock()

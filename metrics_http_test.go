@@ -16,7 +16,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"unicode/utf8"
 
 	"github.com/pitaya-go/pitaya"
@@ -144,6 +146,36 @@ func TestMetricsOnScrape(t *testing.T) {
 	if err := json.Unmarshal([]byte(m.String()), &vars); err != nil || vars["pitaya_sys_heapsize"] != 8. {
 		t.Errorf("%v, %v", vars["pitaya_sys_heapsize"], err)
 	}
+}
+
+// Who is told of scrapes can have that ended: when stop has returned, nothing is running any more, and nothing will.
+func TestMetricsOnScrapeStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMetrics(t, pitaya.MetricsConfig{})
+		first, second := 0, 0
+		release := make(chan bool)
+		stop := m.OnScrape(func() { first++; <-release })
+		m.OnScrape(func() { second++ })
+		go func() { _ = m.String() }()
+		synctest.Wait()
+		var stopped atomic.Bool
+		go func() {
+			stop()
+			stop()
+			stopped.Store(true)
+		}()
+		synctest.Wait()
+		if stopped.Load() {
+			t.Error("stop has returned before the call")
+		}
+		scrape(t, m)
+		close(release)
+		synctest.Wait()
+		if !stopped.Load() || first != 1 || second != 2 {
+			t.Errorf("stopped %v, calls %d and %d", stopped.Load(), first, second)
+		}
+	})
 }
 
 func TestMetricsExpvar(t *testing.T) {

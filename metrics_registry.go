@@ -43,8 +43,8 @@ type Metrics struct {
 
 	pools textPools
 
-	mu    sync.Mutex // guards the field below
-	hooks []func()   // replaced, never changed
+	mu    sync.Mutex    // guards the field below
+	hooks []*scrapeHook // replaced, never changed
 }
 
 // A metricFamily is what an exposition makes of a vector. A vector that is
@@ -213,10 +213,52 @@ func (m *Metrics) series(kind, name string, labels ...Label) func(float64) {
 // OnScrape has f called before each exposition, by the goroutine that asked for
 // it: for numbers that are kept elsewhere and are to be exact. Several may be
 // asked for at once. f may report, and must be quick.
-func (m *Metrics) OnScrape(f func()) {
+//
+// stop ends that, for one whose numbers end before the registry does. f is not
+// running any more once stop has returned, so f must not call it; else it may be
+// called by any goroutine, and more than once.
+func (m *Metrics) OnScrape(f func()) (stop func()) {
+	h := &scrapeHook{f: f}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.hooks = append(slices.Clip(m.hooks), f)
+	m.hooks = append(slices.Clip(m.hooks), h)
+	return func() {
+		m.mu.Lock()
+		m.hooks = slices.DeleteFunc(slices.Clone(m.hooks), func(other *scrapeHook) bool { return other == h })
+		m.mu.Unlock()
+		h.end()
+	}
+}
+
+// A scrapeHook is what is called before an exposition.
+type scrapeHook struct {
+	f       func() // immutable
+	running sync.WaitGroup
+
+	mu   sync.Mutex // guards the field below, and running against an Add after the Wait
+	over bool
+}
+
+func (h *scrapeHook) call() {
+	h.mu.Lock()
+	over := h.over
+	if !over {
+		h.running.Add(1)
+	}
+	h.mu.Unlock()
+	if over {
+		return
+	}
+	defer h.running.Done()
+	h.f()
+}
+
+// end waits for calls that are under way. There is none after it.
+func (h *scrapeHook) end() {
+	h.mu.Lock()
+	h.over = true
+	h.mu.Unlock()
+	h.running.Wait()
 }
 
 // A familySample is one metric at one time, with all its series.
@@ -240,8 +282,8 @@ func (m *Metrics) sample() []familySample {
 	m.mu.Lock()
 	hooks := m.hooks
 	m.mu.Unlock()
-	for _, f := range hooks {
-		f()
+	for _, h := range hooks {
+		h.call()
 	}
 	all := append(goMetrics(), processMetrics()...)
 	for _, f := range m.families {

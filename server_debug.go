@@ -147,17 +147,10 @@ type debugMeter struct {
 	last   Stats
 	at     time.Time // of last
 	turned time.Time // when the latencies of routes began another turn
-
-	queue     int64     // bytes that waited to be sent
-	queueNext time.Time // when they are to be counted again
 }
 
-// queueShare is how much of the time may be spent on adding up the queues of all
-// sessions: one part of so many.
-const queueShare = 50
-
 func (m *debugMeter) read(in *inspector) debugSample {
-	now, stats := time.Now(), m.server.counters.snapshot() // Stats looks at each session
+	now, stats := time.Now(), m.server.Stats()
 	seconds := max(now.Sub(m.at).Seconds(), 1e-3)
 	rate := func(now, before int64) float64 { return math.Round(100*float64(now-before)/seconds) / 100 }
 	v := debugSample{
@@ -167,7 +160,8 @@ func (m *debugMeter) read(in *inspector) debugSample {
 		Calls:    rate(stats.Calls, m.last.Calls),
 		Failed:   rate(stats.Failed, m.last.Failed),
 		Pushes:   rate(stats.Pushes, m.last.Pushes),
-		Sessions: int64(m.server.table.len()),
+		Sessions: stats.Sessions,
+		Queue:    stats.QueueBytes,
 	}
 	m.last, m.at = stats, now
 	took := in.Latency.present()
@@ -177,22 +171,8 @@ func (m *debugMeter) read(in *inspector) debugSample {
 		m.turned = now
 		in.turn()
 	}
-	if !now.Before(m.queueNext) {
-		m.queue = m.server.queuedBytes()
-		m.queueNext = now.Add(queueShare * time.Since(now))
-	}
-	v.Queue = m.queue
 	v.Goroutines, v.Heap = processSize()
 	return v
-}
-
-// queuedBytes adds up what waits to be sent to clients.
-func (s *Server) queuedBytes() (n int64) {
-	for session := range s.table.all() {
-		_, _, _, bytes, _ := session.load()
-		n += int64(bytes)
-	}
-	return n
 }
 
 // processSize returns the number of goroutines and the bytes of live and unswept

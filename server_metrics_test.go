@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,17 +92,21 @@ func TestPrometheusListener(t *testing.T) {
 	const response = `pitaya_handler_response_time_ns_count{code="",game="chess",route="h.echo",serverType="conn",shard="s1",status="ok",type="handler"}`
 	until(t, "three responses", func() bool { return get()[response] == 3 })
 	got := get()
+	const capacity = `pitaya_channel_channel_capacity_count{channel="agent_chsend",game="chess",serverType="conn",shard="none"}`
 	for series, want := range map[string]float64{
-		`pitaya_handler_requests{game="chess",serverType="conn",shard="none"}`:                                      3,
-		`pitaya_handler_answered{game="chess",serverType="conn",shard="none"}`:                                      3,
-		`pitaya_acceptor_connected_clients{game="chess",serverType="conn",shard="none"}`:                            1,
-		`pitaya_acceptor_accepted_connections{game="chess",serverType="conn",shard="none"}`:                         1,
-		`pitaya_acceptor_received_packets{game="chess",serverType="conn",shard="none"}`:                             5,
-		`pitaya_channel_channel_capacity_count{channel="agent_chsend",game="chess",serverType="conn",shard="none"}`: -1,
+		`pitaya_handler_requests{game="chess",serverType="conn",shard="none"}`:              3,
+		`pitaya_handler_answered{game="chess",serverType="conn",shard="none"}`:              3,
+		`pitaya_acceptor_connected_clients{game="chess",serverType="conn",shard="none"}`:    1,
+		`pitaya_acceptor_accepted_connections{game="chess",serverType="conn",shard="none"}`: 1,
+		`pitaya_acceptor_received_packets{game="chess",serverType="conn",shard="none"}`:     5,
+		capacity: -1,
 	} {
 		if got[series] != want && (want >= 0 || got[series] == 0) {
 			t.Errorf("%s is %v, want %v", series, got[series], want)
 		}
+	}
+	if a, b := get()[capacity], get()[capacity]; a != b {
+		t.Errorf("a scrape has made %v observations", b-a)
 	}
 	if mounted := scrapeSamples(t, s.Metrics()); mounted[response] != 3 {
 		t.Errorf("Metrics says %v", mounted[response])
@@ -124,6 +130,126 @@ func TestPrometheusListener(t *testing.T) {
 }
 
 // A port that is taken is an error, and nothing is left behind.
+// A scrape that is under way when the server ends is waited for, however slow it is; and a connection over which nobody
+// asks anything is not.
+func TestPrometheusScrapeAtEnd(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, pitaya.Config{Metrics: pitaya.MetricsConfig{
+		Period: time.Hour, Prometheus: pitaya.PrometheusConfig{Enabled: true, Port: -1},
+	}}, nil)
+	addr := "127.0.0.1:" + strconv.Itoa(s.MetricsAddr().(*net.TCPAddr).Port)
+	mute, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	at, release := make(chan bool), make(chan bool)
+	defer s.Metrics().OnScrape(func() {
+		at <- true
+		<-release
+	})()
+	got := make(chan error, 1)
+	go func() {
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		res, err := client.Get("http://" + addr + "/metrics")
+		if err == nil {
+			res.Body.Close()
+		}
+		got <- err
+	}()
+	<-at
+	s.end()
+	if err := <-got; err == nil {
+		t.Error("the server was to lose its patience with the connection")
+	}
+	select { // Run would return at once if it did not wait
+	case err := <-s.ran:
+		t.Errorf("Run has returned (%v) before the scrape", err)
+		s.ran <- err
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	s.stop(t)
+}
+
+// Reporters are told nothing once Run has returned, also by a registry of the application that goes on being scraped.
+func TestReportersAfterRun(t *testing.T) {
+	t.Parallel()
+	m, err := pitaya.NewMetrics("conn", pitaya.MetricsConfig{})
+	must(t, err)
+	var told atomic.Int64
+	at, release := make(chan bool, 1), make(chan bool)
+	var hold atomic.Bool
+	own := &funcReporter{func() {
+		told.Add(1)
+		if hold.Swap(false) {
+			at <- true
+			<-release
+		}
+	}}
+	s := startServer(t, pitaya.Config{
+		Metrics: pitaya.MetricsConfig{Period: time.Hour}, Reporters: []pitaya.Reporter{m, own},
+	}, nil)
+	hold.Store(true)
+	scraped := make(chan bool)
+	go func() {
+		defer close(scraped)
+		scrape(t, m)
+	}()
+	<-at
+	s.end()
+	select { // Run would return at once if it did not wait
+	case err := <-s.ran:
+		t.Errorf("Run has returned (%v) before the report", err)
+		s.ran <- err
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	s.stop(t)
+	<-scraped
+	before := told.Load()
+	scrape(t, m)
+	if n := told.Load() - before; n != 0 {
+		t.Errorf("%d reports after Run", n)
+	}
+}
+
+// A registry that outlives servers, as in a program that restarts them, does not keep them.
+func TestRegistryKeepsNoServer(t *testing.T) {
+	t.Parallel()
+	m, err := pitaya.NewMetrics("conn", pitaya.MetricsConfig{})
+	must(t, err)
+	freed := make(chan bool)
+	func() {
+		s, err := pitaya.NewServer(pitaya.Config{Type: "conn", Reporters: []pitaya.Reporter{m}, Logger: testLogger(t)})
+		must(t, err)
+		runtime.AddCleanup(s, func(c chan bool) { close(c) }, freed)
+		ctx, end := context.WithCancel(t.Context())
+		ran := make(chan error)
+		go func() { ran <- s.Run(ctx) }()
+		<-s.Ready()
+		end()
+		must(t, <-ran)
+	}()
+	until(t, "the server is freed", func() bool {
+		runtime.GC()
+		select {
+		case <-freed:
+			return true
+		default:
+			return false
+		}
+	})
+	scrape(t, m)
+}
+
+// funcReporter calls a function for each report.
+type funcReporter struct{ f func() }
+
+func (r *funcReporter) Count(string, float64, ...pitaya.Label)   { r.f() }
+func (r *funcReporter) Gauge(string, float64, ...pitaya.Label)   { r.f() }
+func (r *funcReporter) Observe(string, float64, ...pitaya.Label) { r.f() }
+
 func TestPrometheusPortTaken(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", ":0")

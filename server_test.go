@@ -64,6 +64,9 @@ func (ts *testServer) stop(t testing.TB) {
 	if err != nil {
 		t.Errorf("Run: %v", err)
 	}
+	if n := ts.Stats().QueueBytes; n != 0 {
+		t.Errorf("%d bytes are queued when all connections have ended", n)
+	}
 }
 
 // testLogger logs to the test's output.

@@ -62,12 +62,13 @@ type counters struct {
 	nextTraffic atomic.Uint32
 }
 
-// traffic counts what connections receive and send. It fills a line of the
-// caches.
+// traffic counts what connections receive and send, and what waits to be sent.
+// It fills a line of the caches.
 type traffic struct {
 	ReceivedBytes, SentBytes, ReceivedPackets, SentPackets atomic.Int64
+	QueueBytes                                             atomic.Int64 // falls as well; each connection takes back what it has added
 
-	_ [32]byte
+	_ [24]byte
 }
 
 // connTraffic returns the counters for a new connection.
@@ -99,6 +100,10 @@ func (c *counters) sentPackets() int64 {
 	return c.sumTraffic(func(t *traffic) *atomic.Int64 { return &t.SentPackets })
 }
 
+func (c *counters) queueBytes() int64 {
+	return c.sumTraffic(func(t *traffic) *atomic.Int64 { return &t.QueueBytes })
+}
+
 // snapshot reads the counters. Closed is read before Accepted, so that Open is
 // never negative.
 func (c *counters) snapshot() Stats {
@@ -116,6 +121,7 @@ func (c *counters) snapshot() Stats {
 		SentBytes:         c.sentBytes(),
 		ReceivedPackets:   c.receivedPackets(),
 		SentPackets:       c.sentPackets(),
+		QueueBytes:        c.queueBytes(),
 		Requests:          c.Requests.Load(),
 		Notifies:          c.Notifies.Load(),
 		NotifiesLost:      c.NotifiesLost.Load(),

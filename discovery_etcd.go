@@ -491,6 +491,7 @@ func (d *EtcdDiscovery) put(key string, value []byte, revision int64, lease clie
 	if key == d.key {
 		d.selfRevision = revision
 		d.checkTwin(lease, revision)
+		d.checkLeaseless(lease, revision)
 		return d.putSelf()
 	}
 	old := d.known[key]
@@ -523,6 +524,18 @@ func (d *EtcdDiscovery) put(key string, value []byte, revision int64, lease clie
 		return events
 	}
 	return append(events, DiscoveryEvent{Change: ServerUpdated, Server: info})
+}
+
+// checkLeaseless has the own entry put back if somebody has written it without a lease: that is no server's, it says what
+// nobody knows, and it would outlive this one.
+func (d *EtcdDiscovery) checkLeaseless(lease clientv3.LeaseID, revision int64) {
+	d.mu.Lock()
+	again := lease == 0 && d.publishedAt != 0 && revision > d.publishedAt
+	d.mu.Unlock()
+	if again {
+		d.log.Warn("own entry in etcd was written by somebody else, putting it back")
+		d.lease.Wake()
+	}
 }
 
 // putSelf reports the own server as it was last given, not as somebody may have written it into etcd.

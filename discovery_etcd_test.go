@@ -393,6 +393,15 @@ func TestEtcdDiscoveryLostEntry(t *testing.T) {
 	poll(t, "the entry to be put back", func() bool { return lease() == first })
 	w2.Wait("a to come back", func(map[string]*pitaya.ServerInfo) bool { return w2.Saw("joined a") == 2 })
 
+	// Nobody's lease is on what is written by hand, so it would stay for ever.
+	if _, err := c.Put(ctx, key, `{"id":"a","type":"room","metadata":{"by":"hand"},"frontend":false,"hostname":"h"}`); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "what was written by hand to be replaced", func() bool { return lease() == first })
+	w2.Wait("a as it was", func(now map[string]*pitaya.ServerInfo) bool {
+		return now["a"] != nil && now["a"].Metadata["by"] == "" && w2.Saw("updated a") >= 2
+	})
+
 	if _, err := c.Revoke(ctx, first); err != nil {
 		t.Fatal(err)
 	}

@@ -174,7 +174,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Listeners are served by Run and closed at its end. They may be of any kind, several of one kind included.
 	Listeners []net.Listener
-	// Reporters receive the metrics, besides those that Metrics enables. A registry made by [NewMetrics] can be one.
+	// Reporters receive the metrics, besides those that Metrics enables. A registry made by [NewMetrics] can be one; it is
+	// for one server at a time, since the gauges of two would take each other's place.
 	Reporters []Reporter
 	// Tracer makes the spans of the server, and carries traces from server to server. Nil means that there are none:
 	// the context of a trace that comes along with a call is passed on as it is. Several servers may share one.

@@ -117,7 +117,8 @@ func (in *inspector) answered(r *routeCount, route string, err error) *routeCoun
 }
 
 // provesRoute reports whether an answer can only be that of a handler. The codes
-// of the library are also those of messages that found none.
+// of the library are also those of messages that found none, and of those that the
+// transport would not take, for their size for example.
 func provesRoute(err error) bool { return err == nil || !strings.HasPrefix(ErrorCode(err), "PIT-") }
 
 // move takes a message that is in flight to another row; nil leaves it.

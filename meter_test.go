@@ -242,6 +242,57 @@ func TestLabelsAreBounded(t *testing.T) {
 	})
 }
 
+// What fails on the way to another server says nothing about the route: else a client that sends more than the transport
+// takes would fill the places of the routes that exist.
+func TestRoutesAreNotLearnedFromFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster := pitaya.NewMemCluster()
+		r := newRecorder()
+		cfg := pitaya.Config{Cluster: true, ID: "gate", Reporters: []pitaya.Reporter{r}}
+		cfg.Discovery, cfg.Transport = cluster.Node()
+		cfg.Transport = pickyTransport{cfg.Transport}
+		room := pitaya.Config{Cluster: true, ID: "room", Type: "room"}
+		room.Discovery, room.Transport = cluster.Node()
+		startServer(t, room, func(s *pitaya.Server) {
+			must(t, pitaya.HandleRaw(s, "h.echo", sleeper(0)))
+		})
+		c := startServer(t, cfg, nil).connect(t)
+		for i := range uint64(2000) {
+			c.request(i+1, fmt.Sprintf("room.made.up%d", i), tooLong)
+			if m := c.message(); !m.Err {
+				t.Fatalf("answered with %q", m.Payload)
+			}
+		}
+		c.request(9000, "room.h.echo", "")
+		c.message()
+		synctest.Wait()
+		var got []string
+		for _, l := range r.take("response_time_ns") {
+			got = append(got, l[:strings.Index(l, " ")])
+		}
+		want := []string{
+			"{route=room.h.echo,status=ok,type=handler,code=}", "{route=room.h.echo,status=ok,type=rpc,code=}",
+			"{route=unknown,status=failed,type=handler,code=PIT-000}", "{route=unknown,status=failed,type=rpc,code=PIT-000}",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%d series: %q, want %q", len(got), got[:min(len(got), 8)], want)
+		}
+	})
+}
+
+// tooLong is what a pickyTransport does not take.
+const tooLong = "too long"
+
+type pickyTransport struct{ pitaya.Transport }
+
+func (t pickyTransport) Call(ctx context.Context, to *pitaya.ServerInfo, body []byte, done func([]byte, error)) {
+	if strings.Contains(string(body), tooLong) && done != nil {
+		go done(nil, errors.New("the body is too long"))
+		return
+	}
+	t.Transport.Call(ctx, to, body, done)
+}
+
 // Tags of the context go before labels of the same name; those that a handler adds count for its own call.
 func TestMetricTags(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

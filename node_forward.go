@@ -245,14 +245,10 @@ func (f *forward) report(err error) {
 	if f.q.Meter == nil {
 		return
 	}
-	code := ErrorCode(err)
-	switch code {
-	case CodeNotFound, CodeBadRequest, CodeTimeout, CodeInternal:
-		// Perhaps there is no such route: a client can make up any.
-	default:
+	if provesRoute(err) { // a client can make up any
 		f.q.Meter = f.fs.d.Meters.learn(f.text)
 	}
-	f.q.Meter.response(responseRPC, code, nil).report(time.Since(f.begin))
+	f.q.Meter.response(responseRPC, ErrorCode(err), nil).report(time.Since(f.begin))
 }
 
 // again offers the message to another server. The one before has not got it.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // grpcCluster is a cluster whose servers call each other over gRPC and find each other in memory.
@@ -97,7 +98,7 @@ func TestGRPCPushBesideSilent(t *testing.T) {
 	if _, err := client.RequestRaw(ctx, "room.room.tell", []byte("u")); err != nil {
 		t.Errorf("beside a silent frontend: %v", err)
 	}
-	if got := await(t, pushed); string(got) != "u" {
+	if got := transporttest.Await(t, pushed); string(got) != "u" {
 		t.Errorf("pushed %q", got)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // oldClient announces nothing, as the clients of Pitaya and pomelo.
@@ -235,23 +236,23 @@ func TestShutdownAnswersWhatComesMeanwhileSockets(t *testing.T) {
 				}
 				answers <- err
 			}()
-			if got := await(t, entered); got != want {
+			if got := transporttest.Await(t, entered); got != want {
 				t.Errorf("got %q handled, want %q", got, want)
 			}
 		}
 		ask("before")
 		ended := make(chan error, 1)
 		go func() { ended <- s.Shutdown(t.Context()) }()
-		await(t, idle.Done()) // the turn of all has come
+		transporttest.Await(t, idle.Done()) // the turn of all has come
 		ask("meanwhile")
 		close(open)
 		for range 2 {
-			if err := await(t, answers); err != nil {
+			if err := transporttest.Await(t, answers); err != nil {
 				t.Error(err)
 			}
 		}
-		await(t, c.Done())
-		if err := await(t, ended); err != nil {
+		transporttest.Await(t, c.Done())
+		if err := transporttest.Await(t, ended); err != nil {
 			t.Error(err)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 func e2eCallCases() []e2eCase {
@@ -62,10 +63,10 @@ func (e *e2e) forwards() {
 	e.want("with the own type", e.ask(c, "gate.h.local", ""), "local")
 	for _, in := range []string{"one", "bad", "two"} {
 		e.noError(c.NotifyRaw(e.ctx(), "room.h.note", []byte(in)))
-		e.want("notify", await(e, notified), in)
+		e.want("notify", transporttest.Await(e, notified), in)
 	}
 	c.Notify("room.h.only", "typed")
-	e.want("notify", await(e, notified), "typed")
+	e.want("notify", transporttest.Await(e, notified), "typed")
 
 	if err := e.refused(c, "room.h.coded", "", "SHOP-1", "*"); err.Metadata["need"] != "7" || !strings.HasSuffix(err.Message, "no gold") {
 		e.Errorf("got %+v", err)
@@ -223,7 +224,7 @@ func (e *e2e) propagation() {
 	e.ask(gate.Client(e), "room.h.go", "")
 	var all []seen
 	for range 5 {
-		all = append(all, await(e, hops))
+		all = append(all, transporttest.Await(e, hops))
 	}
 	first := all[0]
 	if first.id == "" || first.peer != "g" || first.service != "gate" || first.route != "room.h.go" {
@@ -276,14 +277,14 @@ func (e *e2e) longTimeout() {
 		_, err := rpc(pitaya.AddToPropagateCtx(e.Context(), "reqTimeout", "18s"), caller.Server.Server, "leaf.l.Do", "")
 		long <- err
 	}()
-	if left := await(e, entered); left < 10*time.Second {
+	if left := transporttest.Await(e, entered); left < 10*time.Second {
 		e.Errorf("the remote has %v", left)
 	}
 	// While it waits another one runs out of its time.
 	_, err := rpc(e.Context(), caller.Server.Server, "leaf.l.Do", "")
 	e.want("timeout", e.coded(err, pitaya.CodeTimeout, "*").Metadata["timeout"], "300ms")
 	close(release)
-	e.noError(await(e, long))
+	e.noError(transporttest.Await(e, long))
 }
 
 func (e *e2e) calls() {
@@ -378,12 +379,12 @@ func (e *e2e) loopback() {
 		_, err := rpc(ctx, r0.Server.Server, "room.x.Do", "wait")
 		done <- err
 	}()
-	e.want("remote", await(e, calls), "entered")
+	e.want("remote", transporttest.Await(e, calls), "entered")
 	cancel()
-	if err := await(e, done); !errors.Is(err, context.Canceled) {
+	if err := transporttest.Await(e, done); !errors.Is(err, context.Canceled) {
 		e.Errorf("cancelled: got %v", err)
 	}
-	e.want("remote", await(e, calls), "left")
+	e.want("remote", transporttest.Await(e, calls), "left")
 }
 
 func (e *e2e) remotePipeline() {
@@ -445,17 +446,17 @@ func (e *e2e) cancelled() {
 		_, err := rpc(ctx, caller.Server.Server, "room.x.Do", "")
 		done <- err
 	}()
-	e.want("remote", await(e, events), "entered")
+	e.want("remote", transporttest.Await(e, events), "entered")
 	cancel()
-	if err := await(e, done); !errors.Is(err, context.Canceled) {
+	if err := transporttest.Await(e, done); !errors.Is(err, context.Canceled) {
 		e.Errorf("got %v", err)
 	}
 	if e.kind == e2eNATS { // which cannot tell the other side
 		close(release)
-		e.want("remote", await(e, events), "released")
+		e.want("remote", transporttest.Await(e, events), "released")
 		return
 	}
-	e.want("remote", await(e, events), "cancelled")
+	e.want("remote", transporttest.Await(e, events), "cancelled")
 	if _, err := rpc(ctx, caller.Server.Server, "room.x.Do", ""); !errors.Is(err, context.Canceled) {
 		e.Errorf("with a context that has ended: got %v", err)
 	}
@@ -486,7 +487,7 @@ func (e *e2e) timeouts() {
 		e.want("route", m["route"], route)
 		e.want("server", m["server"], "g")
 		e.want("peer.id", m["peer.id"], "r")
-		await(e, events) // the other side sees the deadline, or that the caller has gone
+		transporttest.Await(e, events) // the other side sees the deadline, or that the caller has gone
 	}
 	begin := time.Now()
 	_, err := rpc(e.Context(), gate.Server.Server, "room.x.Do", "")

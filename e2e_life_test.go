@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
@@ -42,7 +43,7 @@ func (e *e2e) listener(id string) (*e2eNode, <-chan pitaya.SessionEvent) {
 
 func (e *e2e) event(events <-chan pitaya.SessionEvent, kind pitaya.SessionEventKind, frontend, uid, reason string) {
 	e.Helper()
-	ev := await(e, events)
+	ev := transporttest.Await(e, events)
 	if ev.Kind != kind || ev.FrontendID != frontend || ev.UID != uid || !strings.Contains(ev.Reason, reason) ||
 		(ev.SessionID == 0) != (kind == pitaya.FrontendLost) {
 		e.Errorf("got %+v, want kind %d of %s, %q, %q", ev, kind, frontend, uid, reason)
@@ -62,7 +63,7 @@ func (e *e2e) sessionEvents() {
 	e.noError(anonymous.Close()) // of no interest
 
 	_, late := e.listener("l2") // is told of those that are there
-	told := []string{await(e, late).UID, await(e, late).UID}
+	told := []string{transporttest.Await(e, late).UID, transporttest.Await(e, late).UID}
 	slices.Sort(told)
 	e.want("bound before", fmt.Sprint(told), "[a b]")
 	both := func(kind pitaya.SessionEventKind, frontend, uid, reason string) {
@@ -118,7 +119,7 @@ func (e *e2e) serverChanges() {
 		}))
 	})
 	r := e.start(pitaya.Config{Type: "room", ID: "r", Metadata: map[string]string{"level": "7"}}, nil)
-	e.want("change", await(e, changes), fmt.Sprint(pitaya.ServerJoined, " r false"))
+	e.want("change", transporttest.Await(e, changes), fmt.Sprint(pitaya.ServerJoined, " r false"))
 	info := watcher.ServerByID("r")
 	if info == nil || info.Type != "room" || info.Frontend || info.Metadata["level"] != "7" || info.Hostname != r.Info().Hostname {
 		e.Errorf("got %+v", info)
@@ -133,8 +134,8 @@ func (e *e2e) serverChanges() {
 		e.Error("servers that are not there")
 	}
 	r.Stop()
-	e.want("change", await(e, changes), fmt.Sprint(pitaya.ServerUpdated, " r true"))
-	e.want("change", await(e, changes), fmt.Sprint(pitaya.ServerLeft, " r true"))
+	e.want("change", transporttest.Await(e, changes), fmt.Sprint(pitaya.ServerUpdated, " r true"))
+	e.want("change", transporttest.Await(e, changes), fmt.Sprint(pitaya.ServerLeft, " r true"))
 	if watcher.ServerByID("r") != nil {
 		e.Error("it is there still")
 	}
@@ -173,7 +174,7 @@ func (e *e2e) joinFirst() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	await(e, held.entered)
+	transporttest.Await(e, held.entered)
 	connected := make(chan error, 1)
 	var c *pitaya.Client
 	go func() {
@@ -197,14 +198,14 @@ func (e *e2e) joinFirst() {
 		e.Error("it says that it runs")
 	}
 	close(held.release)
-	e.noError(await(e, connected))
+	e.noError(transporttest.Await(e, connected))
 	out, err := c.RequestRaw(e.ctx(), "room.h.do", nil) // and the first request finds everybody
 	if err != nil || string(out) != "done" {
 		e.Errorf("got %q, %v", out, err)
 	}
 	e.noError(c.Close())
 	cancel()
-	e.noError(await(e, ended))
+	e.noError(transporttest.Await(e, ended))
 }
 
 // A backend that ends finishes what it has, and gets nothing new.
@@ -238,14 +239,14 @@ func (e *e2e) backendEnds() {
 		_, err := a.RequestRaw(e.Context(), "room.h.do", []byte("wait"))
 		done <- err
 	}()
-	e.want("handler", await(e, entered), "wait")
+	e.want("handler", transporttest.Await(e, entered), "wait")
 	go func() {
 		_, err := rpc(e.Context(), gate.Server.Server, "room.x.Do", "remote")
 		called <- err
 	}()
-	e.want("remote", await(e, entered), "remote")
+	e.want("remote", transporttest.Await(e, entered), "remote")
 	e.noError(b.NotifyRaw(e.ctx(), "room.h.do", []byte("notify")))
-	e.want("notify", await(e, entered), "notify")
+	e.want("notify", transporttest.Await(e, entered), "notify")
 	e.room("r1", setup)
 	stopped := make(chan error, 2)
 	go func() { stopped <- old.Shutdown(e.ctx()) }()
@@ -269,10 +270,10 @@ func (e *e2e) backendEnds() {
 	}
 	go func() { stopped <- old.Shutdown(e.ctx()) }() // a second one waits for the same
 	close(release)
-	e.noError(await(e, done))
-	e.noError(await(e, called))
-	e.noError(await(e, stopped))
-	e.noError(await(e, stopped))
+	e.noError(transporttest.Await(e, done))
+	e.noError(transporttest.Await(e, called))
+	e.noError(transporttest.Await(e, stopped))
+	e.noError(transporttest.Await(e, stopped))
 	old.Stop()
 	if s := e.balanced(gate); s.Failed+s.Lost != 0 {
 		e.Errorf("got %+v", s)
@@ -299,7 +300,7 @@ func (e *e2e) frontendEnds() {
 		out, err := c.RequestRaw(e.Context(), "room.h.do", nil)
 		done <- fmt.Sprint(string(out), " ", err)
 	}()
-	await(e, entered)
+	transporttest.Await(e, entered)
 	stopped := make(chan error, 1)
 	go func() { stopped <- gate.Shutdown(e.ctx()) }()
 	for _, n := range []*e2eNode{other, back} {
@@ -310,10 +311,10 @@ func (e *e2e) frontendEnds() {
 		e.Error("a new client got in")
 	}
 	close(release)
-	e.want("answer", await(e, done), "done <nil>")
+	e.want("answer", transporttest.Await(e, done), "done <nil>")
 	e.push(c, "onPush", "last")
 	c.ExpectClosed()
-	e.noError(await(e, stopped))
+	e.noError(transporttest.Await(e, stopped))
 	gate.Stop()
 	if s := gate.Stats(); s.Requests != 2 || s.Answered != 2 || s.Sessions != 0 {
 		e.Errorf("got %+v", s)
@@ -374,7 +375,7 @@ func (e *e2e) crash() {
 		_, err := c.RequestRaw(e.Context(), "room.h.do", []byte("wait"))
 		done <- err
 	}()
-	await(e, entered)
+	transporttest.Await(e, entered)
 	e.room("r1", setup)
 	killed := make(chan struct{})
 	go func() { defer close(killed); dying.kill() }()
@@ -382,12 +383,12 @@ func (e *e2e) crash() {
 	for range 20 {
 		e.want("request", e.ask(d, "room.h.do", ""), "r1")
 	}
-	err := await(e, done)
+	err := transporttest.Await(e, done)
 	if code := pitaya.ErrorCode(err); code != pitaya.CodeTimeout && code != pitaya.CodeInternal && code != pitaya.CodeUnknown {
 		e.Errorf("got %v", err)
 	}
 	close(release)
-	await(e, killed)
+	transporttest.Await(e, killed)
 	e.balanced(gate)
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 func e2eMetricsCases() []e2eCase {
@@ -63,7 +64,7 @@ func (e *e2e) forwardMetrics() {
 	e.refused(c, "room.made.up", "", pitaya.CodeNotFound, "*")
 	e.refused(c, "hall.h.echo", "", pitaya.CodeInternal, "*")
 	e.noError(c.NotifyRaw(e.ctx(), "room.h.note", nil))
-	await(e, notified)
+	transporttest.Await(e, notified)
 	e.seen(front, "response_time_ns", map[string]int{
 		"{route=room.h.echo,status=ok,type=handler,code=}":            1,
 		"{route=room.h.echo,status=ok,type=rpc,code=}":                1,

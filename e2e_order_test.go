@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -150,7 +151,7 @@ func (e *e2e) slowBackend() {
 		_, err := a.RequestRaw(e.ctx(), "room.h.do", []byte("slow"))
 		done <- err
 	}()
-	await(e, entered)
+	transporttest.Await(e, entered)
 	begin := time.Now()
 	for range 20 {
 		e.ask(a, "gate.h.local", "")
@@ -167,7 +168,7 @@ func (e *e2e) slowBackend() {
 	default:
 	}
 	close(release)
-	e.noError(await(e, done))
+	e.noError(transporttest.Await(e, done))
 	if took := time.Since(begin); e.inMemory() && took != 2*time.Second {
 		e.Errorf("the slow one took %v", took)
 	}
@@ -193,7 +194,7 @@ func (e *e2e) tooMany() {
 		a.request(uint64(i+1), "room.h.do", strconv.Itoa(i))
 	}
 	a.request(7, "gate.h.local", "")
-	e.want("first", await(e, entered), "0")
+	e.want("first", transporttest.Await(e, entered), "0")
 	until(e, "four are under way", func() bool { return gate.Stats().Forwards == 4 })
 	for range 20 {
 		e.ask(b, "gate.h.local", "")
@@ -284,7 +285,7 @@ func (e *e2e) clientLeaves() {
 	})
 	c := gate.Client(e)
 	go c.RequestRaw(e.ctx(), "room.h.wait", nil)
-	e.want("handler", await(e, events), "entered")
+	e.want("handler", transporttest.Await(e, events), "entered")
 	e.noError(c.Close())
 	until(e, "the session has ended", func() bool { return gate.SessionCount() == 0 })
 	want := "cancelled"
@@ -292,7 +293,7 @@ func (e *e2e) clientLeaves() {
 		want = "released"
 		close(release)
 	}
-	e.want("handler", await(e, events), want)
+	e.want("handler", transporttest.Await(e, events), want)
 	if s := e.balanced(gate); s.Requests != 1 || s.Lost != 1 {
 		e.Errorf("got %+v", s)
 	}

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
@@ -249,7 +250,7 @@ func (d *e2eDiscovery) Leave(ctx context.Context) error {
 
 // ctx is for calls that must not take for ever.
 func (e *e2e) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(e.Context(), transportPatience)
+	ctx, cancel := context.WithTimeout(e.Context(), transporttest.Patience)
 	e.Cleanup(cancel)
 	return ctx
 }

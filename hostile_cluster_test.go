@@ -21,6 +21,7 @@ import (
 	"github.com/pitaya-go/pitaya"
 	"github.com/pitaya-go/pitaya/examples/testserver/testpb"
 	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // errorLogs is a logger that fails the test when something is logged as an error: that would be a mistake of ours, and
@@ -290,7 +291,7 @@ func TestHostilePeers(t *testing.T) {
 					t.Error("the user is not bound any more")
 				}
 			}
-			if left := leakedGoroutines(before, transportPatience/2); len(left) > 0 {
+			if left := leakedGoroutines(before, transporttest.Patience/2); len(left) > 0 {
 				t.Errorf("%d goroutines left:\n%s", len(left), strings.Join(left, "\n\n"))
 			}
 			answers.check(t)
@@ -336,7 +337,7 @@ func (a *hostileAnswers) next(name string) string {
 // call makes a call and waits for its answer.
 func (a *hostileAnswers) call(subject string, body []byte) []byte {
 	must(a.peer.t, a.peer.nc.PublishRequest(subject, a.next("good"), body))
-	return await(a.peer.t, a.body)
+	return transporttest.Await(a.peer.t, a.body)
 }
 
 // check reports calls that were answered more than once.
@@ -409,7 +410,7 @@ func TestHostileEntries(t *testing.T) {
 	// Servers that are listed and do not listen keep nobody from logging in.
 	c := front.connect(t)
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), transportPatience/2)
+	ctx, cancel := context.WithTimeout(t.Context(), transporttest.Patience/2)
 	defer cancel()
 	must(t, sessionOf(t, front, 1).Bind(ctx, "u-1"))
 	for _, id := range []string{"front-1", "room-1"} {
@@ -443,7 +444,7 @@ func TestHostileCalls(t *testing.T) {
 			must(t, err)
 			self.Metadata = pitaya.GRPCMetadata(nil, "", "127.0.0.1", port, "", "")
 		}
-		peer := &transportPeer{Transport: caller(), t: t, Self: vectorRoom()}
+		peer := transporttest.NewPeer(t, caller(), vectorRoom())
 		ping := userRequest(t, "r.ping", "\x0a\x01m", "{}")
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -452,7 +453,7 @@ func TestHostileCalls(t *testing.T) {
 			pending.Add(1)
 			peer.Call(ctx, self, call.body, func([]byte, error) { pending.Done() })
 			peer.Call(ctx, self, call.body, nil)
-			got, err := peer.call(ctx, self, ping)
+			got, err := peer.Ask(ctx, self, ping)
 			if err != nil || !bytes.HasSuffix(got, []byte("pong m")) {
 				t.Fatalf("after %s: got %q, %v", call.name, got, err)
 			}
@@ -477,14 +478,14 @@ func TestHostileCalls(t *testing.T) {
 			c := pitaya.NewMemCluster()
 			_, transport := c.Node()
 			run(t, transport, func() pitaya.Transport {
-				n := &transportNet{t: t, open: func(*testing.T, *pitaya.ServerInfo) pitaya.Transport { _, tr := c.Node(); return tr }}
-				return n.server("room", nil).Transport
+				n := transporttest.NewNet(t, func(*pitaya.ServerInfo) pitaya.Transport { _, tr := c.Node(); return tr })
+				return n.Server("room", nil).Transport
 			})
 		})
 	})
 	t.Run("gRPC", func(t *testing.T) {
 		t.Parallel()
-		cfg := pitaya.GRPCConfig{Port: -1, RequestTimeout: transportPatience}
+		cfg := pitaya.GRPCConfig{Port: -1, RequestTimeout: transporttest.Patience}
 		tr, err := pitaya.NewGRPCTransport(cfg, "", testLogger(t))
 		must(t, err)
 		run(t, tr, func() pitaya.Transport { return grpcCaller(t, cfg) })

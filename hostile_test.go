@@ -726,6 +726,55 @@ func (panicReporter) Count(string, float64, ...pitaya.Label)   { panic("PANIC TE
 func (panicReporter) Gauge(string, float64, ...pitaya.Label)   { panic("PANIC TEXT") }
 func (panicReporter) Observe(string, float64, ...pitaya.Label) { panic("PANIC TEXT") }
 
+// A reporter or Tracer that is broken panics for each message, and several times. The log says so once a second, or it would
+// be the log that takes the server down.
+func TestBrokenSeamsLog(t *testing.T) {
+	for name, cfg := range map[string]pitaya.Config{
+		"reporter": {Reporters: []pitaya.Reporter{panicReporter{}}, Metrics: pitaya.MetricsConfig{Period: time.Hour}},
+		"tracer":   {Tracer: panicTracer{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logs := newLogRecords(slog.LevelError)
+				cfg.Logger = slog.New(logs)
+				s := startServer(t, cfg, func(s *pitaya.Server) {
+					must(t, pitaya.HandleRaw(s, "test.echo", sleeper(0)))
+				})
+				c := s.connect(t)
+				logged := func() int { return strings.Count(logs.String(), "where="+name) }
+				for round := range 3 {
+					before := logged()
+					for i := range uint64(50) {
+						c.request(i+1, "test.echo", "")
+						if m := c.message(); m.Err {
+							t.Fatalf("answered with %s", m.Payload)
+						}
+					}
+					if n := logged() - before; n > 1 || n == 0 && round > 0 {
+						t.Errorf("round %d: %d records", round, n)
+					}
+					time.Sleep(time.Second)
+				}
+				if n := s.Stats().Panics; n < 150 {
+					t.Errorf("%d panics were counted", n)
+				}
+				if !strings.Contains(logs.String(), "unlogged=") {
+					t.Errorf("the log does not say how many there were:\n%s", logs)
+				}
+			})
+		})
+	}
+}
+
+// panicTracer panics for everything.
+type panicTracer struct{}
+
+func (panicTracer) Start(context.Context, string, pitaya.SpanKind, ...pitaya.Label) (context.Context, pitaya.Span) {
+	panic("PANIC TEXT")
+}
+func (panicTracer) Inject(context.Context, map[string]string)                  { panic("PANIC TEXT") }
+func (panicTracer) Extract(context.Context, map[string]string) context.Context { panic("PANIC TEXT") }
+
 // panicLogs panics for every record.
 type panicLogs struct{}
 

@@ -10,7 +10,8 @@ type Label struct {
 // reporters may be active; each gets everything.
 //
 // The methods are called from many goroutines, on the path of messages: they
-// must be quick and must not block. The labels are only valid during the call.
+// must be quick and must not block. A panic of one is recovered, and logged once
+// a second. The labels are only valid during the call.
 type Reporter interface {
 	// Count adds delta to a counter.
 	Count(name string, delta float64, labels ...Label)

@@ -157,7 +157,7 @@ func TestMetricsOnScrapeStop(t *testing.T) {
 		release := make(chan bool)
 		stop := m.OnScrape(func() { first++; <-release })
 		m.OnScrape(func() { second++ })
-		go m.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		go func() { _ = m.String() }()
 		synctest.Wait()
 		var stopped atomic.Bool
 		go func() {

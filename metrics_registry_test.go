@@ -29,7 +29,7 @@ func scrape(t testing.TB, m *pitaya.Metrics) string {
 	w := httptest.NewRecorder()
 	m.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if w.Code != http.StatusOK {
-		t.Fatalf("status %d: %s", w.Code, w.Body)
+		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
 	return w.Body.String()
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/pitaya-go/pitaya"
 	"github.com/pitaya-go/pitaya/examples/testserver/testpb"
 	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // The envelopes between servers are read and written by hand. What these tests hold them to is the library of protobuf:
@@ -499,7 +500,7 @@ func (srv *fuzzServer) ended(t *testing.T, s *pitaya.Session, ended bool, cause 
 		}
 		return
 	}
-	await(t, s.Context().Done())
+	transporttest.Await(t, s.Context().Done())
 	if err := context.Cause(s.Context()); !errors.Is(err, cause) {
 		t.Fatalf("the session has ended with %v, want %v", err, cause)
 	}
@@ -508,7 +509,7 @@ func (srv *fuzzServer) ended(t *testing.T, s *pitaya.Session, ended bool, cause 
 // call returns the answer to a call.
 func (srv *fuzzServer) call(t *testing.T, body []byte) []byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
+	ctx, cancel := context.WithTimeout(t.Context(), transporttest.Patience)
 	defer cancel()
 	var answer []byte
 	done := make(chan error, 1)
@@ -571,7 +572,7 @@ func FuzzBackend(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
 		srv.bound(t)
 		if kind %= 4; kind == 0 {
-			ctx, cancel := context.WithTimeout(t.Context(), transportPatience)
+			ctx, cancel := context.WithTimeout(t.Context(), transporttest.Patience)
 			defer cancel()
 			srv.peer.Call(ctx, vectorFront(), body, nil)
 		} else {

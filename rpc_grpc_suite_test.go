@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
@@ -29,7 +30,7 @@ func TestGRPCTLSSuite(t *testing.T) {
 
 func testGRPCTransport(t *testing.T, cfg pitaya.GRPCConfig) {
 	// A busy machine is no reason for what the tests expect to fail with its own deadline.
-	cfg.RequestTimeout, cfg.DialTimeout = 2*transportPatience, 2*transportPatience
+	cfg.RequestTimeout, cfg.DialTimeout = 2*transporttest.Patience, 2*transporttest.Patience
 	pitayatest.TestTransport(t, pitayatest.TransportOptions{
 		Open: func(t testing.TB) func(*pitaya.ServerInfo) pitaya.Transport {
 			return func(*pitaya.ServerInfo) pitaya.Transport {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pitaya-go/pitaya"
 	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // grpcHandler is a TransportHandler of functions. Without one, calls come back as they are and notices are taken.
@@ -388,12 +389,12 @@ func TestGRPCUnanswered(t *testing.T) {
 	}
 	var held []func([]byte)
 	for range most {
-		held = append(held, await(t, replies))
+		held = append(held, transporttest.Await(t, replies))
 	}
 	// Others are not concerned, and what would have come has come by the time that they have.
 	answered := goCall(t.Context(), a, to, "x")
-	await(t, replies)([]byte("y"))
-	if r := await(t, answered); r.err != nil {
+	transporttest.Await(t, replies)([]byte("y"))
+	if r := transporttest.Await(t, answered); r.err != nil {
 		t.Error(r.err)
 	}
 	if len(replies) > 0 {

@@ -27,6 +27,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
@@ -49,8 +50,8 @@ func newNATS(t testing.TB, client, server pitaya.NATSConfig) *pitaya.NATSTranspo
 }
 
 // natsNet makes servers that have the same settings on both sides.
-func natsNet(t *testing.T, c pitaya.NATSConfig) *transportNet {
-	return &transportNet{t: t, open: func(t *testing.T, _ *pitaya.ServerInfo) pitaya.Transport { return newNATS(t, c, c) }}
+func natsNet(t *testing.T, c pitaya.NATSConfig) *transporttest.Net {
+	return transporttest.NewNet(t, func(*pitaya.ServerInfo) pitaya.Transport { return newNATS(t, c, c) })
 }
 
 // natsClient is a connection without any of the library's own code.
@@ -69,10 +70,10 @@ func until(t testing.TB, what string, happened func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.Now().Add(transportPatience)
+	deadline := time.Now().Add(transporttest.Patience)
 	for !happened() {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, transportPatience)
+			t.Fatalf("%s: not within %v", what, transporttest.Patience)
 		}
 		<-tick.C
 	}
@@ -104,7 +105,7 @@ func TestNATSSubjects(t *testing.T) {
 	t.Parallel()
 	url := startNATS(t).URL()
 	n := natsNet(t, natsAt(pitaya.NATSConfig{}, url))
-	a := n.server("front", nil)
+	a := n.Server("front", nil)
 	seen := make(chan *nats.Msg, 100)
 	nc := natsClient(t, url)
 	if _, err := nc.ChanSubscribe(">", seen); err != nil {
@@ -131,8 +132,8 @@ func TestNATSSubjects(t *testing.T) {
 		}
 		in := v.Inputs
 		if kind == "server" {
-			a.start(t.Context(), &pitaya.ServerInfo{Type: in.ServerType, ID: in.ServerID}, []byte("body"))
-			m := await(t, seen)
+			a.Start(t.Context(), &pitaya.ServerInfo{Type: in.ServerType, ID: in.ServerID}, []byte("body"))
+			m := transporttest.Await(t, seen)
 			if m.Reply == "" {
 				return errors.New("no reply subject")
 			}
@@ -144,7 +145,7 @@ func TestNATSSubjects(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return wantText("subject", await(t, seen).Subject, v.Expect)
+		return wantText("subject", transporttest.Await(t, seen).Subject, v.Expect)
 	})
 	testVectors(t, "nats_publish", func(v struct {
 		Subject string
@@ -158,7 +159,7 @@ func TestNATSSubjects(t *testing.T) {
 		if err := a.Notify(t.Context(), notice); err != nil {
 			return err
 		}
-		m := await(t, seen)
+		m := transporttest.Await(t, seen)
 		if m.Reply != "" {
 			return errors.New("has a reply subject")
 		}
@@ -180,7 +181,7 @@ func TestNATSForeign(t *testing.T) {
 	n := natsNet(t, natsAt(pitaya.NATSConfig{}, url))
 	notices := make(chan pitaya.NoticeKind, 100)
 	var calls atomic.Int32
-	a := n.server("front", func(p *transportPeer) {
+	a := n.Server("front", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			if calls.Add(1); string(body) == "panic" {
 				panic("a mistake of the handler")
@@ -213,8 +214,8 @@ func TestNATSForeign(t *testing.T) {
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	pending := a.start(t.Context(), &pitaya.ServerInfo{Type: "x", ID: "y"}, nil)
-	m, err := sub.NextMsg(transportPatience)
+	pending := a.Start(t.Context(), &pitaya.ServerInfo{Type: "x", ID: "y"}, nil)
+	m, err := sub.NextMsg(transporttest.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +245,7 @@ func TestNATSForeign(t *testing.T) {
 		{"pitaya/front/bindings", "", "\x0a\x03ack"},
 		{"pitaya/front/bindings", "\xff", "\x12\x30\x0a\x07PIT-400\x12\x25" + "pitaya: message between servers: bad"},
 	} {
-		got, err := nc.Request(tt.subject, []byte(tt.body), transportPatience)
+		got, err := nc.Request(tt.subject, []byte(tt.body), transporttest.Patience)
 		switch {
 		case err != nil:
 			t.Errorf("%s with %q: %v", tt.subject, tt.body, err)
@@ -270,7 +271,7 @@ func TestNATSForeign(t *testing.T) {
 	}
 	// None of that was the answer; this is.
 	m.Respond([]byte("right"))
-	if r := await(t, pending); r.Err != nil || string(r.Body) != "right" {
+	if r := transporttest.Await(t, pending); r.Err != nil || string(r.Body) != "right" {
 		t.Errorf("got %q, %v", r.Body, r.Err)
 	}
 }
@@ -282,10 +283,10 @@ func TestNATSPushBeforeAnswer(t *testing.T) {
 	var mu sync.Mutex
 	var events []string
 	event := func(s string) { mu.Lock(); events = append(events, s); mu.Unlock() }
-	a := n.server("front", func(p *transportPeer) {
+	a := n.Server("front", func(p *transporttest.Peer) {
 		p.OnNotice = func(n *pitaya.Notice, _ func([]byte, error)) { event("push " + string(n.Body)) }
 	})
-	b := n.server("back", func(p *transportPeer) {
+	b := n.Server("back", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			p.Notify(t.Context(), &pitaya.Notice{Kind: pitaya.NoticePush, FrontendType: "front", UID: "u", Body: body})
 			reply(body)
@@ -315,7 +316,7 @@ func TestNATSOutage(t *testing.T) {
 	server := startNATS(t)
 	n := natsNet(t, natsAt(natsQuick, server.URL()))
 	notices, held := make(chan string, 10), make(chan struct{}, 10)
-	setup := func(p *transportPeer) {
+	setup := func(p *transporttest.Peer) {
 		p.OnNotice = func(n *pitaya.Notice, _ func([]byte, error)) { notices <- n.UID }
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			if string(body) == "hold" {
@@ -325,20 +326,20 @@ func TestNATSOutage(t *testing.T) {
 			reply(body)
 		}
 	}
-	a, b := n.server("front", setup), n.server("back", setup)
+	a, b := n.Server("front", setup), n.Server("back", setup)
 	if err := a.Bind(t.Context(), "before"); err != nil {
 		t.Fatal(err)
 	}
 	for name, end := range map[string]func(){"stop": server.Stop, "kill": server.Kill} {
-		pending := a.start(t.Context(), b.Self, []byte("hold"))
-		await(t, held)
+		pending := a.Start(t.Context(), b.Self, []byte("hold"))
+		transporttest.Await(t, held)
 		end()
-		if r := await(t, pending); !errors.Is(r.Err, pitaya.ErrNoAnswer) || errors.Is(r.Err, pitaya.ErrUnreachable) {
+		if r := transporttest.Await(t, pending); !errors.Is(r.Err, pitaya.ErrNoAnswer) || errors.Is(r.Err, pitaya.ErrUnreachable) {
 			t.Errorf("%s: call under way: got %v, want ErrNoAnswer", name, r.Err)
 		}
 		start := time.Now()
 		for range 100 {
-			if _, err := a.call(t.Context(), b.Self, nil); !errors.Is(err, pitaya.ErrUnreachable) {
+			if _, err := a.Ask(t.Context(), b.Self, nil); !errors.Is(err, pitaya.ErrUnreachable) {
 				t.Fatalf("%s: call: got %v, want ErrUnreachable", name, err)
 			}
 		}
@@ -361,7 +362,7 @@ func TestNATSOutage(t *testing.T) {
 		server.Start()
 		until(t, "reconnect", healthy(a))
 		until(t, "reconnect", healthy(b))
-		if got, err := a.call(t.Context(), b.Self, []byte("again")); err != nil || string(got) != "again" {
+		if got, err := a.Ask(t.Context(), b.Self, []byte("again")); err != nil || string(got) != "again" {
 			t.Errorf("%s: got %q, %v", name, got, err)
 		}
 		for _, uid := range []string{"gone", "before", "during-" + name} {
@@ -370,7 +371,7 @@ func TestNATSOutage(t *testing.T) {
 			}
 		}
 		for _, uid := range []string{"before", "during-" + name} {
-			if got := await(t, notices); got != uid {
+			if got := transporttest.Await(t, notices); got != uid {
 				t.Errorf("%s: notice for %q, want %q", name, got, uid)
 			}
 		}
@@ -382,14 +383,14 @@ func TestNATSPaused(t *testing.T) {
 	t.Parallel()
 	server := startNATS(t)
 	n := natsNet(t, natsAt(natsQuick, server.URL()))
-	a, b := n.server("front", nil), n.server("back", nil)
+	a, b := n.Server("front", nil), n.Server("back", nil)
 	server.Pause()
 	var ctx context.Context
 	until(t, "it stands still", func() bool { // the signal takes a moment
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		_, err := a.call(ctx, b.Self, []byte("x"))
+		_, err := a.Ask(ctx, b.Self, []byte("x"))
 		if err != nil && !errors.Is(err, pitaya.ErrNoAnswer) {
 			t.Fatalf("got %v, want ErrNoAnswer", err)
 		}
@@ -402,12 +403,12 @@ func TestNATSPaused(t *testing.T) {
 	})
 	closed := make(chan error, 1)
 	go func() { closed <- a.Close(t.Context()) }()
-	if err := await(t, closed); err != nil {
+	if err := transporttest.Await(t, closed); err != nil {
 		t.Error(err)
 	}
 	server.Resume()
 	until(t, "connection of the other", healthy(b))
-	if got, err := b.call(t.Context(), b.Self, []byte("y")); err != nil || string(got) != "y" {
+	if got, err := b.Ask(t.Context(), b.Self, []byte("y")); err != nil || string(got) != "y" {
 		t.Errorf("afterwards: got %q, %v", got, err)
 	}
 }
@@ -417,9 +418,9 @@ func TestNATSLimit(t *testing.T) {
 	t.Parallel()
 	c := natsAt(pitaya.NATSConfig{RequestTimeout: 30 * time.Millisecond}, startNATS(t).URL())
 	n := natsNet(t, c)
-	a := n.server("front", func(p *transportPeer) { p.OnCall = func(context.Context, []byte, func([]byte)) {} })
+	a := n.Server("front", func(p *transporttest.Peer) { p.OnCall = func(context.Context, []byte, func([]byte)) {} })
 	start := time.Now()
-	if _, err := a.call(context.Background(), a.Self, nil); !errors.Is(err, pitaya.ErrNoAnswer) {
+	if _, err := a.Ask(context.Background(), a.Self, nil); !errors.Is(err, pitaya.ErrNoAnswer) {
 		t.Errorf("got %v, want ErrNoAnswer", err)
 	}
 	if d := time.Since(start); d < c.RequestTimeout {
@@ -435,8 +436,8 @@ func TestNATSSlowHandler(t *testing.T) {
 	client.MaxPings = 7 // a connection of its own: this one has room for calls and pushes only
 	entered, block := make(chan struct{}), make(chan struct{})
 	var handled atomic.Int64
-	n := &transportNet{t: t, open: func(t *testing.T, _ *pitaya.ServerInfo) pitaya.Transport { return newNATS(t, client, c) }}
-	a := n.server("front", func(p *transportPeer) {
+	n := transporttest.NewNet(t, func(*pitaya.ServerInfo) pitaya.Transport { return newNATS(t, client, c) })
+	a := n.Server("front", func(p *transporttest.Peer) {
 		p.OnNotice = func(*pitaya.Notice, func([]byte, error)) {
 			if handled.Add(1) == 1 {
 				close(entered)
@@ -462,7 +463,7 @@ func TestNATSSlowHandler(t *testing.T) {
 	if err := nc.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, entered)
+	transporttest.Await(t, entered)
 	publish("slow", pushes/2)
 	publish("unbound", pushes/2-1)
 	if err := nc.Flush(); err != nil {
@@ -491,7 +492,7 @@ func TestNATSUsers(t *testing.T) {
 	const users = 10_000
 	n := natsNet(t, natsAt(natsQuick, startNATS(t).URL()))
 	got := make(chan string, 10)
-	a := n.server("front", func(p *transportPeer) {
+	a := n.Server("front", func(p *transporttest.Peer) {
 		p.OnNotice = func(n *pitaya.Notice, _ func([]byte, error)) { got <- n.UID }
 	})
 	before := runtime.NumGoroutine()
@@ -516,7 +517,7 @@ func TestNATSUsers(t *testing.T) {
 		if err := a.Notify(t.Context(), &pitaya.Notice{FrontendType: "front", UID: uid}); err != nil {
 			t.Fatal(err)
 		}
-		if uid != await(t, got) {
+		if uid != transporttest.Await(t, got) {
 			t.Errorf("no notice for %s", uid)
 		}
 	}
@@ -557,7 +558,7 @@ func TestNATSManyUsers(t *testing.T) {
 	})
 	n := natsNet(t, natsAt(natsQuick, "nats://"+proxy.l.Addr().String()))
 	got := make(chan string, 10)
-	a := n.server("front", func(p *transportPeer) {
+	a := n.Server("front", func(p *transporttest.Peer) {
 		p.OnNotice = func(n *pitaya.Notice, _ func([]byte, error)) { got <- n.UID }
 	})
 	var wg sync.WaitGroup
@@ -585,7 +586,7 @@ func TestNATSManyUsers(t *testing.T) {
 	mu.Unlock()
 	for _, uid := range []string{"user-0", "user-19999"} {
 		must(t, a.Notify(t.Context(), &pitaya.Notice{FrontendType: "front", UID: uid}))
-		if uid != await(t, got) {
+		if uid != transporttest.Await(t, got) {
 			t.Errorf("no notice for %s", uid)
 		}
 	}
@@ -602,26 +603,26 @@ func TestNATSLateStart(t *testing.T) {
 	tr := newNATS(t, c, c)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	err := tr.Listen(ctx, self, &transportPeer{t: t})
+	err := tr.Listen(ctx, self, transporttest.NewPeer(t, nil, self))
 	if !errors.Is(err, pitaya.ErrUnreachable) || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, nats.ErrNoServers) {
 		t.Errorf("without NATS: got %v, want all three reasons", err)
 	}
-	if err := tr.Listen(t.Context(), self, &transportPeer{t: t}); err == nil {
+	if err := tr.Listen(t.Context(), self, transporttest.NewPeer(t, nil, self)); err == nil {
 		t.Error("Listen again succeeded")
 	}
 	limited := c
 	limited.MaxReconnects = 3
 	tr = newNATS(t, limited, c)
-	if err := tr.Listen(t.Context(), self, &transportPeer{t: t}); !errors.Is(err, pitaya.ErrUnreachable) ||
+	if err := tr.Listen(t.Context(), self, transporttest.NewPeer(t, nil, self)); !errors.Is(err, pitaya.ErrUnreachable) ||
 		!strings.Contains(err.Error(), "given up after 3 attempts") {
 		t.Errorf("limited attempts: got %v", err)
 	}
 
 	tr = newNATS(t, c, c)
 	listening := make(chan error, 1)
-	go func() { listening <- tr.Listen(t.Context(), self, &transportPeer{t: t}) }()
+	go func() { listening <- tr.Listen(t.Context(), self, transporttest.NewPeer(t, nil, self)) }()
 	server.Start()
-	if err := await(t, listening); err != nil {
+	if err := transporttest.Await(t, listening); err != nil {
 		t.Errorf("with NATS started later: %v", err)
 	}
 	if err := tr.Close(t.Context()); err != nil {
@@ -735,8 +736,8 @@ func TestNATSAccess(t *testing.T) {
 			t.Parallel()
 			server := startNATS(t, tt.flags...)
 			n := natsNet(t, tt.set(natsQuick, server.URL()))
-			a := n.server("front", nil)
-			if got, err := a.call(t.Context(), a.Self, []byte("x")); err != nil || string(got) != "x" {
+			a := n.Server("front", nil)
+			if got, err := a.Ask(t.Context(), a.Self, []byte("x")); err != nil || string(got) != "x" {
 				t.Errorf("got %q, %v", got, err)
 			}
 			// Whoever is refused keeps trying, and says so.
@@ -760,7 +761,7 @@ func TestNATSAccessLost(t *testing.T) {
 	server := startNATS(t, "-nats-config", config)
 	c := natsAt(natsQuick, server.URL())
 	c.Token = "one"
-	a := natsNet(t, c).server("front", nil)
+	a := natsNet(t, c).Server("front", nil)
 	rewrite := func(text string) {
 		server.Stop()
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -770,12 +771,12 @@ func TestNATSAccessLost(t *testing.T) {
 	}
 	rewrite("authorization { token: two }")
 	until(t, "Healthy tells the reason", func() bool { return errors.Is(a.Healthy(), nats.ErrAuthorization) })
-	if _, err := a.call(t.Context(), a.Self, nil); !errors.Is(err, pitaya.ErrUnreachable) {
+	if _, err := a.Ask(t.Context(), a.Self, nil); !errors.Is(err, pitaya.ErrUnreachable) {
 		t.Errorf("got %v, want ErrUnreachable", err)
 	}
 	rewrite("authorization { token: one }")
 	until(t, "let in again", healthy(a))
-	if _, err := a.call(t.Context(), a.Self, nil); err != nil {
+	if _, err := a.Ask(t.Context(), a.Self, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -822,7 +823,7 @@ func TestNATSLameDuck(t *testing.T) {
 	var mu sync.Mutex
 	handled, pushed := make(map[string]int), make(map[string]int)
 	lastPush := -1
-	a := n.server("front", func(p *transportPeer) {
+	a := n.Server("front", func(p *transporttest.Peer) {
 		p.OnNotice = func(n *pitaya.Notice, _ func([]byte, error)) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -835,7 +836,7 @@ func TestNATSLameDuck(t *testing.T) {
 			lastPush = max(i, lastPush)
 		}
 	})
-	b := n.server("back", func(p *transportPeer) {
+	b := n.Server("back", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			mu.Lock()
 			handled[string(body)]++
@@ -856,7 +857,7 @@ func TestNATSLameDuck(t *testing.T) {
 		_, err := nc.Request("pitaya/servers/back/"+b.Self.ID, []byte("probe"), time.Second)
 		return err == nil
 	})
-	moved := func(p *transportPeer) bool {
+	moved := func(p *transporttest.Peer) bool {
 		return pitaya.NATSServer(p.Transport.(*pitaya.NATSTransport)) == pair[1].URL()
 	}
 	if moved(a) || moved(b) {
@@ -900,7 +901,7 @@ func TestNATSLameDuck(t *testing.T) {
 	<-stopped
 	under.Wait()
 	pair[0].Stop()
-	if _, err := a.call(t.Context(), b.Self, []byte("after")); err != nil {
+	if _, err := a.Ask(t.Context(), b.Self, []byte("after")); err != nil {
 		t.Errorf("without the first server: %v", err)
 	}
 	until(t, "the last push", func() bool { mu.Lock(); defer mu.Unlock(); return lastPush == calls-1 })
@@ -924,13 +925,13 @@ func TestNATSLameDuckAlone(t *testing.T) {
 	t.Parallel()
 	server := startNATS(t)
 	n := natsNet(t, natsAt(natsQuick, server.URL()))
-	a := n.server("front", nil)
+	a := n.Server("front", nil)
 	server.Command("lameduck")
 	until(t, "the end", func() bool { return a.Healthy() != nil })
 	server.Stop()
 	server.Start()
 	until(t, "back", healthy(a))
-	if _, err := a.call(t.Context(), a.Self, nil); err != nil {
+	if _, err := a.Ask(t.Context(), a.Self, nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // sampleInterval is the least time between two log records of one kind that
-// clients can cause at will.
+// clients can cause at will, or that each message may cause.
 const sampleInterval = time.Second
 
 // sampler lets one event pass in each interval and counts the others. Its zero

@@ -50,7 +50,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Inspect:         s.debug.inspector(s.registry),
 		Log:             s.log,
 	}
-	host.Meters = newMeters(s.reporters, func(v any) { host.panicked("reporter", newRequestID(), v) })
+	host.Meters = newMeters(s.reporters, host.seamPanicked("reporter"))
 	var counting sync.Mutex // makes the last value reported the last one counted
 	host.Count = func() {
 		if host.Meters != nil {
@@ -86,8 +86,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		d.TooMany = d.errorPayload(errTooMany())
 	}
 	if cfg.Tracer != nil {
-		panicked := func(v any) { host.panicked("tracer", newRequestID(), v) }
-		d.Spans = &spans{Tracer: cfg.Tracer, Local: cfg.ID, Panicked: panicked}
+		d.Spans = &spans{Tracer: cfg.Tracer, Local: cfg.ID, Panicked: host.seamPanicked("tracer")}
 	}
 	if cfg.Dispatch > 0 {
 		d.Slots = make(chan struct{}, cfg.Dispatch)

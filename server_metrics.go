@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -32,8 +31,9 @@ type metering struct {
 
 	scrapes []func() // end the reports before scrapes; set before the goroutine begins
 
-	slow  atomic.Int64 // clients that were too slow when it was last reported that a queue was full
-	drops atomic.Int64 // losses of NATS, likewise
+	// Owned by the goroutine, and by who has waited for its end.
+	slow  int64 // clients that were too slow when it was last reported that a queue was full
+	drops int64 // losses of NATS, likewise
 
 	mu    sync.Mutex      // guards the field below
 	types map[string]bool // server types that were reported
@@ -96,6 +96,7 @@ func (g *metering) run() {
 	ready := g.server.ready
 	for {
 		g.report()
+		g.reportQueues()
 		select {
 		case <-tick.C:
 		case <-ready:
@@ -116,9 +117,11 @@ func (g *metering) end() {
 		stop()
 	}
 	g.report()
+	g.reportQueues()
 }
 
-// report reports everything. It may be called by several goroutines at once.
+// report reports counters and gauges. It may be called by several goroutines at
+// once.
 func (g *metering) report() {
 	for _, c := range g.growths {
 		c.report()
@@ -157,39 +160,19 @@ const (
 	pitayaOutPlaces = 100 // places in Pitaya's output queue
 )
 
-// reportSessions reports about the sessions of a frontend. There is no queue that
-// they share, so of each kind of queue the fullest one is reported: its free
-// places.
+// reportSessions reports about the sessions of a frontend.
 func (g *metering) reportSessions() {
 	s := g.server
 	s.host.Count()
 	sessions, busy := 0, 0
-	var local, remote, bytes, packets int // the most
 	for session := range s.table.all() {
-		l, r, working, b, p := session.load()
 		sessions++
-		local, remote, bytes, packets = max(local, l), max(remote, r), max(bytes, b), max(packets, p)
-		if working {
+		if _, _, working, _, _ := session.load(); working {
 			busy++
 		}
 	}
 	g.meters.gauge(metricQueueBytes, float64(s.counters.queueBytes()))
 	g.meters.gauge(metricSessionsBound, float64(s.table.users()))
-
-	out := 0
-	if n := s.cfg.QueueMessages; n > 0 {
-		out = n - packets
-	} else {
-		// In hundredths of the budget, which is as many as Pitaya has places.
-		out = pitayaOutPlaces - int(int64(bytes)*pitayaOutPlaces/int64(s.cfg.QueueBytes))
-	}
-	// A queue that was full for a moment is told as well.
-	if slow := s.counters.PushesDropped.Load() + s.counters.SlowClients.Load(); slow > g.slow.Swap(slow) {
-		out = 0
-	}
-	g.free(channelOut, out)
-	g.free(channelLocal, s.cfg.MailboxMessages-local)
-	g.free(channelRemote, s.cfg.RemoteMessages-remote)
 
 	total := max(sessions, busy) // a worker for each session
 	if slots := s.slots; slots != nil {
@@ -198,6 +181,43 @@ func (g *metering) reportSessions() {
 	pool := Label{"pool", poolHandlers}
 	g.meters.gauge(metricBusyWorkers, float64(busy), pool)
 	g.meters.gauge(metricTotalWorkers, float64(total), pool)
+}
+
+// reportQueues reports free places, which is a distribution: how often there were
+// how many must not depend on how often somebody asks, and what has been full for
+// a moment is told once. So it is reported each period only, by one goroutine.
+func (g *metering) reportQueues() {
+	if g.server.cfg.Frontend {
+		g.reportSessionQueues()
+	}
+	if g.server.cluster != nil {
+		g.reportClusterQueues()
+	}
+}
+
+// reportSessionQueues reports the queues of sessions. There is none that they
+// share, so of each kind the fullest one is reported.
+func (g *metering) reportSessionQueues() {
+	s := g.server
+	var local, remote, bytes, packets int // the most
+	for session := range s.table.all() {
+		l, r, _, b, p := session.load()
+		local, remote, bytes, packets = max(local, l), max(remote, r), max(bytes, b), max(packets, p)
+	}
+	out := 0
+	if n := s.cfg.QueueMessages; n > 0 {
+		out = n - packets
+	} else {
+		// In hundredths of the budget, which is as many as Pitaya has places.
+		out = pitayaOutPlaces - int(int64(bytes)*pitayaOutPlaces/int64(s.cfg.QueueBytes))
+	}
+	// A queue that was full for a moment is told as well.
+	if slow := s.counters.PushesDropped.Load() + s.counters.SlowClients.Load(); slow > g.slow {
+		g.slow, out = slow, 0
+	}
+	g.free(channelOut, out)
+	g.free(channelLocal, s.cfg.MailboxMessages-local)
+	g.free(channelRemote, s.cfg.RemoteMessages-remote)
 }
 
 // free reports the free places of a queue.
@@ -225,18 +245,23 @@ func (g *metering) reportCluster() {
 	g.meters.gauge(metricBusyWorkers, float64(c.backend.load()), pool)
 	g.meters.gauge(metricTotalWorkers, maxIncoming, pool)
 
-	t, ok := c.node.Transport.(natsTeller)
+	if t, ok := c.node.Transport.(natsTeller); ok {
+		g.meters.gauge(metricDroppedMessages, float64(t.dropped()[natsKindCalls]))
+	}
+}
+
+// reportClusterQueues reports the queues of what comes from other servers.
+func (g *metering) reportClusterQueues() {
+	t, ok := g.server.cluster.node.Transport.(natsTeller)
 	if !ok {
 		return
 	}
-	dropped := t.dropped()
-	g.meters.gauge(metricDroppedMessages, float64(dropped[natsKindCalls]))
 	free, lost := t.room(), int64(0)
-	for _, n := range dropped {
+	for _, n := range t.dropped() {
 		lost += n
 	}
-	if lost > g.drops.Swap(lost) {
-		free = 0
+	if lost > g.drops {
+		g.drops, free = lost, 0
 	}
 	// What comes in over NATS waits in one queue, whatever it is.
 	for _, channel := range []string{"rpc_server_subchan", "rpc_server_bindingschan", "rpc_server_userpushchan", "rpc_server_userkickchan"} {

@@ -92,17 +92,21 @@ func TestPrometheusListener(t *testing.T) {
 	const response = `pitaya_handler_response_time_ns_count{code="",game="chess",route="h.echo",serverType="conn",shard="s1",status="ok",type="handler"}`
 	until(t, "three responses", func() bool { return get()[response] == 3 })
 	got := get()
+	const capacity = `pitaya_channel_channel_capacity_count{channel="agent_chsend",game="chess",serverType="conn",shard="none"}`
 	for series, want := range map[string]float64{
-		`pitaya_handler_requests{game="chess",serverType="conn",shard="none"}`:                                      3,
-		`pitaya_handler_answered{game="chess",serverType="conn",shard="none"}`:                                      3,
-		`pitaya_acceptor_connected_clients{game="chess",serverType="conn",shard="none"}`:                            1,
-		`pitaya_acceptor_accepted_connections{game="chess",serverType="conn",shard="none"}`:                         1,
-		`pitaya_acceptor_received_packets{game="chess",serverType="conn",shard="none"}`:                             5,
-		`pitaya_channel_channel_capacity_count{channel="agent_chsend",game="chess",serverType="conn",shard="none"}`: -1,
+		`pitaya_handler_requests{game="chess",serverType="conn",shard="none"}`:              3,
+		`pitaya_handler_answered{game="chess",serverType="conn",shard="none"}`:              3,
+		`pitaya_acceptor_connected_clients{game="chess",serverType="conn",shard="none"}`:    1,
+		`pitaya_acceptor_accepted_connections{game="chess",serverType="conn",shard="none"}`: 1,
+		`pitaya_acceptor_received_packets{game="chess",serverType="conn",shard="none"}`:     5,
+		capacity: -1,
 	} {
 		if got[series] != want && (want >= 0 || got[series] == 0) {
 			t.Errorf("%s is %v, want %v", series, got[series], want)
 		}
+	}
+	if a, b := get()[capacity], get()[capacity]; a != b {
+		t.Errorf("a scrape has made %v observations", b-a)
 	}
 	if mounted := scrapeSamples(t, s.Metrics()); mounted[response] != 3 {
 		t.Errorf("Metrics says %v", mounted[response])

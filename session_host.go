@@ -106,16 +106,33 @@ func newRequestID() string { return rand.Text()[:22] }
 // client gets: it has an id by which the log record can be found, and nothing
 // of what happened.
 func (h *sessionHost) panicked(where, id string, v any) error {
-	h.Counters.Panics.Add(1)
-	if h.Inspect != nil {
-		h.Inspect.panicked(where, v)
-	}
+	h.countPanic(where, v)
 	h.Log.Error("panic", "where", where, "panic", v, "request", id, "stack", string(debug.Stack()))
 	return &Error{
 		Code:     CodeInternal,
 		Message:  "internal error",
 		Metadata: map[string]string{"request": id},
 		Err:      fmt.Errorf("pitaya: panic in %s: %v", where, v),
+	}
+}
+
+func (h *sessionHost) countPanic(where string, v any) {
+	h.Counters.Panics.Add(1)
+	if h.Inspect != nil {
+		h.Inspect.panicked(where, v)
+	}
+}
+
+// seamPanicked returns what is told of the panics of a reporter or a Tracer. One
+// that is broken may panic several times for each message, and the log is not to
+// be what takes the server down.
+func (h *sessionHost) seamPanicked(where string) func(v any) {
+	logged := new(sampler)
+	return func(v any) {
+		h.countPanic(where, v)
+		if n, ok := logged.pass(); ok {
+			h.Log.Error("panic", "where", where, "panic", v, "stack", string(debug.Stack()), "unlogged", n)
+		}
 	}
 }
 

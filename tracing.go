@@ -48,7 +48,7 @@ const (
 //
 // The methods are called from many goroutines, on the path of messages: they
 // must be quick, must not block and must not call the server. A panic of one is
-// recovered and logged; the span is then missing. A Tracer that exports must
+// recovered, and logged once a second; the span is then missing. A Tracer that exports must
 // not wait for that in these methods. It belongs to the program, which flushes
 // it once [Server.Run] has returned: all spans have ended by then, and the
 // library cannot know when the last server that uses it is done.

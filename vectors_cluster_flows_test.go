@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // clusterMessage is a message between servers, of a step.
@@ -61,12 +62,12 @@ func TestBackendFlowVectors(t *testing.T) {
 			case step.Request != nil:
 				answers = peer.request(subjectOf(vectorRoom()), step.Request.Hex)
 			case step.Publishes != nil:
-				last = await(t, peer.seen)
+				last = transporttest.Await(t, peer.seen)
 				err = step.Publishes.check(last)
 			case step.Answer != nil:
 				peer.respond(last, *step.Answer)
 			case step.Answers != nil:
-				err = wantBytes("answer", await(t, answers).Data, step.Answers.Hex)
+				err = wantBytes("answer", transporttest.Await(t, answers).Data, step.Answers.Hex)
 			default:
 				err = errors.New("unknown step")
 			}
@@ -137,9 +138,9 @@ func TestFrontendFlowVectors(t *testing.T) {
 			case step.Request != nil:
 				answers = peer.request(step.Request.Subject, step.Request.Hex)
 			case step.Answers != nil:
-				err = wantBytes("answer", await(t, answers).Data, step.Answers.Hex)
+				err = wantBytes("answer", transporttest.Await(t, answers).Data, step.Answers.Hex)
 			case step.Publishes != nil:
-				err = step.Publishes.check(await(t, peer.seen))
+				err = step.Publishes.check(transporttest.Await(t, peer.seen))
 			case step.Published != nil:
 				err = peer.nc.Publish(step.Published.Subject, step.Published.Hex)
 			case step.Sends != nil:
@@ -167,11 +168,11 @@ func TestFrontendFlowVectors(t *testing.T) {
 			case step.Closed:
 				c.expectClosed()
 			case step.Requests != nil:
-				last = await(t, peer.seen)
+				last = transporttest.Await(t, peer.seen)
 				err = step.Requests.check(last)
 			case step.Answer != nil:
 				if last == nil {
-					last = await(t, peer.seen)
+					last = transporttest.Await(t, peer.seen)
 				}
 				peer.respond(last, *step.Answer)
 			default:

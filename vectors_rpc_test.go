@@ -24,6 +24,7 @@ import (
 	"github.com/pitaya-go/pitaya"
 	"github.com/pitaya-go/pitaya/examples/testserver/testpb"
 	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // knownServers is a discovery that knows from the start whom there is: the server itself, and peers that the test plays.
@@ -124,7 +125,7 @@ func (p *natsPeer) request(subject string, body []byte) <-chan *nats.Msg {
 // call is request that waits.
 func (p *natsPeer) call(subject string, body []byte) []byte {
 	p.t.Helper()
-	return await(p.t, p.request(subject, body)).Data
+	return transporttest.Await(p.t, p.request(subject, body)).Data
 }
 
 // respond answers a call that came in.
@@ -300,7 +301,7 @@ func TestRPCResponseVectors(t *testing.T) {
 				return nil
 			}
 		}
-		return v.check(t, await(t, answers).Data)
+		return v.check(t, transporttest.Await(t, answers).Data)
 	})
 	if n := srv.Stats().Panics; n != 1 {
 		t.Errorf("%d panics, want that of the remote", n)
@@ -316,11 +317,11 @@ func TestRPCResponseVectorsMem(t *testing.T) {
 			cfg := pitaya.Config{}
 			cfg.Discovery, cfg.Transport = c.Node()
 			runCluster(t, vectorRoom(), cfg, registerVectors(t, &VectorHandler{}, &VectorRemote{}))
-			n := &transportNet{open: func(*testing.T, *pitaya.ServerInfo) pitaya.Transport { _, tr := c.Node(); return tr }, t: t}
-			peer := n.server("connector", nil)
-			ctx, cancel := context.WithTimeout(t.Context(), transportPatience/2)
+			n := transporttest.NewNet(t, func(*pitaya.ServerInfo) pitaya.Transport { _, tr := c.Node(); return tr })
+			peer := n.Server("connector", nil)
+			ctx, cancel := context.WithTimeout(t.Context(), transporttest.Patience/2)
 			defer cancel()
-			got, callErr := peer.call(ctx, vectorRoom(), v.Request)
+			got, callErr := peer.Ask(ctx, vectorRoom(), v.Request)
 			switch {
 			case v.None && !errors.Is(callErr, pitaya.ErrNoAnswer):
 				err = fmt.Errorf("got %x, %v, want no answer", got, callErr)
@@ -531,8 +532,8 @@ func TestRPCRequestVectors(t *testing.T) {
 			}
 			ok := peer.request(subjectOf(vectorRoom()), sysRequest(t, sent, "room.h.probe", "", string(v.Before)))
 			done = waits(func() error {
-				err := await(t, failed)
-				await(t, ok)
+				err := transporttest.Await(t, failed)
+				transporttest.Await(t, ok)
 				return err
 			})
 		default:
@@ -550,9 +551,9 @@ func TestRPCRequestVectors(t *testing.T) {
 			}
 			done = waits(func() error { return srv.RPCTo(ctx, v.To.ID, v.Route, new(testpb.TestResponse), &arg) })
 		}
-		m := await(t, peer.seen)
+		m := transporttest.Await(t, peer.seen)
 		peer.respond(m, answer)
-		if err := await(t, done); err != nil {
+		if err := transporttest.Await(t, done); err != nil {
 			return err
 		}
 		if v.Session.ID == "1" { // ours differs in the session's data, and in nothing else
@@ -649,9 +650,9 @@ func TestContextVectors(t *testing.T) {
 			}
 		}
 		done := waits(func() error { return front.RPC(ctx, "room.r.ping", new(testpb.TestResponse), nil) })
-		m := await(t, peer.seen)
+		m := transporttest.Await(t, peer.seen)
 		peer.respond(m, nil)
-		if err := await(t, done); err != nil {
+		if err := transporttest.Await(t, done); err != nil {
 			return err
 		}
 		r, err := decodeSent(m.Data)
@@ -728,17 +729,17 @@ func TestSessionDataVectors(t *testing.T) {
 		answer := peer.request(subjectOf(vectorRoom()), sysRequest(t, session, "room.h.probe", "", `{"reqTimeout":"5s"}`))
 		if v.Error {
 			var got pb.Response
-			if err := proto.Unmarshal(await(t, answer).Data, &got); err != nil || got.Error.GetCode() != pitaya.CodeInternal {
+			if err := proto.Unmarshal(transporttest.Await(t, answer).Data, &got); err != nil || got.Error.GetCode() != pitaya.CodeInternal {
 				return fmt.Errorf("got %s, %v", protojson.Format(&got), err)
 			}
 			return nil
 		}
-		m := await(t, peer.seen)
+		m := transporttest.Await(t, peer.seen)
 		peer.respond(m, []byte("\x0a\x05\x0a\x03ack"))
-		if err := await(t, failed); err != nil {
+		if err := transporttest.Await(t, failed); err != nil {
 			return err
 		}
-		await(t, answer)
+		transporttest.Await(t, answer)
 		r, err := decodeSent(m.Data)
 		if err != nil {
 			return err

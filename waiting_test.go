@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // heldCalls is a backend that keeps all calls waiting.
@@ -104,7 +105,7 @@ func TestWaitingForwards(t *testing.T) {
 					if n = runtime.NumGoroutine() - before; n <= most {
 						return
 					}
-					await(t, time.After(10*time.Millisecond))
+					transporttest.Await(t, time.After(10*time.Millisecond))
 				}
 				t.Errorf("%s: %d goroutines more than before, want at most %d", what, n, most)
 			}

@@ -3,12 +3,13 @@ package pitayatest
 import (
 	"testing"
 	"testing/synctest"
-	"time"
+
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // patience is how long what waits for something waits at most. It is for what has gone wrong, so it is long: nothing
 // that works should fail on a machine with much else to do. In a bubble it takes no time.
-const patience = 20 * time.Second
+const patience = transporttest.Patience
 
 // A check is one test of a suite. It takes a testing.TB so that the tests of this package can see it fail.
 type check struct {
@@ -28,20 +29,6 @@ func runChecks(t *testing.T, bubble bool, checks []check) {
 			}
 			c.run(t)
 		})
-	}
-}
-
-// receive returns what comes on a channel, or fails the test.
-func receive[T any](t testing.TB, c <-chan T) T {
-	t.Helper()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case v := <-c:
-		return v
-	case <-timer.C:
-		t.Fatalf("nothing happened within %v", patience)
-		panic("unreachable")
 	}
 }
 

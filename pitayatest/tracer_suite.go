@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // TracerOptions say how [TestTracer] gets at an implementation.
@@ -264,7 +265,7 @@ func (t *tracerTest) ends() {
 			span.End(err)
 			done <- true
 		}()
-		receive(t, done)
+		transporttest.Await(t, done)
 		want[name] = Span{Err: err}
 	}
 	t.want(want)

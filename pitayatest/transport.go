@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
 
 // TransportOptions say how [TestTransport] gets at an implementation.
@@ -41,7 +42,7 @@ func transportChecks(opts TransportOptions) []check {
 	var checks []check
 	for _, c := range []struct {
 		name string
-		run  func(t testing.TB, n *transportNet)
+		run  func(t testing.TB, n *transporttest.Net)
 	}{
 		{"call", transportCall},
 		{"order", transportOrder},
@@ -59,116 +60,28 @@ func transportChecks(opts TransportOptions) []check {
 		{"drain", transportDrain},
 		{"close", transportClose},
 	} {
-		checks = append(checks, check{c.name, func(t testing.TB) { c.run(t, &transportNet{t: t, open: opts.Open(t)}) }})
+		checks = append(checks, check{c.name, func(t testing.TB) { c.run(t, transporttest.NewNet(t, opts.Open(t))) }})
 	}
 	return checks
 }
 
-// transportNet are the servers of one test.
-type transportNet struct {
-	t     testing.TB
-	open  func(self *pitaya.ServerInfo) pitaya.Transport
-	peers []*transportPeer
-}
-
-// A transportPeer is a server that consists of a transport. The functions are what it does with what comes in; nil
-// answers calls with their bodies and drops notices.
-type transportPeer struct {
-	pitaya.Transport
-	t        testing.TB
-	Self     *pitaya.ServerInfo
-	OnCall   func(ctx context.Context, body []byte, reply func([]byte))
-	OnNotice func(n *pitaya.Notice, reply func([]byte, error))
-	silent   atomic.Bool // nothing may come in any more
-}
-
-func (p *transportPeer) HandleCall(ctx context.Context, body []byte, reply func([]byte)) {
-	if p.silent.Load() {
-		p.t.Error("HandleCall after Drain or Close")
-	}
-	if p.OnCall != nil {
-		p.OnCall(ctx, body, reply)
-	} else {
-		reply(body)
-	}
-}
-
-func (p *transportPeer) HandleNotice(n *pitaya.Notice, reply func([]byte, error)) {
-	if p.silent.Load() {
-		p.t.Error("HandleNotice after Drain or Close")
-	}
-	if p.OnNotice != nil {
-		p.OnNotice(n, reply)
-	} else if reply != nil {
-		reply(nil, nil)
-	}
-}
-
-// server starts a server. Its functions are set by setup, before anything comes in.
-func (n *transportNet) server(serverType string, setup func(*transportPeer)) *transportPeer {
-	n.t.Helper()
-	p := &transportPeer{t: n.t, Self: &pitaya.ServerInfo{
-		ID: fmt.Sprintf("%s-%d-%016x", serverType, len(n.peers), rand.Uint64()), Type: serverType, Frontend: true,
-	}}
-	if setup != nil {
-		setup(p)
-	}
-	p.Transport = n.open(p.Self)
-	n.t.Cleanup(func() { p.Close(context.Background()) })
-	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
-	defer cancel()
-	if err := p.Listen(ctx, p.Self, p); err != nil {
-		n.t.Fatal(err)
-	}
-	for _, other := range n.peers {
-		other.ServerSeen(p.Self)
-		p.ServerSeen(other.Self)
-	}
-	n.peers = append(n.peers, p)
-	return p
-}
-
-// typeName returns a server type that no other test uses.
-func (n *transportNet) typeName(what string) string {
-	return fmt.Sprintf("%s%08x", what, rand.Uint32())
-}
-
-type transportResult struct {
-	Body []byte
-	Err  error
-}
-
-// start makes a call and returns where its result comes.
-func (p *transportPeer) start(ctx context.Context, to *pitaya.ServerInfo, body []byte) <-chan transportResult {
-	results := make(chan transportResult, 2)
-	p.Call(ctx, to, body, func(response []byte, err error) { results <- transportResult{response, err} })
-	return results
-}
-
-// call makes a call and waits for its result.
-func (p *transportPeer) call(ctx context.Context, to *pitaya.ServerInfo, body []byte) ([]byte, error) {
-	p.t.Helper()
-	r := receive(p.t, p.start(ctx, to, body))
-	return r.Body, r.Err
-}
-
-func transportCall(t testing.TB, n *transportNet) {
-	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
+func transportCall(t testing.TB, n *transporttest.Net) {
+	a, b := n.Server("front", nil), n.Server("back", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			go reply(append([]byte("re: "), body...)) // any goroutine may
 		}
 	})
 	for _, body := range []string{"", "x", "hello", "\x00\r\n\xff", strings.Repeat("long ", 10_000)} {
-		got, err := a.call(t.Context(), b.Self, []byte(body))
+		got, err := a.Ask(t.Context(), b.Self, []byte(body))
 		if err != nil || string(got) != "re: "+body {
 			t.Errorf("call with %.20q: got %.20q, %v", body, got, err)
 		}
 	}
 	// A server can call itself and be called back.
-	if got, err := a.call(t.Context(), a.Self, []byte("self")); err != nil || string(got) != "self" {
+	if got, err := a.Ask(t.Context(), a.Self, []byte("self")); err != nil || string(got) != "self" {
 		t.Errorf("call to itself: got %q, %v", got, err)
 	}
-	if got, err := b.call(t.Context(), a.Self, []byte("back")); err != nil || string(got) != "back" {
+	if got, err := b.Ask(t.Context(), a.Self, []byte("back")); err != nil || string(got) != "back" {
 		t.Errorf("call back: got %q, %v", got, err)
 	}
 	if err := errors.Join(a.Healthy(), b.Healthy()); err != nil {
@@ -176,11 +89,11 @@ func transportCall(t testing.TB, n *transportNet) {
 	}
 }
 
-func transportOrder(t testing.TB, n *transportNet) {
+func transportOrder(t testing.TB, n *transporttest.Net) {
 	const calls = 1000
 	var arrived []int // appended to in order, read after the last answer
 	var mu sync.Mutex
-	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
+	a, b := n.Server("front", nil), n.Server("back", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			var i int
 			fmt.Sscan(string(body), &i)
@@ -193,14 +106,14 @@ func transportOrder(t testing.TB, n *transportNet) {
 	if !a.Ordered() {
 		t.Skip("the caller keeps the order")
 	}
-	results := make([]<-chan transportResult, calls)
+	results := make([]<-chan transporttest.Result, calls)
 	body := make([]byte, 0, 8)
 	for i := range calls {
 		body = fmt.Append(body[:0], i) // not used once Call has returned
-		results[i] = a.start(t.Context(), b.Self, body)
+		results[i] = a.Start(t.Context(), b.Self, body)
 	}
 	for i, c := range results {
-		if r := receive(t, c); r.Err != nil || string(r.Body) != fmt.Sprint(i) {
+		if r := transporttest.Await(t, c); r.Err != nil || string(r.Body) != fmt.Sprint(i) {
 			t.Fatalf("call %d: got %q, %v", i, r.Body, r.Err)
 		}
 	}
@@ -211,12 +124,11 @@ func transportOrder(t testing.TB, n *transportNet) {
 	}
 }
 
-// failing starts two servers. The second answers calls with "hello", drops those with "drop", and keeps the replies to others.
-func (n *transportNet) failing() (a, b *transportPeer, replies chan func([]byte)) {
-	t := n.t
+// failingPair starts two servers. The second answers calls with "hello", drops those with "drop", and keeps the replies to others.
+func failingPair(t testing.TB, n *transporttest.Net) (a, b *transporttest.Peer, replies chan func([]byte)) {
 	t.Helper()
 	replies = make(chan func([]byte), 10)
-	a, b = n.server("front", nil), n.server("back", func(p *transportPeer) {
+	a, b = n.Server("front", nil), n.Server("back", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			switch string(body) {
 			case "drop":
@@ -230,19 +142,19 @@ func (n *transportNet) failing() (a, b *transportPeer, replies chan func([]byte)
 		}
 	})
 	// Connections are made, so that a call with a short deadline arrives.
-	if _, err := a.call(t.Context(), b.Self, []byte("hello")); err != nil {
+	if _, err := a.Ask(t.Context(), b.Self, []byte("hello")); err != nil {
 		t.Fatal(err)
 	}
 	return a, b, replies
 }
 
-func transportDeadline(t testing.TB, n *transportNet) {
-	a, b, replies := n.failing()
+func transportDeadline(t testing.TB, n *transporttest.Net) {
+	a, b, replies := failingPair(t, n)
 	for _, body := range []string{"keep", "drop"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		deadline, _ := ctx.Deadline()
-		_, err := a.call(ctx, b.Self, []byte(body))
+		_, err := a.Ask(ctx, b.Self, []byte(body))
 		if !errors.Is(err, pitaya.ErrNoAnswer) {
 			t.Errorf("%s: got %v, want ErrNoAnswer", body, err)
 		}
@@ -251,55 +163,55 @@ func transportDeadline(t testing.TB, n *transportNet) {
 			t.Errorf("%s: failed %v before its deadline", body, early)
 		}
 	}
-	receive(t, replies)([]byte("late")) // nobody waits for it
-	if got, err := b.call(t.Context(), a.Self, []byte("still")); err != nil || string(got) != "still" {
+	transporttest.Await(t, replies)([]byte("late")) // nobody waits for it
+	if got, err := b.Ask(t.Context(), a.Self, []byte("still")); err != nil || string(got) != "still" {
 		t.Errorf("afterwards: got %q, %v", got, err)
 	}
 }
 
-func transportLate(t testing.TB, n *transportNet) {
-	a, b, _ := n.failing()
+func transportLate(t testing.TB, n *transporttest.Net) {
+	a, b, _ := failingPair(t, n)
 	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()
-	if _, err := a.call(ctx, b.Self, []byte("drop")); !errors.Is(err, pitaya.ErrNoAnswer) {
+	if _, err := a.Ask(ctx, b.Self, []byte("drop")); !errors.Is(err, pitaya.ErrNoAnswer) {
 		t.Errorf("got %v, want ErrNoAnswer", err)
 	}
-	if got, err := b.call(t.Context(), a.Self, []byte("still")); err != nil || string(got) != "still" {
+	if got, err := b.Ask(t.Context(), a.Self, []byte("still")); err != nil || string(got) != "still" {
 		t.Errorf("afterwards: got %q, %v", got, err)
 	}
 }
 
-func transportCancel(t testing.TB, n *transportNet) {
-	a, b, replies := n.failing()
+func transportCancel(t testing.TB, n *transporttest.Net) {
+	a, b, replies := failingPair(t, n)
 	cause := errors.New("the client has gone")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	result := a.start(ctx, b.Self, []byte("keep"))
-	reply := receive(t, replies)
+	result := a.Start(ctx, b.Self, []byte("keep"))
+	reply := transporttest.Await(t, replies)
 	cancel(cause)
-	if r := receive(t, result); !errors.Is(r.Err, cause) {
+	if r := transporttest.Await(t, result); !errors.Is(r.Err, cause) {
 		t.Errorf("got %v, want the cause", r.Err)
 	}
 	reply([]byte("late"))
-	if _, err := a.call(ctx, b.Self, []byte("keep")); !errors.Is(err, cause) {
+	if _, err := a.Ask(ctx, b.Self, []byte("keep")); !errors.Is(err, cause) {
 		t.Errorf("cancelled before: got %v, want the cause", err)
 	}
-	if got, err := b.call(t.Context(), a.Self, []byte("still")); err != nil || string(got) != "still" {
+	if got, err := b.Ask(t.Context(), a.Self, []byte("still")); err != nil || string(got) != "still" {
 		t.Errorf("afterwards: got %q, %v", got, err)
 	}
 }
 
-func transportNobody(t testing.TB, n *transportNet) {
-	a, b, _ := n.failing()
+func transportNobody(t testing.TB, n *transporttest.Net) {
+	a, b, _ := failingPair(t, n)
 	nobody := &pitaya.ServerInfo{ID: "nobody", Type: "back", Metadata: b.Self.Metadata}
 	if b.Self.Metadata != nil {
 		t.Skip("where it would be is in its metadata")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, err := a.call(ctx, nobody, []byte("x")); !errors.Is(err, pitaya.ErrUnreachable) {
+	if _, err := a.Ask(ctx, nobody, []byte("x")); !errors.Is(err, pitaya.ErrUnreachable) {
 		t.Errorf("got %v, want ErrUnreachable", err)
 	}
-	if got, err := b.call(t.Context(), a.Self, []byte("still")); err != nil || string(got) != "still" {
+	if got, err := b.Ask(t.Context(), a.Self, []byte("still")); err != nil || string(got) != "still" {
 		t.Errorf("afterwards: got %q, %v", got, err)
 	}
 }
@@ -312,7 +224,7 @@ type transportArrival struct {
 }
 
 // arrivals makes a server tell of the calls that come in, and leaves the answers to the test.
-func arrivals(p *transportPeer) <-chan transportArrival {
+func arrivals(p *transporttest.Peer) <-chan transportArrival {
 	c := make(chan transportArrival, 2000)
 	p.OnCall = func(ctx context.Context, body []byte, reply func([]byte)) {
 		c <- transportArrival{ctx, string(body), reply}
@@ -322,16 +234,16 @@ func arrivals(p *transportPeer) <-chan transportArrival {
 
 // testTransportGivenUp: the context of a call ends with the caller's interest, on transports that can know, and for no
 // other reason.
-func transportGivenUp(t testing.TB, n *transportNet) {
+func transportGivenUp(t testing.TB, n *transporttest.Net) {
 	type key struct{}
 	var come <-chan transportArrival
-	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) { come = arrivals(p) })
+	a, b := n.Server("front", nil), n.Server("back", func(p *transporttest.Peer) { come = arrivals(p) })
 	if _, nats := a.Transport.(*pitaya.NATSTransport); nats {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		result := a.start(ctx, b.Self, nil)
-		got := receive(t, come)
+		result := a.Start(ctx, b.Self, nil)
+		got := transporttest.Await(t, come)
 		cancel()
-		receive(t, result)
+		transporttest.Await(t, result)
 		if _, ok := got.Ctx.Deadline(); ok || got.Ctx.Done() != nil {
 			t.Error("the context can end")
 		}
@@ -345,7 +257,7 @@ func transportGivenUp(t testing.TB, n *transportNet) {
 		ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, "v"), 300*time.Millisecond)
 		defer cancel()
 		want, _ := ctx.Deadline()
-		result := a.start(ctx, b.Self, nil)
+		result := a.Start(ctx, b.Self, nil)
 		select {
 		case got = <-come:
 		case <-result:
@@ -358,8 +270,8 @@ func transportGivenUp(t testing.TB, n *transportNet) {
 		if v := got.Ctx.Value(key{}); v != nil {
 			t.Errorf("the caller's value %v came along", v)
 		}
-		receive(t, got.Ctx.Done())
-		if r := receive(t, result); !errors.Is(r.Err, pitaya.ErrNoAnswer) {
+		transporttest.Await(t, got.Ctx.Done())
+		if r := transporttest.Await(t, result); !errors.Is(r.Err, pitaya.ErrNoAnswer) {
 			t.Errorf("got %v, want ErrNoAnswer", r.Err)
 		}
 		got.Reply([]byte("late"))
@@ -368,35 +280,35 @@ func transportGivenUp(t testing.TB, n *transportNet) {
 	// Whoever cancels a call ends the context of that one.
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	kept := a.start(t.Context(), b.Self, []byte("kept"))
-	keep := receive(t, come)
-	a.start(ctx, b.Self, []byte("cancelled"))
-	got = receive(t, come)
+	kept := a.Start(t.Context(), b.Self, []byte("kept"))
+	keep := transporttest.Await(t, come)
+	a.Start(ctx, b.Self, []byte("cancelled"))
+	got = transporttest.Await(t, come)
 	if got.Body != "cancelled" || got.Ctx.Err() != nil {
 		t.Errorf("got %q with %v", got.Body, got.Ctx.Err())
 	}
 	cancel()
-	receive(t, got.Ctx.Done())
+	transporttest.Await(t, got.Ctx.Done())
 	if err := keep.Ctx.Err(); err != nil {
 		t.Errorf("another call: %v", err)
 	}
 	keep.Reply([]byte("x"))
-	if r := receive(t, kept); r.Err != nil || string(r.Body) != "x" {
+	if r := transporttest.Await(t, kept); r.Err != nil || string(r.Body) != "x" {
 		t.Errorf("got %q, %v", r.Body, r.Err)
 	}
 
 	// So does a caller that closes, whatever it has been waiting for.
-	caller := n.server("front", nil)
-	caller.start(t.Context(), b.Self, nil)
-	got = receive(t, come)
+	caller := n.Server("front", nil)
+	caller.Start(t.Context(), b.Self, nil)
+	got = transporttest.Await(t, come)
 	if err := caller.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	receive(t, got.Ctx.Done())
+	transporttest.Await(t, got.Ctx.Done())
 
 	// The own end is none of the caller's doing.
-	a.start(t.Context(), b.Self, nil)
-	got = receive(t, come)
+	a.Start(t.Context(), b.Self, nil)
+	got = transporttest.Await(t, come)
 	if err := errors.Join(b.Drain(t.Context()), got.Ctx.Err()); err != nil {
 		t.Errorf("after Drain: %v", err)
 	}
@@ -407,31 +319,31 @@ func transportGivenUp(t testing.TB, n *transportNet) {
 }
 
 // transportNoAnswer makes calls with a nil done.
-func transportNoAnswer(t testing.TB, n *transportNet) {
+func transportNoAnswer(t testing.TB, n *transporttest.Net) {
 	var come <-chan transportArrival
-	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) { come = arrivals(p) })
+	a, b := n.Server("front", nil), n.Server("back", func(p *transporttest.Peer) { come = arrivals(p) })
 
 	// They stay in order with the others, if there is one.
 	const calls = 100
 	var wanted, got []string
-	results := make(map[string]<-chan transportResult)
+	results := make(map[string]<-chan transporttest.Result)
 	body := make([]byte, 0, 8)
 	for i := range calls {
 		body = fmt.Append(body[:0], i) // not used once Call has returned
 		wanted = append(wanted, string(body))
 		if i%3 == 0 {
-			results[string(body)] = a.start(t.Context(), b.Self, body)
+			results[string(body)] = a.Start(t.Context(), b.Self, body)
 		} else {
 			a.Call(t.Context(), b.Self, body, nil)
 		}
 	}
 	for range calls {
-		c := receive(t, come)
+		c := transporttest.Await(t, come)
 		got = append(got, c.Body)
 		c.Reply([]byte("re: " + c.Body)) // which is dropped if nobody wants it
 	}
 	for body, c := range results {
-		if r := receive(t, c); r.Err != nil || string(r.Body) != "re: "+body {
+		if r := transporttest.Await(t, c); r.Err != nil || string(r.Body) != "re: "+body {
 			t.Errorf("call %s: got %q, %v", body, r.Body, r.Err)
 		}
 	}
@@ -448,7 +360,7 @@ func transportNoAnswer(t testing.TB, n *transportNet) {
 	a.Call(ctx, b.Self, []byte("sent"), nil)
 	cancel()
 	a.Call(ctx, b.Self, []byte("not sent"), nil)
-	sent := receive(t, come)
+	sent := transporttest.Await(t, come)
 	if sent.Body != "sent" {
 		t.Errorf("got %q", sent.Body)
 	}
@@ -458,8 +370,8 @@ func transportNoAnswer(t testing.TB, n *transportNet) {
 	for _, id := range []string{"nobody", "a\r\nPUB x 0", strings.Repeat("x", 5000)} {
 		a.Call(t.Context(), &pitaya.ServerInfo{ID: id, Type: "back"}, nil, nil)
 	}
-	result := a.start(t.Context(), b.Self, []byte("behind"))
-	behind := receive(t, come)
+	result := a.Start(t.Context(), b.Self, []byte("behind"))
+	behind := transporttest.Await(t, come)
 	if behind.Body != "behind" {
 		t.Errorf("got %.20q", behind.Body)
 	}
@@ -468,7 +380,7 @@ func transportNoAnswer(t testing.TB, n *transportNet) {
 	}
 	sent.Reply(nil)
 	behind.Reply([]byte("x"))
-	if r := receive(t, result); r.Err != nil || string(r.Body) != "x" {
+	if r := transporttest.Await(t, result); r.Err != nil || string(r.Body) != "x" {
 		t.Errorf("afterwards: got %q, %v", r.Body, r.Err)
 	}
 	if err := a.Close(t.Context()); err != nil {
@@ -483,11 +395,11 @@ func transportNoAnswer(t testing.TB, n *transportNet) {
 }
 
 // transportOnce lets answers, deadlines and cancellations race for the end of calls.
-func transportOnce(t testing.TB, n *transportNet) {
+func transportOnce(t testing.TB, n *transporttest.Net) {
 	const calls, callers = 400, 8
 	var late sync.WaitGroup // answers that come after their time
 	t.Cleanup(late.Wait)    // once the servers are closed, which take in no more calls
-	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
+	a, b := n.Server("front", nil), n.Server("back", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			switch rand.IntN(4) {
 			case 0:
@@ -532,18 +444,18 @@ func transportOnce(t testing.TB, n *transportNet) {
 	wg.Wait()
 	ended := make(chan struct{})
 	go func() { open.Wait(); close(ended) }()
-	receive(t, ended)
+	transporttest.Await(t, ended)
 	// What is late has had the time to come when a further call is through.
-	if _, err := b.call(t.Context(), a.Self, nil); err != nil {
+	if _, err := b.Ask(t.Context(), a.Self, nil); err != nil {
 		t.Error(err)
 	}
 	a.Close(context.Background())
 }
 
 // transportReentrant calls from done and from the handler: neither waits, so neither can stand in the way.
-func transportReentrant(t testing.TB, n *transportNet) {
-	var a *transportPeer
-	b := n.server("back", func(p *transportPeer) {
+func transportReentrant(t testing.TB, n *transporttest.Net) {
+	var a *transporttest.Peer
+	b := n.Server("back", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			if string(body) != "ask" {
 				reply(body)
@@ -552,7 +464,7 @@ func transportReentrant(t testing.TB, n *transportNet) {
 			p.Call(t.Context(), a.Self, []byte("back"), func(response []byte, err error) { reply(response) })
 		}
 	})
-	a = n.server("front", nil)
+	a = n.Server("front", nil)
 	depth := make(chan error, 1)
 	var next func(left int)
 	next = func(left int) {
@@ -565,7 +477,7 @@ func transportReentrant(t testing.TB, n *transportNet) {
 		})
 	}
 	next(100)
-	if err := receive(t, depth); err != nil {
+	if err := transporttest.Await(t, depth); err != nil {
 		t.Error(err)
 	}
 	// done may need a lock that the caller of Call holds.
@@ -576,12 +488,12 @@ func transportReentrant(t testing.TB, n *transportNet) {
 	mu.Lock()
 	a.Call(ctx, b.Self, nil, func([]byte, error) { mu.Lock(); defer mu.Unlock(); close(unlocked) })
 	mu.Unlock()
-	receive(t, unlocked)
+	transporttest.Await(t, unlocked)
 }
 
-func transportSizes(t testing.TB, n *transportNet) {
+func transportSizes(t testing.TB, n *transporttest.Net) {
 	huge := make([]byte, 8<<20)
-	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
+	a, b := n.Server("front", nil), n.Server("back", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			if string(body) == "huge" {
 				reply(huge)
@@ -591,21 +503,21 @@ func transportSizes(t testing.TB, n *transportNet) {
 		}
 	})
 	body := bytes.Repeat([]byte("0123456789abcdef"), 50_000)
-	if got, err := a.call(t.Context(), b.Self, body); err != nil || !bytes.Equal(got, body) {
+	if got, err := a.Ask(t.Context(), b.Self, body); err != nil || !bytes.Equal(got, body) {
 		t.Errorf("%d bytes: got %d, %v", len(body), len(got), err)
 	}
 	// Beyond what the transport takes is an error at once, on either side, and harms nobody else.
-	if _, err := a.call(t.Context(), b.Self, huge); err == nil || errors.Is(err, pitaya.ErrNoAnswer) {
+	if _, err := a.Ask(t.Context(), b.Self, huge); err == nil || errors.Is(err, pitaya.ErrNoAnswer) {
 		t.Errorf("huge call: got %v, want an error at once", err)
 	} else {
 		t.Log(err)
 	}
-	if got, err := a.call(t.Context(), b.Self, []byte("huge")); errors.Is(err, pitaya.ErrNoAnswer) {
+	if got, err := a.Ask(t.Context(), b.Self, []byte("huge")); errors.Is(err, pitaya.ErrNoAnswer) {
 		t.Errorf("huge answer: got %v, want an answer or an error at once", err)
 	} else if err == nil && !bytes.Contains(got, []byte("PIT-500")) {
 		t.Errorf("huge answer: got %d bytes, want a Response with an error", len(got))
 	}
-	if got, err := a.call(t.Context(), b.Self, []byte("small")); err != nil || string(got) != "small" {
+	if got, err := a.Ask(t.Context(), b.Self, []byte("small")); err != nil || string(got) != "small" {
 		t.Errorf("afterwards: got %q, %v", got, err)
 	}
 }
@@ -615,10 +527,10 @@ type transportNotice struct {
 	pitaya.Notice
 }
 
-func transportNotices(t testing.TB, n *transportNet) {
-	frontType := n.typeName("front")
+func transportNotices(t testing.TB, n *transporttest.Net) {
+	frontType := n.TypeName("front")
 	notices := make(chan transportNotice, 100)
-	listen := func(p *transportPeer) {
+	listen := func(p *transporttest.Peer) {
 		p.OnNotice = func(n *pitaya.Notice, reply func([]byte, error)) {
 			if reply != nil {
 				reply(nil, nil)
@@ -626,10 +538,10 @@ func transportNotices(t testing.TB, n *transportNet) {
 			notices <- transportNotice{p.Self.ID, *n}
 		}
 	}
-	f1, f2 := n.server(frontType, listen), n.server(frontType, listen)
-	other, back := n.server(n.typeName("other"), listen), n.server("back", listen)
+	f1, f2 := n.Server(frontType, listen), n.Server(frontType, listen)
+	other, back := n.Server(n.TypeName("other"), listen), n.Server("back", listen)
 	ctx := t.Context()
-	for uid, f := range map[string]*transportPeer{"u-1": f1, "a@b.c": f1, "x/y": f2, "ü": f2} {
+	for uid, f := range map[string]*transporttest.Peer{"u-1": f1, "a@b.c": f1, "x/y": f2, "ü": f2} {
 		for range 2 { // the second is nothing new
 			if err := f.Bind(ctx, uid); err != nil {
 				t.Fatal(err)
@@ -646,23 +558,23 @@ func transportNotices(t testing.TB, n *transportNet) {
 		}
 		return appendText(appendText(nil, 2, uid), 3, text) // Push.uid and Push.data
 	}
-	send := func(kind pitaya.NoticeKind, uid string, on *transportPeer, text string) {
+	send := func(kind pitaya.NoticeKind, uid string, on *transporttest.Peer, text string) {
 		t.Helper()
 		err := back.Notify(ctx, &pitaya.Notice{Kind: kind, FrontendType: frontType, UID: uid, Server: on.Self, Body: encode(kind, uid, text)})
 		if err != nil {
 			t.Errorf("notice to %q: %v", uid, err)
 		}
 	}
-	want := func(kind pitaya.NoticeKind, uid string, on *transportPeer, text string) {
+	want := func(kind pitaya.NoticeKind, uid string, on *transporttest.Peer, text string) {
 		t.Helper()
-		got, body := receive(t, notices), encode(kind, uid, text)
+		got, body := transporttest.Await(t, notices), encode(kind, uid, text)
 		if got.Server != on.Self.ID || got.Kind != kind || got.UID != uid || got.FrontendType != frontType || !bytes.Equal(got.Body, body) {
 			t.Errorf("got %+v, want %d for %q with %q at %s", got, kind, uid, body, on.Self.ID)
 		}
 	}
 	for _, tt := range []struct {
 		uid string
-		on  *transportPeer
+		on  *transporttest.Peer
 	}{{"u-1", f1}, {"a@b.c", f1}, {"x/y", f2}, {"ü", f2}} {
 		send(pitaya.NoticePush, tt.uid, tt.on, "hello")
 		want(pitaya.NoticePush, tt.uid, tt.on, "hello")
@@ -684,7 +596,7 @@ func transportNotices(t testing.TB, n *transportNet) {
 	if err := f1.Unbind(ctx, "u-1"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f1.call(ctx, back.Self, nil); err != nil { // the news has arrived
+	if _, err := f1.Ask(ctx, back.Self, nil); err != nil { // the news has arrived
 		t.Fatal(err)
 	}
 	gone := encode(pitaya.NoticePush, "u-1", "")
@@ -704,8 +616,8 @@ func transportNotices(t testing.TB, n *transportNet) {
 	}
 }
 
-func transportNames(t testing.TB, n *transportNet) {
-	a := n.server("front", nil)
+func transportNames(t testing.TB, n *transporttest.Net) {
+	a := n.Server("front", nil)
 	for _, uid := range []string{"", " ", "a b", "a\tb", "a\r\nPING\r\n", "*", "a.*.b", ">", "a.>", "a..b", ".", "\xff", strings.Repeat("x", 5000)} {
 		if err := a.Bind(t.Context(), uid); !errors.Is(err, pitaya.ErrIllegalUID) {
 			t.Errorf("Bind(%.20q): got %v, want ErrIllegalUID", uid, err)
@@ -716,50 +628,50 @@ func transportNames(t testing.TB, n *transportNet) {
 	}
 	// Names from the discovery may be anything.
 	for _, s := range []*pitaya.ServerInfo{{ID: "a b", Type: "x"}, {ID: "a\r\nPUB x 0", Type: "x"}, {ID: strings.Repeat("x", 5000), Type: "y"}} {
-		if _, err := a.call(t.Context(), s, nil); err == nil {
+		if _, err := a.Ask(t.Context(), s, nil); err == nil {
 			t.Errorf("call to %.20q succeeded", s.ID)
 		}
 	}
-	if got, err := a.call(t.Context(), a.Self, []byte("fine")); err != nil || string(got) != "fine" {
+	if got, err := a.Ask(t.Context(), a.Self, []byte("fine")); err != nil || string(got) != "fine" {
 		t.Errorf("afterwards: got %q, %v", got, err)
 	}
 }
 
-func transportDrain(t testing.TB, n *transportNet) {
+func transportDrain(t testing.TB, n *transporttest.Net) {
 	var handled atomic.Int32
 	replies := make(chan func([]byte), 100)
-	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
+	a, b := n.Server("front", nil), n.Server("back", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) {
 			handled.Add(1)
 			replies <- reply
 		}
 	})
 	// Of calls that were accepted none is lost.
-	var results []<-chan transportResult
+	var results []<-chan transporttest.Result
 	for range 50 {
-		results = append(results, a.start(t.Context(), b.Self, []byte("x")))
+		results = append(results, a.Start(t.Context(), b.Self, []byte("x")))
 	}
-	reply := receive(t, replies) // they are arriving
+	reply := transporttest.Await(t, replies) // they are arriving
 	drained := make(chan error, 1)
 	go func() { drained <- b.Drain(t.Context()) }()
-	if err := receive(t, drained); err != nil {
+	if err := transporttest.Await(t, drained); err != nil {
 		t.Fatal(err)
 	}
-	b.silent.Store(true)
+	b.Silent.Store(true)
 	if b.Healthy() == nil {
 		t.Error("healthy while nothing comes in")
 	}
 	// Answers and own calls still work.
-	if got, err := b.call(t.Context(), a.Self, []byte("own")); err != nil || string(got) != "own" {
+	if got, err := b.Ask(t.Context(), a.Self, []byte("own")); err != nil || string(got) != "own" {
 		t.Errorf("own call: got %q, %v", got, err)
 	}
 	reply([]byte("y"))
 	for range handled.Load() - 1 {
-		receive(t, replies)([]byte("y"))
+		transporttest.Await(t, replies)([]byte("y"))
 	}
 	answered := 0
 	for _, c := range results {
-		switch r := receive(t, c); {
+		switch r := transporttest.Await(t, c); {
 		case r.Err == nil:
 			answered++
 		case !errors.Is(r.Err, pitaya.ErrUnreachable):
@@ -771,33 +683,33 @@ func transportDrain(t testing.TB, n *transportNet) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, err := a.call(ctx, b.Self, []byte("x")); !errors.Is(err, pitaya.ErrUnreachable) {
+	if _, err := a.Ask(ctx, b.Self, []byte("x")); !errors.Is(err, pitaya.ErrUnreachable) {
 		t.Errorf("call afterwards: got %v, want ErrUnreachable", err)
 	}
 }
 
-func transportClose(t testing.TB, n *transportNet) {
+func transportClose(t testing.TB, n *transporttest.Net) {
 	replies := make(chan func([]byte), 100)
-	a, b := n.server("front", nil), n.server("back", func(p *transportPeer) {
+	a, b := n.Server("front", nil), n.Server("back", func(p *transporttest.Peer) {
 		p.OnCall = func(_ context.Context, body []byte, reply func([]byte)) { replies <- reply }
 	})
-	var results []<-chan transportResult
+	var results []<-chan transporttest.Result
 	for range 10 {
-		results = append(results, a.start(t.Context(), b.Self, []byte("x")))
+		results = append(results, a.Start(t.Context(), b.Self, []byte("x")))
 	}
 	for range 10 {
-		receive(t, replies)
+		transporttest.Await(t, replies)
 	}
 	closed := make(chan error, 2)
 	for range 2 {
 		go func() { closed <- a.Close(t.Context()) }()
 	}
 	for range 2 {
-		if err := receive(t, closed); err != nil {
+		if err := transporttest.Await(t, closed); err != nil {
 			t.Error(err)
 		}
 	}
-	a.silent.Store(true)
+	a.Silent.Store(true)
 	for i, c := range results {
 		select {
 		case r := <-c:
@@ -808,7 +720,7 @@ func transportClose(t testing.TB, n *transportNet) {
 			t.Errorf("call %d has not ended", i)
 		}
 	}
-	if _, err := a.call(t.Context(), b.Self, nil); !errors.Is(err, pitaya.ErrUnreachable) {
+	if _, err := a.Ask(t.Context(), b.Self, nil); !errors.Is(err, pitaya.ErrUnreachable) {
 		t.Errorf("call: got %v, want ErrUnreachable", err)
 	}
 	if err := a.Notify(t.Context(), &pitaya.Notice{FrontendType: "x", UID: "u"}); !errors.Is(err, pitaya.ErrUnreachable) {
@@ -821,7 +733,7 @@ func transportClose(t testing.TB, n *transportNet) {
 		t.Error("healthy after Close")
 	}
 	// Close is all that Listen needs to have been called for.
-	never := n.open(&pitaya.ServerInfo{ID: "never", Type: "x"})
+	never := n.Open(&pitaya.ServerInfo{ID: "never", Type: "x"})
 	if err := never.Close(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -80,7 +80,7 @@ func observe(t *testing.T, call string, start func(t *testing.T, out io.Writer, 
 	})
 	// The servers have ended, and have said all.
 	done.compare(t, "statsd", statsd.end(t))
-	text := ""
+	var text strings.Builder
 	names, err := filepath.Glob(files + "*")
 	if err != nil || len(names) == 0 {
 		t.Fatal("no spans", err)
@@ -90,9 +90,9 @@ func observe(t *testing.T, call string, start func(t *testing.T, out io.Writer, 
 		if err != nil {
 			t.Fatal(err)
 		}
-		text += string(b)
+		text.WriteString(string(b))
 	}
-	done.compareSpans(t, readSpans(t, text))
+	done.compareSpans(t, readSpans(t, text.String()))
 }
 
 // Names of the spans of calls between servers.
@@ -514,12 +514,13 @@ func (d *deeds) compareSpans(t *testing.T, spans []spanLine) {
 	traces := make(map[string]bool)
 	var describe func(s spanLine) string
 	describe = func(s spanLine) string {
-		text := s.Name
+		var text strings.Builder
+		text.WriteString(s.Name)
 		if s.Kind != pitaya.SpanConnection {
-			text += "@" + server(s)
+			text.WriteString("@" + server(s))
 		}
 		if s.Code != "" {
-			text += " " + s.Code
+			text.WriteString(" " + s.Code)
 		}
 		below := children[s.ID]
 		slices.SortFunc(below, func(a, b spanLine) int { return a.Time.Compare(b.Time) })
@@ -527,9 +528,9 @@ func (d *deeds) compareSpans(t *testing.T, spans []spanLine) {
 			if c.Trace != s.Trace {
 				t.Errorf("%s is in another trace than %s", c.Name, s.Name)
 			}
-			text += " (" + describe(c) + ")"
+			text.WriteString(" (" + describe(c) + ")")
 		}
-		return text
+		return text.String()
 	}
 	got := make(map[string]int)
 	for _, s := range children[""] {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -91,21 +90,23 @@ func (l *lifetime) Shutdown(context.Context) error {
 	return nil
 }
 
-// startRoom starts a backend, and returns what ends it and waits for that.
-func startRoom(cluster *pitaya.MemCluster, id string, log *slog.Logger) (end func() error, err error) {
-	cfg := pitaya.Config{Type: "room", ID: id, Cluster: true, Logger: log}
-	cfg.Discovery, cfg.Transport = cluster.Node()
-	room, err := pitaya.NewServer(cfg)
-	if err != nil {
-		return nil, err
-	}
-	err = pitaya.Handle(room, "table.play", func(ctx context.Context, in *move) (*played, error) {
+// setUpRoom registers what a server for rooms handles.
+func setUpRoom(room *pitaya.Server) error {
+	return pitaya.Handle(room, "table.play", func(ctx context.Context, in *move) (*played, error) {
 		if rand.IntN(200) == 0 {
 			return nil, pitaya.Errorf("GAME-TURN", "it is not your turn")
 		}
 		return &played{in.X * 2}, pause(ctx, time.Duration(rand.ExpFloat64()*float64(3*time.Millisecond)))
 	})
+}
+
+// startRoom starts a server for rooms, and returns what ends it and waits for that.
+func startRoom(cfg pitaya.Config) (end func() error, err error) {
+	room, err := pitaya.NewServer(cfg)
 	if err != nil {
+		return nil, err
+	}
+	if err := setUpRoom(room); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())

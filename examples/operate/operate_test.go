@@ -42,15 +42,16 @@ func TestOperate(t *testing.T) {
 	out := &lines{c: make(chan string, 10)}
 	ran := make(chan error, 1)
 	go func() {
-		ran <- run(ctx, []string{"-listen", "localhost:0", "-private", "localhost:0", "-bots", "4"}, out, io.Discard)
+		ran <- run(ctx, []string{"-listen", "localhost:0", "-private", "localhost:0", "-bots", "4"}, nil, out, io.Discard)
 	}()
 	var url string
-	for url == "" {
+	for ready := false; !ready; {
 		select {
 		case line := <-out.c:
 			if private, ok := strings.CutPrefix(line, "private"); ok {
 				url = strings.TrimSpace(private)
 			}
+			ready = line == "ready"
 		case err := <-ran:
 			t.Fatal(err)
 		}
@@ -114,8 +115,9 @@ func TestOperate(t *testing.T) {
 }
 
 func TestMistakes(t *testing.T) {
-	for _, args := range [][]string{{"-nonsense"}, {"-listen", "nowhere:at:all"}, {"-listen", "localhost:0", "-private", "nowhere:at:all"}} {
-		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
+	for _, args := range [][]string{{"-nonsense"}, {"-listen", "nowhere:at:all"}, {"-listen", "localhost:0", "-private", "nowhere:at:all"}, {"-listen", "localhost:0", "-ws", "nowhere:at:all"},
+		{"-pitaya.server.type", "king"}} {
+		if err := run(t.Context(), args, nil, io.Discard, io.Discard); err == nil {
 			t.Errorf("%v: no error", args)
 		}
 	}

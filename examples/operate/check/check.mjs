@@ -34,7 +34,7 @@ class Server {
     for await (const chunk of child.stdout.iterator({ destroyOnReturn: false })) {
       out += chunk;
       server.url = out.match(/^private\s+(http:\S+)\/$/m)?.[1];
-      if (server.url) break;
+      if (server.url && /^ready$/m.test(out)) break;
     }
     clearTimeout(deadline);
     assert.ok(server.url, `the server printed no address: ${out}`);

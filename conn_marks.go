@@ -47,13 +47,16 @@ func (l *markList) free() {
 	}
 }
 
-// markLocked marks the end of what is queued by now.
-func (c *conn) markLocked(m writeMark) {
-	if c.marks == nil {
-		c.marks = markPool.Get().(*markList)
+// markLocked marks the end of what is queued by now. It copies m once; marks
+// are made for each answer.
+func (c *conn) markLocked(m *writeMark) {
+	list := c.marks
+	if list == nil {
+		list = markPool.Get().(*markList)
+		c.marks = list
 	}
 	m.End = c.queued
-	c.marks.Marks = append(c.marks.Marks, m)
+	list.Marks = append(list.Marks, *m)
 }
 
 // cutMarksLocked takes out the marks of what is not going to be written: all

@@ -153,7 +153,7 @@ func (c *conn) sendMessage(m Message, d *Dictionary, class sendClass, start bool
 	b = append(b, payload...)
 	c.setChunkLocked(b)
 	if mark.wanted() {
-		c.markLocked(*mark)
+		c.markLocked(mark)
 	}
 	c.queuedLocked(start)
 	return nil

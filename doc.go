@@ -141,12 +141,6 @@
 // The library opens no port for them. An application mounts them beside net/http/pprof and expvar on a listener that the
 // public does not reach; examples/operate does.
 //
-// # Metrics
-//
-// What happens is reported to Config.Reporters, as counts, gauges and observations with labels. [Metrics] is a [Reporter]
-// that keeps the numbers and serves them to Prometheus and expvar; [Statsd] sends each report on. A game declares its own
-// metrics in Config.Metrics and reports them to the same (docs/metrics.md); docs/operations.md has those of the server.
-//
 // # Traces and logs
 //
 // A [Tracer] (Config.Tracer) makes spans of what a request leads to: the client's message until its answer is written,
@@ -189,7 +183,7 @@
 // # Metrics
 //
 // A [Reporter] is told what the server does: Config.Reporters, and those that Config.Metrics asks for, which are a
-// registry that Prometheus can scrape ([Metrics]) and a sender to statsd ([Statsd]). Names, labels and meanings are those
+// registry that Prometheus and expvar can read ([Metrics]) and a sender to statsd ([Statsd]). Names, labels and meanings are those
 // of Pitaya; docs/operations.md lists them all, with what to alert on.
 //
 // A request is reported when its answer has been written to the socket, with the time since it arrived. Calls to other
@@ -197,7 +191,8 @@
 // the application's. Labels are bounded, whatever clients send. Counts are kept whether anybody is told or not
 // ([Server.Stats]); without reporters nothing is measured that takes time.
 //
-// The application's own metrics are declared in [MetricsConfig].Custom and reported to each of [Server.Reporters].
+// The application's own metrics are declared in [MetricsConfig].Custom and reported to each of [Server.Reporters];
+// docs/metrics.md is about those.
 //
 // # Wire protocol
 //

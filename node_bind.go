@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -241,7 +242,10 @@ type claims struct {
 	// Immutable once the server runs.
 	node  *node
 	host  *sessionHost
-	users *keyedMutex // the binder's: what is under way for a user
+	users *keyedMutex   // the binder's: what is under way for a user
+	quit  chan struct{} // closed by close
+
+	repeating sync.WaitGroup // the timer that puts claims again, and what it has started
 
 	// mu guards the fields below and the claims. It is taken while a user's lock
 	// is held, and the session table's lock while it is; never the other way
@@ -251,7 +255,7 @@ type claims struct {
 	last  uint64            // the highest stamp seen
 
 	unheard map[string]map[string]bool // by user: ids of frontends that have not answered the claim
-	again   *time.Timer                // puts those claims again; nil while there are none
+	again   *time.Timer                // puts those claims again, or is doing so; nil while there are none
 	closed  bool                       // no more of that
 }
 
@@ -275,7 +279,7 @@ const (
 )
 
 func newClaims(n *node, host *sessionHost) *claims {
-	return &claims{node: n, host: host, byUID: make(map[string]*claim)}
+	return &claims{node: n, host: host, quit: make(chan struct{}), byUID: make(map[string]*claim)}
 }
 
 // errClaimed is for a session that has lost.
@@ -376,8 +380,13 @@ func (c *claims) ask(ctx context.Context, uid string, stamp uint64) (above uint6
 	return above, silent, err
 }
 
-// claimPause is the time between two attempts to have a claim heard.
-const claimPause = time.Second
+const (
+	// claimPause is the time between two attempts to have a claim heard.
+	claimPause = time.Second
+	// claimsInFlight bounds how many a frontend is asked at once in such an
+	// attempt: an outage leaves one for each user that has logged in during it.
+	claimsInFlight = 16
+)
 
 // unheardLocked notes that a bound user's claim was not heard by some frontends:
 // in an outage of what leads to them a user can be bound on several. The claim
@@ -396,14 +405,24 @@ func (c *claims) unheardLocked(uid string, ids []string) {
 		c.unheard[uid][id] = true
 	}
 	if c.again == nil {
-		c.again = time.AfterFunc(claimPause, c.repeat)
+		c.againLocked()
 	}
 }
 
-// repeat puts the claims again that were not heard.
+// againLocked sets the timer for the next attempt.
+func (c *claims) againLocked() {
+	c.repeating.Add(1)
+	c.again = time.AfterFunc(claimPause, func() {
+		defer c.repeating.Done()
+		c.repeat()
+	})
+}
+
+// repeat puts the claims again that were not heard, to each frontend on its own:
+// one that does not answer holds up no other. It returns when all that was asked
+// is answered, and sets the timer again.
 func (c *claims) repeat() {
-	type pair struct{ uid, id string }
-	var pairs []pair
+	waiting := make(map[string][]string) // users by frontend
 	c.mu.Lock()
 	for uid, ids := range c.unheard {
 		own := c.boundLocked(uid)
@@ -412,32 +431,75 @@ func (c *claims) repeat() {
 				delete(ids, id)
 				continue
 			}
-			pairs = append(pairs, pair{uid, id})
+			waiting[id] = append(waiting[id], uid)
 		}
 		if len(ids) == 0 {
 			delete(c.unheard, uid)
 		}
 	}
+	c.mu.Unlock()
+	var asking sync.WaitGroup
+	for id, uids := range waiting {
+		asking.Go(func() { c.askAgain(id, uids) })
+	}
+	asking.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.again = nil
 	if len(c.unheard) > 0 && !c.closed {
-		c.again = time.AfterFunc(claimPause, c.repeat)
+		c.againLocked()
 	}
-	c.mu.Unlock()
-	for _, p := range pairs {
-		if m := c.node.Members.get(p.id); m != nil {
-			c.askBack(m, p.uid)
+}
+
+// askAgain puts the claims of users to one frontend, some at a time. Once it has
+// not answered, the rest is for the next attempt.
+func (c *claims) askAgain(id string, uids []string) {
+	var silent atomic.Bool
+	slots := make(chan struct{}, claimsInFlight)
+	take := func() bool {
+		select {
+		case slots <- struct{}{}:
+			return true
+		case <-c.quit:
+			return false
+		}
+	}
+	for _, uid := range uids {
+		if !take() {
+			return
+		}
+		m := c.node.Members.get(id)
+		if m == nil || silent.Load() {
+			<-slots
+			break
+		}
+		c.askBack(m, uid, func(err error) {
+			if err != nil {
+				silent.Store(true)
+			}
+			<-slots
+		})
+	}
+	for range cap(slots) { // until all have answered
+		if !take() {
+			return
 		}
 	}
 }
 
-// close ends that.
+// close ends that, and waits until it has ended. Answers that are still on their
+// way are not waited for: the transport's end is.
 func (c *claims) close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed, c.unheard = true, nil
-	if c.again != nil {
-		c.again.Stop()
+	if !c.closed {
+		close(c.quit)
 	}
+	c.closed, c.unheard = true, nil
+	if c.again != nil && c.again.Stop() { // true once
+		c.repeating.Done()
+	}
+	c.mu.Unlock()
+	c.repeating.Wait()
 }
 
 // claimed answers the claim of another frontend. If that gets the user, the
@@ -494,7 +556,7 @@ func (c *claims) announced(uid, frontend string) {
 		return
 	}
 	if m := c.node.Members.get(frontend); m != nil && m.has(featureClaim) {
-		c.askBack(m, uid)
+		c.askBack(m, uid, func(error) {})
 		return
 	}
 	if s := c.host.Table.user(uid); s != nil {
@@ -505,12 +567,14 @@ func (c *claims) announced(uid, frontend string) {
 // askBack claims a user that is bound here from a frontend that has bound it as
 // well. That has claimed it before; but the claim may not have come, because the
 // frontend did not know this one yet, or did not wait for the answer any longer.
-// If it refuses, it has the newer session.
-func (c *claims) askBack(m *member, uid string) {
+// If it refuses, it has the newer session. done is called once, with an error if
+// the frontend has not answered.
+func (c *claims) askBack(m *member, uid string, done func(error)) {
 	c.mu.Lock()
 	own := c.boundLocked(uid)
 	if own == nil {
 		c.mu.Unlock()
+		done(nil)
 		return // as it is nearly always
 	}
 	stamp := own.stamp
@@ -519,9 +583,11 @@ func (c *claims) askBack(m *member, uid string) {
 	arg := rpcClaim{UID: uid, FID: c.node.Self().ID, Stamp: stamp}
 	body, err := c.node.userRequest(ctx, routeClaim, arg.encode(), claimTimeout)
 	if err != nil {
+		done(err)
 		return
 	}
 	c.node.call(ctx, m, claimTimeout, body, func(response []byte, err error) {
+		defer done(err)
 		answer := decodeClaimAnswer(response, err)
 		c.mu.Lock()
 		if err == nil {

@@ -2,7 +2,7 @@ package pitaya
 
 import (
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -51,11 +51,13 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Log:             s.log,
 	}
 	host.Meters = newMeters(s.reporters, host.seamPanicked("reporter"))
-	var counting sync.Mutex // makes the last value reported the last one counted
+	var changes atomic.Int64 // that are not reported; whoever makes the first one reports those that come meanwhile
 	host.Count = func() {
-		if host.Meters != nil {
-			counting.Lock()
-			defer counting.Unlock()
+		if host.Meters == nil || changes.Add(1) > 1 {
+			return
+		}
+		for n := int64(1); n > 0; n = changes.Add(-n) {
+			n = changes.Load()
 			host.Meters.gauge(metricConnectedClients, float64(s.table.len()))
 		}
 	}

@@ -10,10 +10,6 @@ import (
 	"time"
 )
 
-// CodeUnbound is the code of the answer to a session that must be bound to a
-// user first ([WithBound]).
-const CodeUnbound = "PIT-401"
-
 // dispatcher finds the handler of a message, calls it and answers. Immutable
 // while the server runs; its methods are called by the sessions' workers, and
 // by those of sessions on other servers.

@@ -16,6 +16,7 @@ import (
 const (
 	CodeUnknown         = "PIT-000" // an error without a code
 	CodeBadRequest      = "PIT-400" // route or argument cannot be parsed, or the message has the wrong type
+	CodeUnbound         = "PIT-401" // the session must be bound to a user first; see WithBound
 	CodeNotFound        = "PIT-404" // no such handler or remote
 	CodeTimeout         = "PIT-408" // no answer in time
 	CodeTooManyRequests = "PIT-429" // the client sends more than it may; see Config.RateLimit

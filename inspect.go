@@ -116,10 +116,17 @@ func (in *inspector) answered(r *routeCount, route string, err error) *routeCoun
 	return r.move(row)
 }
 
-// provesRoute reports whether an answer can only be that of a handler. The codes
-// of the library are also those of messages that found none, and of those that the
-// transport would not take, for their size for example.
-func provesRoute(err error) bool { return err == nil || !strings.HasPrefix(ErrorCode(err), "PIT-") }
+// provesRoute reports whether an answer can only be that of a handler, or of a
+// server that has one for the route and refuses to call it for this session. The
+// other codes of the library are also those of messages that found none, and of
+// those that the transport would not take, for their size for example.
+func provesRoute(err error) bool {
+	if err == nil {
+		return true
+	}
+	code := ErrorCode(err)
+	return code == CodeUnbound || !strings.HasPrefix(code, "PIT-")
+}
 
 // move takes a message that is in flight to another row; nil leaves it.
 func (r *routeCount) move(to *routeCount) *routeCount {

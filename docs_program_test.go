@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"go/build"
+	"io/fs"
 	"go/format"
 	"os"
 	"os/exec"
@@ -157,7 +158,10 @@ func findTarget(from []string, target string, pkg bool) error {
 				last = errors.New("no package there")
 			}
 		} else {
-			_, last = os.Stat(name)
+			var found []string // the target may be a pattern, as shells expand it
+			if found, last = filepath.Glob(name); last == nil && len(found) == 0 {
+				last = fs.ErrNotExist
+			}
 		}
 		if last == nil {
 			return nil

@@ -110,8 +110,8 @@ func serve(ctx context.Context, web *http.Server, l net.Listener, srv *pitaya.Se
 	}
 	err := <-ran
 
-	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
+	patience, enough := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer enough()
 	if late := web.Shutdown(patience); late != nil {
 		err = errors.Join(err, late, web.Close())
 	}

@@ -1,7 +1,8 @@
 // Package pitaya is a library for game servers. It speaks the client protocol of Pitaya and pomelo over TCP, TLS and
 // WebSocket, calls the application's handlers with what clients send, and lets it push to them.
 //
-// This page is the manual. The shortest complete program is examples/hello, a larger one examples/chat, one on several servers examples/cluster.
+// This page is the manual. The shortest complete program is examples/hello, a larger one examples/chat, one on several servers
+// examples/cluster; examples/README.md lists them all.
 //
 // # Concepts
 //

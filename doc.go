@@ -349,5 +349,5 @@
 //	app.GroupBroadcast(ctx, type, group, route, v)    Group.Broadcast(ctx, type, route, v)
 //	client.New, client.ConnectTo, .SendRequest        pitaya.Dial, Client.Request
 //
-// Differences in behaviour are listed in README.md.
+// docs/migration.md has every name, and the differences in behaviour with their reasons.
 package pitaya

@@ -45,7 +45,7 @@ func (l *link) whyUnknown() string {
 	k := l.known.Load()
 	switch {
 	case k.why != nil:
-		return clean(describeError(k.why))
+		return describeError(k.why)
 	case k.docs == nil:
 		return "the server's documentation was not asked for, see -docs"
 	}
@@ -81,7 +81,7 @@ func (l *link) ending() string {
 	case err == nil, errors.Is(err, pitaya.ErrSessionClosed):
 		return "disconnected"
 	}
-	return "disconnected: " + clean(describeError(err))
+	return "disconnected: " + describeError(err)
 }
 
 // learn asks the server for its documentation, and for its messages if it speaks protobuf.

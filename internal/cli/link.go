@@ -53,14 +53,7 @@ func (l *link) whyUnknown() string {
 }
 
 // ended reports whether the connection is over.
-func (l *link) ended() bool {
-	select {
-	case <-l.client.Done():
-		return true
-	default:
-		return false
-	}
-}
+func (l *link) ended() bool { return l.client.Err() != nil }
 
 // close ends the connection and returns when that has been told.
 func (l *link) close() {
@@ -74,7 +67,7 @@ func (l *link) ending() string {
 	err := l.client.Err()
 	switch {
 	case errors.Is(err, pitaya.ErrKicked):
-		if reason := l.client.KickReason(); reason != "" {
+		if reason := l.client.KickReason(); reason != "" && reason != "kicked" {
 			return "kicked: " + clean(reason)
 		}
 		return "kicked"
@@ -126,9 +119,9 @@ func (s *shell) connect(ctx context.Context, addr string) error {
 	s.link = l
 	s.out.Note(fmt.Sprintf("connected to %s (%s)", clean(u), clean(client.Serializer().Name())),
 		event{Event: "connected", URL: u, Serializer: client.Serializer().Name()})
+	go s.watch(l)
 	err = s.introduce(ctx, l)
 	close(l.learnt)
-	go s.watch(l)
 	return err
 }
 

@@ -286,3 +286,47 @@ func TestCLIProbe(t *testing.T) {
 		})
 	}
 }
+
+// TestCLIDocs is about the pages that are written about a server.
+func TestCLIDocs(t *testing.T) {
+	t.Parallel()
+	for _, serializer := range []string{"json", "protobuf"} {
+		t.Run(serializer, func(t *testing.T) {
+			t.Parallel()
+			server := startForCLI(t, "-protocli", "-serializer", serializer)
+			addr := "tcp://" + server.addrs["tcp"]
+			var stdout, stderr bytes.Buffer
+			run := func(args ...string) {
+				t.Helper()
+				p := cli.Process{Args: args, Getenv: func(string) string { return "" }, Stdout: &stdout, Stderr: &stderr}
+				if status := cli.Main(t.Context(), p); status != 0 {
+					t.Fatalf("status %d, %s", status, stderr.String())
+				}
+			}
+			wants := []string{"connector.protosvc.echo", "TestResponse"}
+			if serializer == "protobuf" {
+				wants = append(wants, "message TestRequest {") // from its descriptor
+			}
+			check := func(what, page, begin string) {
+				t.Helper()
+				if !strings.HasPrefix(page, begin) {
+					t.Errorf("%s begins with %.40q", what, page)
+				}
+				for _, want := range wants {
+					if !strings.Contains(page, want) {
+						t.Errorf("%s does not contain %q:\n%s", what, want, page)
+					}
+				}
+			}
+			run("docs", addr)
+			check("Markdown", stdout.String(), "# ")
+			file := filepath.Join(t.TempDir(), "page.html")
+			run("docs", "-html", "-o", file, addr)
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check("HTML", strings.ToLower(string(b[:20]))+string(b[20:]), "<!doctype html>")
+		})
+	}
+}

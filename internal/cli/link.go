@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/routedocs"
 )
 
 // A link is one connection to a server, with what was learnt over it.
@@ -86,11 +87,11 @@ func (l *link) learn(ctx context.Context, route string) *knowledge {
 	if !l.protobuf() {
 		return &knowledge{docs: docs}
 	}
-	descriptors := docs.descriptorsRoute()
+	descriptors := routedocs.DescriptorsRoute(docs.Parsed)
 	if descriptors == "" {
 		return &knowledge{docs: docs, why: errors.New("no route of the server returns descriptors")}
 	}
-	t, err := fetchTypes(ctx, l.client, descriptors, docs.messages())
+	t, err := fetchTypes(ctx, l.client, descriptors, routedocs.Messages(docs.Parsed))
 	return &knowledge{docs, t, err}
 }
 
@@ -139,7 +140,7 @@ func (s *shell) introduce(ctx context.Context, l *link) error {
 	case s.set.docs == docsOff:
 	case s.set.docs != "":
 		if err := s.learn(ctx, l, s.set.docs, s.set.timeout); err != nil {
-			return fmt.Errorf("documentation: %w", err)
+			return &statusError{exitStatus(err), fmt.Errorf("no documentation at %s: %s", s.set.docs, describeError(err))}
 		}
 	case l.protobuf(), s.out.Prompting:
 		if err := s.learn(ctx, l, defaultDocs, min(impatience, s.set.timeout)); err != nil && l.protobuf() {

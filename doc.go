@@ -295,6 +295,7 @@
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
 //	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
 //	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC
+//	worker_nats.go, worker_nats_*.go                  jobs in NATS JetStream
 //	worker.go                                         who does jobs
 //	server.go, server_*.go                            wiring, start, stop
 //	default.go                                        the calls on the package, over one server

@@ -1,7 +1,8 @@
 // Package pitaya is a library for game servers. It speaks the client protocol of Pitaya and pomelo over TCP, TLS and
 // WebSocket, calls the application's handlers with what clients send, and lets it push to them.
 //
-// This page is the manual. The shortest complete program is examples/hello, a larger one examples/chat, one on several servers examples/cluster.
+// This page is the manual. The shortest complete program is examples/hello, a larger one examples/chat, one on several servers
+// examples/cluster; examples/README.md lists them all.
 //
 // # Concepts
 //
@@ -353,5 +354,5 @@
 //	app.GroupBroadcast(ctx, type, group, route, v)    Group.Broadcast(ctx, type, route, v)
 //	client.New, client.ConnectTo, .SendRequest        pitaya.Dial, Client.Request
 //
-// Differences in behaviour are listed in README.md.
+// docs/migration.md has every name, and the differences in behaviour with their reasons.
 package pitaya

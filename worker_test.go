@@ -462,8 +462,7 @@ func TestWorkerPanic(t *testing.T) {
 		var runs int
 		s := jobServer(t, memoryJobs(), pitaya.Config{}, func(context.Context, string, string) error {
 			if runs++; runs < 3 {
-				var m map[string]int
-				m["boom"]++
+				panic("on purpose")
 			}
 			return nil
 		})

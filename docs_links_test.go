@@ -26,6 +26,7 @@ var externalLinks = []string{
 	"https://etcd.io",
 	"https://keepachangelog.com/",
 	"https://nats.io",
+	"https://pkg.go.dev/github.com/pitaya-go/pitaya#pkg-examples",
 	"https://pkg.go.dev/os/signal#NotifyContext",
 	"https://semver.org/",
 }

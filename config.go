@@ -126,6 +126,9 @@ type Config struct {
 	// is just closed, and its client may come back by itself. In a cluster it also lets a user be connected to
 	// several frontends (session.unique, which is the opposite).
 	NoUniqueSession bool
+	// Resume lets sessions outlive their connections, for clients that ask for it (session.resume). Zero means that they
+	// do not.
+	Resume ResumeConfig
 	// DrainEnabled makes the end of the server wait until clients have left by themselves (session.drain.enabled).
 	DrainEnabled bool
 	// DrainTimeout bounds that wait (session.drain.timeout). Zero means 6 h.
@@ -198,6 +201,25 @@ type Config struct {
 	Jobs JobStore
 
 	origins configOrigins // where the settings are from; nil before Bind
+}
+
+// ResumeConfig says how long a session waits for its client after a connection was lost, and what is kept for it
+// (session.resume). It concerns clients that ask for it in their handshakes, and no others.
+type ResumeConfig struct {
+	// Window is how long a session waits for its client to come back (window). Clients are told whole seconds, so
+	// fractions are refused; at most a day. Zero means that sessions end with their connections.
+	Window time.Duration
+	// Messages is how many pushes are kept for one client: those that it has not said to have received, which it does at
+	// each heartbeat, and those that were pushed while it was away (messages). The oldest that were sent are forgotten
+	// first; a client that is missing one of them gets a new session. When more is pushed to a client that is away, its
+	// session ends, or with [SlowClientDrop] what is more is dropped. At most 1,048,576. Zero means 1,000.
+	Messages int
+	// Bytes bounds the same in bytes (bytes). One push that is larger is kept when it is the only one. Zero means
+	// 256 KiB.
+	Bytes int
+	// MaxSessions is how many sessions may wait (maxsessions). When there are more, the one ends that has waited longest.
+	// Zero means 10,000.
+	MaxSessions int
 }
 
 // SlowClientPolicy says what to do with a client that does not read what it is sent.

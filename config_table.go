@@ -101,6 +101,8 @@ func (c *Config) table() []configSection {
 		return keys
 	}
 	etcd := []string{"localhost:2379"}
+	resumeWindow := wholeSeconds(&c.Resume.Window, 0, zeroAsIs)
+	resumeWindow.max = maxResumeWindow
 
 	return []configSection{
 		{"Server", []configKey{
@@ -159,6 +161,10 @@ func (c *Config) table() []configSection {
 		{"Sessions and groups", []configKey{
 			{name: "session.maxuidlength", value: atMost(2048, number(&c.MaxUIDLength, 256, zeroRefused)), help: "longest user id, in bytes"},
 			{name: "session.unique", value: off(&c.NoUniqueSession), help: "a user has one session: an older one is kicked"},
+			{name: "session.resume.window", value: resumeWindow, help: "how long a session waits for its client after its connection was lost; 0: sessions end with their connections"},
+			{name: "session.resume.messages", value: atMost(maxResumeMessages, number(&c.Resume.Messages, 1000, zeroRefused)), help: "pushes that are kept for a client until it has said that it received them"},
+			{name: "session.resume.bytes", value: size(&c.Resume.Bytes, 256<<10, 0), help: "bytes of those pushes"},
+			{name: "session.resume.maxsessions", value: number(&c.Resume.MaxSessions, 10_000, zeroRefused), help: "sessions that may wait; beyond it the one ends that has waited longest"},
 			{name: "session.drain.enabled", value: on(&c.DrainEnabled), help: "at the end, wait until clients have left"},
 			{name: "shutdown.timeout", value: duration(&c.ShutdownTimeout, 10*time.Second, zeroRefused), help: "longest time for the end of the server, after the drain"},
 			{name: "session.drain.timeout", value: duration(&c.DrainTimeout, 6*time.Hour, zeroRefused), help: "longest wait"},

@@ -116,6 +116,10 @@ func builtinMetrics() []metricDecl {
 		{Name: metricDroppedPushes, Subsystem: "acceptor", Kind: kindCounter, Help: "Pushes dropped because a client was slow."},
 		{Name: metricQueueBytes, Subsystem: "acceptor", Kind: kindGauge, Help: "Bytes that wait to be sent to clients."},
 		{Name: metricSessionsBound, Subsystem: "acceptor", Kind: kindGauge, Help: "Sessions that are bound to a user."},
+		{Name: metricSessionsWaiting, Subsystem: "acceptor", Kind: kindGauge, Help: "Sessions that wait for their clients to come back."},
+		{Name: metricResumed, Subsystem: "acceptor", Kind: kindCounter, Help: "Sessions that went on with another connection."},
+		{Name: metricNotResumed, Subsystem: "acceptor", Kind: kindCounter, Labels: []string{"reason"},
+			Help: "Clients that wanted their session back and got a new one, by the reason."},
 
 		{Name: metricRequests, Subsystem: "handler", Kind: kindCounter, Help: "Requests of clients."},
 		{Name: metricNotifies, Subsystem: "handler", Kind: kindCounter, Help: "Notifies of clients."},

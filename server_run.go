@@ -233,6 +233,7 @@ func (s *Server) start(ctx context.Context) error {
 
 // Shutdown ends the server: it tells the other servers to send no new work,
 // stops accepting, waits until clients have left if Config.DrainEnabled is set,
+// ends the sessions whose clients are away,
 // tells clients that understand it to send no more, lets the handlers finish
 // what was received, sends what is queued, closes the
 // sessions with [ErrServerClosed], over the time that Config.CloseWindow says,
@@ -299,6 +300,9 @@ func (s *Server) shutdown(ctx context.Context) error {
 	}
 	s.closeListeners()
 	s.drainWorker()
+	if s.host.Resumes != nil {
+		s.host.Resumes.close() // no client can come back any more
+	}
 	if s.cfg.DrainEnabled {
 		if err := s.modules.startDraining(ctx); err != nil {
 			errs = append(errs, err)

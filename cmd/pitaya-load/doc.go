@@ -95,6 +95,8 @@
 // something else: {{conn}} the number of the connection, from 0; {{n}} how many steps it has made; {{rand}}, {{rand 6}} and
 // {{rand 1 6}} a random number up to 2147483647, below 6, and from 1 to 6; {{fill 100}} a hundred letters.
 //
+// A notify whose connection is closed right after it may never reach its handler; a request behind it makes sure.
+//
 // Requests and notifies are counted by step. In an open load the first of a block counts from the scheduled time.
 // Connections of a script are clients of the library, which cost more than those of the other scenarios.
 //

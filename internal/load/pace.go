@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -46,7 +47,7 @@ func (r *run) pace(life context.Context) {
 				return
 			}
 			// Not for long at once: the run may stop.
-			s.sleep(min(time.Duration(next)-time.Duration(now), 100*time.Millisecond))
+			s.sleep(min(time.Duration(math.Ceil(next-float64(now))), 100*time.Millisecond))
 			now = r.now()
 		}
 		at := int64(next)

@@ -46,7 +46,7 @@
 // # Phases
 //
 // Connections are opened, -dialers at the same time, or evenly over -ramp; then all begin together (with -ramp each begins
-// at once). After -warmup follows what is measured, for -duration. What was to be sent in that time counts, and is waited
+// at once, and what the schedule of an open load has for a connection that is yet to be opened is left out). After -warmup follows what is measured, for -duration. What was to be sent in that time counts, and is waited
 // for if it is under way at the end. -requests ends a run after a number of operations. Ctrl-C ends it early, with the
 // report of what there is; a second one at once.
 //

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -259,6 +260,43 @@ func TestUsage(t *testing.T) {
 	}
 	if status, _, stderr := call(t, "-help"); status != 0 || !strings.Contains(stderr, "-inflight") {
 		t.Errorf("-help: status %d, %q", status, stderr)
+	}
+}
+
+// The documentation names every field of the JSON form.
+func TestDocumentedFields(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, format, _ := strings.Cut(string(doc), "the report for programs")
+	var check func(v any)
+	check = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for name, field := range v {
+				if !regexp.MustCompile(`\b` + name + `\b`).MatchString(format) {
+					t.Errorf("the field %s is not documented", name)
+				}
+				check(field)
+			}
+		case []any:
+			for _, e := range v {
+				check(e)
+			}
+		}
+	}
+	for _, name := range []string{"full", "broadcast", "closed"} {
+		b, err := os.ReadFile(filepath.Join("..", "..", "internal", "load", "testdata", name+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v any
+		if err := json.Unmarshal(b, &v); err != nil {
+			t.Fatal(err)
+		}
+		check(v)
 	}
 }
 

@@ -142,8 +142,8 @@ func TestServerGone(t *testing.T) {
 	})
 	rep := runLoad(t, load.Config{URL: l.Addr().String(), Conns: 5, Duration: time.Hour, Route: "svc.raw"})
 	wantErrors(t, rep, map[string]int64{"disconnect EOF": 5, "lost": 5})
-	if rep.Measured.Failed != 5 || rep.Measured.Count != 0 || rep.Connections.AtEnd != 0 {
-		t.Errorf("%+v, %d connections at the end", rep.Measured, rep.Connections.AtEnd)
+	if rep.Measured.Failed != 5 || rep.Measured.Count != 0 || rep.Connections.AtEnd != 0 || !strings.Contains(strings.Join(rep.Notes, " "), "ended early") {
+		t.Errorf("%+v, %d connections at the end, notes %q", rep.Measured, rep.Connections.AtEnd, rep.Notes)
 	}
 }
 

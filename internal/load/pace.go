@@ -60,7 +60,9 @@ func (r *run) pace(life context.Context) {
 			default:
 				r.unsent(turn, at)
 			}
-		} else if c := r.pick(turn); c == nil || !c.schedule(at, now) {
+		} else if c := r.pick(turn); c == nil && r.untried.Load() > 0 {
+			r.refund() // it is yet to be opened: the load grows with the connections
+		} else if c == nil || !c.schedule(at, now) {
 			r.unsent(turn, at)
 		}
 		if r.cfg.Poisson {

@@ -3,6 +3,7 @@ package routedocs
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -128,10 +129,8 @@ func (m *exampleMaker) fields(fields []field) object {
 }
 
 func (m *exampleMaker) entry(t *typeEntry) any {
-	for _, open := range m.open {
-		if open == t {
-			return missing{}
-		}
+	if slices.Contains(m.open, t) {
+		return missing{}
 	}
 	m.open = append(m.open, t)
 	defer func() { m.open = m.open[:len(m.open)-1] }()

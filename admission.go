@@ -159,8 +159,8 @@ func (l *limits) judges() bool { return l != nil && l.judging }
 
 func (l *limits) now() time.Duration { return time.Since(l.Epoch) }
 
-// open returns what bounds a new session, nil if its address has too many
-// connections. close is called once for each.
+// open returns what bounds a new connection, nil if its address has too many.
+// close is called for each.
 func (l *limits) open(addr net.Addr) *sessionLimits {
 	s := &sessionLimits{limits: l}
 	if l.addresses != nil {
@@ -175,7 +175,8 @@ func (l *limits) open(addr net.Addr) *sessionLimits {
 // times and more what heartbeats of one second would be.
 func (l *limits) controlRate() rate { return rate{100, 10 * time.Second} }
 
-// sessionLimits is what one session has used up.
+// sessionLimits is what one session has used up. One that goes on with another
+// connection begins again, as its client could by beginning a new session.
 type sessionLimits struct {
 	// Immutable.
 	limits  *limits
@@ -188,11 +189,12 @@ type sessionLimits struct {
 	over     bool // refused too often: what comes now is dropped
 
 	pending atomic.Int64 // requests that were admitted and are not answered
+	left    atomic.Bool  // close was called
 }
 
-// close is open's other half.
+// close is open's other half. Further calls do nothing.
 func (s *sessionLimits) close() {
-	if s.address != nil {
+	if s.address != nil && !s.left.Swap(true) {
 		s.limits.addresses.close(s.address, s.limits.now())
 	}
 }

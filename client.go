@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -67,6 +68,26 @@ type ClientConfig struct {
 	OnPush    map[string]func(payload []byte)
 	OnAnyPush func(route string, payload []byte)
 
+	// Resume makes the client ask for a session that outlives its connection, and where the server grants that, connect
+	// again by itself: at once, then with growing pauses, each with a random part, until the session cannot be waiting any
+	// more. Then Done is closed. A server that does not know resume is met as without it.
+	//
+	// While the client is away, requests and notifies wait for it to be back, for their contexts to end, or for it to give
+	// up. Requests that were unanswered when the connection was lost fail with [ErrConnectionLost] and are not repeated.
+	// Pushes go on where they have stopped. Close tells the server that the client does not come back.
+	Resume bool
+
+	// Redial makes the next connection for Resume, TLS and upgrade included. Nil: as [Dial] has made the first one, while
+	// [NewClient] needs it. It is called by one goroutine at a time.
+	Redial func(ctx context.Context) (net.Conn, error)
+
+	// OnDisconnect is called when the connection was lost and the client begins to connect again, and OnReconnect when it
+	// has. If resumed is false the server has a new session for the client, to which nothing of the old one applies: a
+	// game logs in again. Both are called among the handlers of pushes, in the order in which things happened; what waited
+	// for the client is sent meanwhile. They are used with Resume only.
+	OnDisconnect func(cause error)
+	OnReconnect  func(resumed bool)
+
 	// Logger gets what is ignored, at debug level: answers that nobody waits for any more, pushes without a handler.
 	// Payloads are not logged. Nil: nothing is logged.
 	Logger *slog.Logger
@@ -93,7 +114,8 @@ const (
 	clientMaxInterval = 365 * 24 * time.Hour
 )
 
-// A Client is the other end of a server: one connection, from the handshake to its end. It does not reconnect.
+// A Client is the other end of a server: one connection, from the handshake to its end. It does not reconnect, unless
+// [ClientConfig].Resume is set: then what is said here of the connection's end means that it has given up.
 //
 // Any number of goroutines may call its methods at once, push handlers included. A client that rests has one goroutine,
 // which reads; it works on any [net.Conn], and in a [testing/synctest] bubble on one in memory.
@@ -103,6 +125,8 @@ const (
 // arrived before the answer to a request may be handled after the request has returned.
 type Client struct {
 	// Immutable.
+	again      *clientResume // has the connections, each as a Client of its own, and conn to idle below are unused; nil: this is the connection
+	outer      *Client       // the Client that this is a connection of; nil: there is none
 	conn       net.Conn
 	cfg        ClientConfig // defaults filled in
 	answer     *HandshakeResponse
@@ -141,9 +165,15 @@ type Client struct {
 	// Pushes on their way to their handlers.
 	handlers map[string]func(payload []byte)
 	anyPush  func(route string, payload []byte)
-	pushes   []Message
+	pushes   []clientPush
 	backlog  int  // bytes in pushes and in the batch that is being handled
 	handling bool // a goroutine runs handlers
+}
+
+// clientPush is a push that waits for its handler, or something else that has its place among pushes.
+type clientPush struct {
+	Message
+	Event func() // not nil: there is no push
 }
 
 // clientReply is what a request ends with: a response, or the cause of the connection's end.
@@ -152,11 +182,11 @@ type clientReply struct {
 	err error
 }
 
-// Handshake returns the server's answer to the handshake. It must not be changed.
-func (c *Client) Handshake() *HandshakeResponse { return c.answer }
+// Handshake returns the server's answer to the handshake, with Resume to the last one. It must not be changed.
+func (c *Client) Handshake() *HandshakeResponse { return c.connection().answer }
 
 // Serializer returns the serializer in use, with which handlers of pushes decode payloads.
-func (c *Client) Serializer() Serializer { return c.serializer }
+func (c *Client) Serializer() Serializer { return c.connection().serializer }
 
 // Request sends a request and waits for its answer. The argument is serialized, unless it is a []byte, which is sent as
 // it is, or nil, which is an empty payload: right for handlers without argument. The answer is decoded into reply, a
@@ -181,7 +211,7 @@ func (c *Client) Request(ctx context.Context, route string, arg, reply any) erro
 	case *[]byte:
 		*reply = answer
 	default:
-		if err := c.serializer.Unmarshal(answer, reply); err != nil {
+		if err := c.Serializer().Unmarshal(answer, reply); err != nil {
 			return fmt.Errorf("pitaya: answer to %s: %w", route, err)
 		}
 	}
@@ -197,18 +227,18 @@ func (c *Client) RequestRaw(ctx context.Context, route string, payload []byte) (
 		defer cancel()
 	}
 	reply := make(chan clientReply, 1)
-	id, err := c.send(wait, Message{Type: MessageRequest, Route: route, Payload: payload}, reply)
+	on, id, err := c.sendWhereConnected(wait, Message{Type: MessageRequest, Route: route, Payload: payload}, reply)
 	if err == nil {
 		select {
 		case r := <-reply:
 			if r.err != nil {
-				return nil, r.err
+				return nil, on.unanswered(r.err)
 			}
-			return c.answered(r.m)
+			return on.answered(r.m)
 		case <-wait.Done():
-			c.mu.Lock()
-			delete(c.pending, id)
-			c.mu.Unlock()
+			on.mu.Lock()
+			delete(on.pending, id)
+			on.mu.Unlock()
 			err = wait.Err()
 		}
 	}
@@ -250,7 +280,7 @@ func (c *Client) Notify(ctx context.Context, route string, arg any) error {
 
 // NotifyRaw is [Client.Notify] with a payload that is serialized already.
 func (c *Client) NotifyRaw(ctx context.Context, route string, payload []byte) error {
-	_, err := c.send(ctx, Message{Type: MessageNotify, Route: route, Payload: payload}, nil)
+	_, _, err := c.sendWhereConnected(ctx, Message{Type: MessageNotify, Route: route, Payload: payload}, nil)
 	if err != nil && err == ctx.Err() {
 		return fmt.Errorf("pitaya: notify %s: %w", route, err)
 	}
@@ -303,6 +333,10 @@ func (c *Client) KickReason() string {
 // do so for longer than Close. Every client should be closed; closing twice, or after the connection has ended, is
 // harmless. The error is always nil.
 func (c *Client) Close() error {
+	if c.again != nil {
+		c.again.close()
+		return nil
+	}
 	c.mu.Lock()
 	c.closed = true
 	for c.writing && c.cause == nil {
@@ -325,6 +359,10 @@ func (c *Client) Close() error {
 
 // end ends the connection, the first time it is called. It does not wait for anybody.
 func (c *Client) end(cause error) {
+	if c.again != nil {
+		c.again.giveUp(cause)
+		return
+	}
 	c.mu.Lock()
 	if c.cause != nil {
 		c.mu.Unlock()
@@ -343,6 +381,11 @@ func (c *Client) end(cause error) {
 		reply <- clientReply{err: cause}
 	}
 	close(c.done)
+	if c.outer != nil && !errors.Is(cause, ErrSessionClosed) {
+		c.cut()
+		c.outer.again.lost(c, cause)
+		return
+	}
 	c.conn.Close() // its error says nothing about the cause
 }
 
@@ -353,7 +396,7 @@ func (c *Client) marshal(arg any) ([]byte, error) {
 	case []byte:
 		return arg, nil
 	}
-	return c.serializer.Marshal(arg)
+	return c.Serializer().Marshal(arg)
 }
 
 // inflate makes a payload plain. One that cannot be ends the connection.

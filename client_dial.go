@@ -46,6 +46,11 @@ func Dial(ctx context.Context, rawURL string, cfg *ClientConfig) (*Client, error
 	if err != nil {
 		return nil, fmt.Errorf("pitaya: dial %s://%s: %w", u.Scheme, u.Host, err)
 	}
+	if cfg.Resume && cfg.Redial == nil {
+		again := *cfg
+		again.Redial = func(ctx context.Context) (net.Conn, error) { return dialURL(ctx, u, cfg) }
+		cfg = &again
+	}
 	return NewClient(ctx, conn, cfg)
 }
 
@@ -96,6 +101,26 @@ func dialURL(ctx context.Context, u *url.URL, cfg *ClientConfig) (net.Conn, erro
 // The error is a [*HandshakeError] if the server refuses; it wraps [ErrHandshakeTimeout] if the server does not answer
 // within HandshakeTimeout, [ErrKicked], [ErrProtocol], the error of ctx or that of the connection.
 func NewClient(ctx context.Context, conn net.Conn, cfg *ClientConfig) (*Client, error) {
+	c := newClient(conn, cfg)
+	if c.cfg.Resume {
+		return c.resume(ctx, conn)
+	}
+	if err := c.handshake(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	c.start()
+	return c, nil
+}
+
+// start brings a client to life whose handshake is done.
+func (c *Client) start() {
+	c.startTimers()
+	c.goroutines.Go(func() { c.end(c.read()) })
+}
+
+// newClient returns a client that has not said anything yet.
+func newClient(conn net.Conn, cfg *ClientConfig) *Client {
 	c := &Client{conn: conn, done: make(chan struct{}), started: time.Now(), pending: make(map[uint64]chan<- clientReply)}
 	if cfg != nil {
 		c.cfg = *cfg
@@ -113,14 +138,7 @@ func NewClient(ctx context.Context, conn net.Conn, cfg *ClientConfig) (*Client, 
 	}
 	_, c.packetwise = conn.(*wsConn)
 	c.in = bufio.NewReader(clientInput{c})
-
-	if err := c.handshake(ctx); err != nil {
-		conn.Close()
-		return nil, err
-	}
-	c.startTimers()
-	c.goroutines.Go(func() { c.end(c.read()) })
-	return c, nil
+	return c
 }
 
 // handshake runs before there is any other goroutine.
@@ -161,6 +179,9 @@ func (c *Client) exchangeHandshake() error {
 		h.Sys.Features = []string{FeatureInflate, FeaturePushCodes, FeatureDrain}
 	}
 	c.drains = h.drains()
+	if c.outer != nil {
+		h.User = c.outer.again.request(h.User)
+	}
 	body, err := appendHandshake(nil, &h)
 	if err != nil {
 		return err
@@ -254,13 +275,13 @@ func (c *Client) heartbeat(interval time.Duration) {
 		return
 	}
 	c.ping.Reset(interval)
-	if len(c.out) > 0 {
+	if len(c.out) > 0 && !c.resumable() {
 		c.mu.Unlock() // what waits to be written is a life sign as well
 		return
 	}
 	c.goroutines.Add(1)
 	defer c.goroutines.Done()
-	c.out = appendEmptyPacket(c.out, PacketHeartbeat)
+	c.out = c.appendHeartbeat(c.out)
 	c.flushAndUnlock()
 }
 

@@ -1,6 +1,7 @@
 package pitaya
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,9 +97,10 @@ func (c *Client) kicked(body []byte) error {
 	if json.Unmarshal(body, &kick) != nil || kick.Reason == "" {
 		return ErrKicked
 	}
-	c.mu.Lock()
-	c.reason = kick.Reason
-	c.mu.Unlock()
+	known := cmp.Or(c.outer, c)
+	known.mu.Lock()
+	known.reason = kick.Reason
+	known.mu.Unlock()
 	return fmt.Errorf("%w: %s", ErrKicked, kick.Reason)
 }
 
@@ -121,6 +123,9 @@ func (c *Client) receive(b []byte) error {
 		reply <- clientReply{m: m}
 		return nil
 	case MessagePush:
+		if c.outer != nil {
+			return c.outer.again.push(c, m)
+		}
 		return c.push(m)
 	}
 	return fmt.Errorf("%w: %v from the server", ErrProtocol, m.Type)
@@ -143,25 +148,36 @@ func (c *Client) push(m Message) error {
 		return fmt.Errorf("%w: pushes wait for their handlers", ErrSlowClient)
 	}
 	c.backlog += size
-	c.pushes = append(c.pushes, m)
+	c.queuePushLocked(clientPush{Message: m})
+	return nil
+}
+
+func (c *Client) queuePushLocked(p clientPush) {
+	c.pushes = append(c.pushes, p)
 	if !c.handling {
 		c.handling = true
 		go c.handlePushes()
 	}
-	return nil
 }
 
 // handlePushes runs handlers until nothing waits for them. Nobody waits for it: it may be in a handler that calls Close.
 func (c *Client) handlePushes() {
-	var batch []Message
+	var batch []clientPush
 	c.mu.Lock() // and no deferred Unlock, which would hide a panic of a handler behind one of its own
 	for len(c.pushes) > 0 {
 		clear(batch)
 		batch, c.pushes = c.pushes, batch[:0]
-		for _, m := range batch {
+		for _, p := range batch {
 			if c.closed {
 				break
 			}
+			if p.Event != nil {
+				c.mu.Unlock()
+				p.Event()
+				c.mu.Lock()
+				continue
+			}
+			m := p.Message
 			f, anyPush := c.handlers[m.Route], c.anyPush
 			size := clientPushCost + len(m.Payload)
 			c.mu.Unlock()

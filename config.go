@@ -126,6 +126,9 @@ type Config struct {
 	// is just closed, and its client may come back by itself. In a cluster it also lets a user be connected to
 	// several frontends (session.unique, which is the opposite).
 	NoUniqueSession bool
+	// Resume lets sessions outlive their connections, for clients that ask for it (session.resume). Zero means that they
+	// do not.
+	Resume ResumeConfig
 	// DrainEnabled makes the end of the server wait until clients have left by themselves (session.drain.enabled).
 	DrainEnabled bool
 	// DrainTimeout bounds that wait (session.drain.timeout). Zero means 6 h.
@@ -163,7 +166,7 @@ type Config struct {
 
 	// Metrics configures what is reported, and where. docs/operations.md lists the metrics.
 	Metrics MetricsConfig
-	// Worker configures reliable RPC. It has no effect in this version.
+	// Worker configures reliable RPC.
 	Worker WorkerConfig
 
 	// The seams.
@@ -192,7 +195,31 @@ type Config struct {
 	// does to push to users and to kick them; see [NewEtcdBindings]. Nil means none. The server closes it.
 	Bindings BindingStore
 
+	// Jobs keeps the jobs of reliable RPC. Nil means NATS JetStream, as NATSClient and Worker.Namespace say, if Cluster
+	// is set, and else memory; it is made when it is first needed. The server does not close one that is given here, so
+	// several can share it; close it once they have ended.
+	Jobs JobStore
+
 	origins configOrigins // where the settings are from; nil before Bind
+}
+
+// ResumeConfig says how long a session waits for its client after a connection was lost, and what is kept for it
+// (session.resume). It concerns clients that ask for it in their handshakes, and no others.
+type ResumeConfig struct {
+	// Window is how long a session waits for its client to come back (window). Clients are told whole seconds, so
+	// fractions are refused; at most a day. Zero means that sessions end with their connections.
+	Window time.Duration
+	// Messages is how many pushes are kept for one client: those that it has not said to have received, which it does at
+	// each heartbeat, and those that were pushed while it was away (messages). The oldest that were sent are forgotten
+	// first; a client that is missing one of them gets a new session. When more is pushed to a client that is away, its
+	// session ends, or with [SlowClientDrop] what is more is dropped. At most 1,048,576. Zero means 1,000.
+	Messages int
+	// Bytes bounds the same in bytes (bytes). One push that is larger is kept when it is the only one. Zero means
+	// 256 KiB.
+	Bytes int
+	// MaxSessions is how many sessions may wait (maxsessions). When there are more, the one ends that has waited longest.
+	// Zero means 10,000.
+	MaxSessions int
 }
 
 // SlowClientPolicy says what to do with a client that does not read what it is sent.
@@ -516,18 +543,18 @@ type WorkerConfig struct {
 	RedisPassword string
 	// Namespace keeps the jobs of several games in one NATS apart (namespace).
 	Namespace string
-	// Concurrency is how many jobs run at once (concurrency). Zero means 1.
+	// Concurrency is how many jobs run at once on this server (concurrency). Zero means 1.
 	Concurrency int
 	// NoRetry gives a failed job up at once (retry.enabled, which is the opposite).
 	NoRetry bool
 	// RetryMax is how often a failed job is tried again (retry.max). Zero means 2, negative means never.
 	RetryMax int
-	// RetryExponential is the exponent of the number of the attempt in the pause before it (retry.exponential).
+	// RetryExponential is how fast the pauses before retries grow (retry.exponential); [RetryOptions] has the formula.
 	// Zero means 5, negative means 0.
 	RetryExponential int
-	// RetryMinDelay and RetryMaxDelay bound the pause (retry.mindelay, retry.maxdelay). Zero means 10 s, negative
-	// means none.
+	// RetryMinDelay is added to each pause and RetryMaxDelay bounds it (retry.mindelay, retry.maxdelay). Zero means
+	// 10 s, negative means none; no bound is a day.
 	RetryMinDelay, RetryMaxDelay time.Duration
-	// RetryMaxRandom is the longest random addition to the pause (retry.maxrandom). Zero means none.
+	// RetryMaxRandom is the longest random addition to the first pause (retry.maxrandom). Zero means none.
 	RetryMaxRandom time.Duration
 }

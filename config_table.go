@@ -101,6 +101,8 @@ func (c *Config) table() []configSection {
 		return keys
 	}
 	etcd := []string{"localhost:2379"}
+	resumeWindow := wholeSeconds(&c.Resume.Window, 0, zeroAsIs)
+	resumeWindow.max = maxResumeWindow
 
 	return []configSection{
 		{"Server", []configKey{
@@ -159,6 +161,10 @@ func (c *Config) table() []configSection {
 		{"Sessions and groups", []configKey{
 			{name: "session.maxuidlength", value: atMost(2048, number(&c.MaxUIDLength, 256, zeroRefused)), help: "longest user id, in bytes"},
 			{name: "session.unique", value: off(&c.NoUniqueSession), help: "a user has one session: an older one is kicked"},
+			{name: "session.resume.window", value: resumeWindow, help: "how long a session waits for its client after its connection was lost; 0: sessions end with their connections"},
+			{name: "session.resume.messages", value: atMost(maxResumeMessages, number(&c.Resume.Messages, 1000, zeroRefused)), help: "pushes that are kept for a client until it has said that it received them"},
+			{name: "session.resume.bytes", value: size(&c.Resume.Bytes, 256<<10, 0), help: "bytes of those pushes"},
+			{name: "session.resume.maxsessions", value: number(&c.Resume.MaxSessions, 10_000, zeroRefused), help: "sessions that may wait; beyond it the one ends that has waited longest"},
 			{name: "session.drain.enabled", value: on(&c.DrainEnabled), help: "at the end, wait until clients have left"},
 			{name: "shutdown.timeout", value: duration(&c.ShutdownTimeout, 10*time.Second, zeroRefused), help: "longest time for the end of the server, after the drain"},
 			{name: "session.drain.timeout", value: duration(&c.DrainTimeout, 6*time.Hour, zeroRefused), help: "longest wait"},
@@ -240,19 +246,20 @@ func (c *Config) table() []configSection {
 			{name: "metrics.statsd.rate", value: configShare{&c.Metrics.Statsd.Rate}, help: "share of counts and observations that is sent, up to 1"},
 			{name: "metrics.statsd.plain", value: on(&c.Metrics.Statsd.Plain), help: "leave tags away, for servers that do not know DataDog's dialect"},
 		}},
-		{"Reliable RPC", unusedKeys([]configKey{
-			{name: "worker.namespace", value: text(&c.Worker.Namespace, ""), help: "keeps the jobs of several games apart"},
-			{name: "worker.concurrency", value: number(&c.Worker.Concurrency, 1, zeroRefused), help: "jobs that run at once"},
+		{"Reliable RPC", append([]configKey{
+			{name: "worker.namespace", value: configText{p: &c.Worker.Namespace, valid: checkNamespace}, help: "keeps the jobs of several games apart"},
+			{name: "worker.concurrency", value: number(&c.Worker.Concurrency, 1, zeroRefused), help: "jobs that run at once on this server"},
 			{name: "worker.retry.enabled", value: off(&c.Worker.NoRetry), help: "try failed jobs again"},
 			{name: "worker.retry.max", value: number(&c.Worker.RetryMax, 2, zeroIsNone), help: "how often; 0: never"},
-			{name: "worker.retry.exponential", value: number(&c.Worker.RetryExponential, 5, zeroIsNone), help: "exponent of the attempt's number in the pause before it"},
-			{name: "worker.retry.mindelay", value: bareSeconds(&c.Worker.RetryMinDelay, 10*time.Second, zeroIsNone), help: "shortest pause; 0: none", aliases: []string{"worker.retry.minDelay"}},
-			{name: "worker.retry.maxdelay", value: bareSeconds(&c.Worker.RetryMaxDelay, 10*time.Second, zeroIsNone), help: "longest pause; 0: none", aliases: []string{"worker.retry.maxDelay"}},
-			{name: "worker.retry.maxrandom", value: bareSeconds(&c.Worker.RetryMaxRandom, 0, zeroAsIs), help: "longest random addition to the pause", aliases: []string{"worker.retry.maxRandom"}},
+			{name: "worker.retry.exponential", value: atMost(maxRetryExponential, number(&c.Worker.RetryExponential, 5, zeroIsNone)), help: "exponent of the number of the retry in the pause before it"},
+			{name: "worker.retry.mindelay", value: bareSeconds(&c.Worker.RetryMinDelay, 10*time.Second, zeroIsNone), help: "added to each pause; 0: nothing", aliases: []string{"worker.retry.minDelay"}},
+			{name: "worker.retry.maxdelay", value: bareSeconds(&c.Worker.RetryMaxDelay, 10*time.Second, zeroIsNone), help: "longest pause; 0: a day", aliases: []string{"worker.retry.maxDelay"}},
+			{name: "worker.retry.maxrandom", value: bareSeconds(&c.Worker.RetryMaxRandom, 0, zeroAsIs), help: "longest random addition to the first pause", aliases: []string{"worker.retry.maxRandom"}},
+		}, unusedKeys([]configKey{
 			{name: "worker.redis.serverurl", value: text(&c.Worker.RedisURL, "localhost:6379"), address: true, help: "no effect: jobs are kept in NATS", aliases: []string{"worker.redis.url"}},
 			{name: "worker.redis.pool", value: number(&c.Worker.RedisPool, 10, zeroRefused), help: "no effect"},
 			{name: "worker.redis.password", value: text(&c.Worker.RedisPassword, ""), help: "no effect", secret: true},
-		})},
+		})...)},
 	}
 }
 
@@ -319,6 +326,14 @@ func checkServerID(s string) error {
 func checkHostPort(s string) error {
 	if _, _, err := net.SplitHostPort(s); err != nil {
 		return errors.New("must be host:port")
+	}
+	return nil
+}
+
+// checkNamespace says what is wrong with the namespace of jobs.
+func checkNamespace(s string) error {
+	if len(s) > maxJobNamespace || !utf8.ValidString(s) {
+		return fmt.Errorf("must be at most %d bytes of UTF-8", maxJobNamespace)
 	}
 	return nil
 }

@@ -98,6 +98,10 @@ var configKeys = []struct {
 
 	{"session.unique", "false", `false`, func(c *pitaya.Config) any { return c.NoUniqueSession }, true},
 	{"session.maxuidlength", "64", `64`, func(c *pitaya.Config) any { return c.MaxUIDLength }, 64},
+	{"session.resume.window", "30s", "", func(c *pitaya.Config) any { return c.Resume.Window }, 30 * time.Second},
+	{"session.resume.messages", "37", `37`, func(c *pitaya.Config) any { return c.Resume.Messages }, 37},
+	{"session.resume.bytes", "64KiB", `65536`, func(c *pitaya.Config) any { return c.Resume.Bytes }, 64 << 10},
+	{"session.resume.maxsessions", "38", `38`, func(c *pitaya.Config) any { return c.Resume.MaxSessions }, 38},
 	{"session.drain.enabled", "true", `true`, func(c *pitaya.Config) any { return c.DrainEnabled }, true},
 	{"shutdown.timeout", "3s", "", func(c *pitaya.Config) any { return c.ShutdownTimeout }, 3 * time.Second},
 	{"session.drain.timeout", "1h", "", func(c *pitaya.Config) any { return c.DrainTimeout }, time.Hour},

@@ -47,15 +47,21 @@ type connConfig struct {
 }
 
 // connUser is what a connection tells the layer above it. All methods but
-// closed are called by the reading goroutine, one at a time.
+// closed are called by the reading goroutine, one at a time. A user can have a
+// connection after the other, so it is told which one it is.
 type connUser interface {
 	// admit is called first, when the peer's address is known and the
 	// transport is ready. An error ends the connection.
-	admit() error
+	admit(c *conn) error
 	// handshake is given the body of a handshake packet and returns the
 	// packet that answers it, without WebSocket framing; the bytes are only
 	// read. With an error the answer is the last packet of the connection.
-	handshake(body []byte) (answer []byte, err error)
+	// From the answer on, pushes are kept in ring, if that is not nil.
+	handshake(c *conn, body []byte) (answer []byte, ring *pushRing, err error)
+	// acknowledged is called when the client has acknowledged its handshake for
+	// the first time. It may give the connection to another user (inherit). An
+	// error ends the connection.
+	acknowledged(c *conn) error
 	// drain is called when a client begins to work that stopReading was called
 	// for already: it calls that again.
 	drain()
@@ -67,14 +73,15 @@ type connUser interface {
 	received()
 	// control is called for each packet or frame that is no data, before it is
 	// processed.
-	control()
+	control(c *conn)
 	// data is given one or more whole data packets that lie one behind the
 	// other, headers included. The bytes are its own until it returns. It may
 	// block, which stops the reading of this connection only.
-	data(packets []byte)
+	data(c *conn, packets []byte)
 	// closed is called once, at the moment the connection ends, from any
-	// goroutine, with no lock held. It must not block.
-	closed(cause error)
+	// goroutine, with no lock held. It must not block. lost says that nobody has
+	// ended it on purpose: the network did, or what the client runs on.
+	closed(c *conn, cause error, lost bool)
 }
 
 // connState is how far a client has come (client protocol, section 4).
@@ -106,8 +113,13 @@ type conn struct {
 	// Immutable after newConn.
 	cfg     *connConfig
 	rwc     net.Conn
-	user    connUser
 	traffic *traffic // where its bytes and packets are counted
+
+	// Limits is set by the user's admit, and immutable then; nil: the client may
+	// send what it wants.
+	Limits *sessionLimits
+
+	user connUser // changed by inherit, in the reading goroutine and with mu held: who is another goroutine holds mu
 
 	// Set by transportHandshake, then immutable.
 	body net.Conn        // what is read and written: rwc, or what is below the WebSocket framing
@@ -116,12 +128,12 @@ type conn struct {
 	cuts bool            // a write that was cut off by its deadline says how far it came, and can be gone on with
 
 	// Owned by the reading goroutine.
+	state   connState
 	in      *buffer // borrowed while bytes are waiting to be parsed; nil while idle
 	need    int     // bytes the packet at the front of in needs in all
-	state   connState
-	readN   int   // result of the last raw read
-	readErr error // likewise
-	swept   int   // bytes read since reading was to stop
+	readN   int     // result of the last raw read
+	readErr error   // likewise
+	swept   int     // bytes read since reading was to stop
 
 	stopping atomic.Bool // what has arrived is still read, then no more
 	parting  atomic.Bool // the client was told that the server ends; its next ack is its last packet
@@ -160,7 +172,7 @@ func (c *conn) serve(ctx context.Context) {
 		return
 	}
 	c.cfg.Beats.add(c)
-	err := c.user.admit()
+	err := c.user.admit(c)
 	switch {
 	case err != nil:
 	case ctx.Err() != nil:
@@ -176,12 +188,15 @@ func (c *conn) serve(ctx context.Context) {
 		c.finish()
 		return
 	case errors.Is(err, errConnEnded):
-	case errors.Is(err, io.EOF), errors.Is(err, ErrProtocol), errors.Is(err, ErrServerClosed):
+	case errors.Is(err, io.EOF), errors.Is(err, ErrTruncated):
 		// What is queued may still be wanted: a client that closed its
-		// sending half, or one that sent garbage behind good requests.
+		// sending half.
+		c.lose(err, endFlush)
+	case errors.Is(err, ErrProtocol), errors.Is(err, ErrServerClosed):
+		// Likewise of one that sent garbage behind good requests.
 		c.end(err, endFlush, nil)
 	default:
-		c.end(c.readCause(err), endNow, nil)
+		c.lose(c.readCause(err), endNow)
 	}
 	c.linger()
 }
@@ -497,18 +512,18 @@ func (c *conn) pass(packets []byte, n *int64) {
 	if len(packets) > 0 {
 		c.traffic.ReceivedPackets.Add(*n)
 		*n = 0
-		c.user.data(packets)
+		c.user.data(c, packets)
 	}
 }
 
 // packet processes a packet that is not data.
 func (c *conn) packet(t PacketType, body []byte) error {
-	if c.user.control(); c.hasEnded() {
+	if c.user.control(c); c.hasEnded() {
 		return errConnEnded
 	}
 	switch t {
 	case PacketHandshake:
-		answer, err := c.user.handshake(body)
+		answer, ring, err := c.user.handshake(c, body)
 		if err != nil {
 			c.end(errors.Join(errRefused, err), endFlush, answer)
 			return errConnEnded
@@ -517,7 +532,7 @@ func (c *conn) packet(t PacketType, body []byte) error {
 			return ErrServerClosed
 		}
 		c.state = stateHandshake
-		c.sendControl(answer)
+		c.sendAnswer(answer, ring)
 		// A few bytes ask for an answer of many: who does not take them is
 		// not read from.
 		c.waitRoom()
@@ -526,6 +541,10 @@ func (c *conn) packet(t PacketType, body []byte) error {
 		case stateStart:
 			return errEarlyAck
 		case stateHandshake:
+			if err := c.user.acknowledged(c); err != nil {
+				c.end(err, endNow, nil)
+				return errConnEnded
+			}
 			c.state = stateWorking
 			if c.cfg.HandshakeTimeout > 0 {
 				c.rwc.SetReadDeadline(time.Time{})
@@ -538,8 +557,18 @@ func (c *conn) packet(t PacketType, body []byte) error {
 				return errReceived
 			}
 		}
-	case PacketHeartbeat, PacketKick:
-		// A life sign; a client has nobody to kick.
+	case PacketHeartbeat:
+		// A life sign; of a client with a resumable session also a count.
+		if len(body) == receivedSize {
+			return c.pushesReceived(body)
+		}
+	case PacketKick:
+		// The goodbye of a client with a resumable session. Of others it is a
+		// life sign: a client has nobody to kick.
+		if c.state == stateWorking && c.resumable() {
+			c.end(io.EOF, endFlush, nil)
+			return errConnEnded
+		}
 	}
 	return nil
 }
@@ -562,7 +591,7 @@ func (c *conn) heartbeat() { c.sendControl(heartbeatPacket) }
 // control handles a WebSocket control frame (RFC 6455, section 5.5). Pings are
 // answered but are no life signs.
 func (c *conn) control(op byte, payload []byte) error {
-	c.user.control()
+	c.user.control(c)
 	switch op {
 	case wsPing:
 		c.sendFrame(wsPong, payload)
@@ -571,10 +600,11 @@ func (c *conn) control(op byte, payload []byte) error {
 		if err != nil {
 			return err
 		}
+		lost := code != wsCloseNormal // a page that is left, say
 		if code == wsCloseNoStatus {
 			code = wsCloseNormal
 		}
-		c.endWith(io.EOF, endFlush, nil, code)
+		c.endWith(io.EOF, endFlush, nil, code, lost)
 	}
 	return nil
 }

@@ -29,6 +29,7 @@ type connQueue struct {
 	taken   int64       // those of them that were taken out to be written
 	writing int         // packets that were taken out last
 	marks   *markList   // answers among what is queued or being written; nil if nobody wants to know
+	ring    *pushRing   // pushes that the client may not have; nil if its session cannot be resumed. Of a connection that has ended: the session waits for another one.
 	turn    writerState // who writes
 	stuck   bool        // the writer waits for a socket that takes nothing
 	over    time.Time   // since when the queue is over its budget without anything having been taken; zero if it is not
@@ -40,6 +41,7 @@ type connQueue struct {
 	ended       bool          // nothing is queued any more; cause is set
 	cut         bool          // ended, and what was queued is not written, but for what was being written
 	drained     bool          // ended, and nothing is written any more
+	moved       bool          // the session goes on with another connection
 	cause       error         // why the connection ended
 	limit       time.Time     // when writing must be over; set when ended
 	waiting     chan struct{} // closed when there is room again, the connection ended, or it drained; nil if nobody waits
@@ -105,6 +107,9 @@ func (c *conn) hasEnded() bool {
 func (c *conn) queueLoad() (bytes, packets int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.ended && c.ring != nil {
+		return 0, 0 // nobody is slow; see kept
+	}
 	return c.bytes, c.packets
 }
 
@@ -139,6 +144,10 @@ func (c *conn) sendMessage(m Message, d *Dictionary, class sendClass, start bool
 	}
 	total := PacketHeaderSize + n
 	c.mu.Lock()
+	if class == sendPush && (c.ring != nil || c.moved) {
+		c.mu.Unlock()
+		return errKept
+	}
 	if err := c.admitLocked(total, class); err != nil {
 		c.mu.Unlock()
 		return err
@@ -166,6 +175,9 @@ func (c *conn) sendShared(f *sharedFrame) error {
 		b = f.B
 	}
 	c.mu.Lock()
+	if c.ring != nil || c.moved {
+		return c.keepAndUnlock(f, b)
+	}
 	if err := c.admitLocked(len(b), sendPush); err != nil {
 		c.mu.Unlock()
 		return err
@@ -179,6 +191,11 @@ func (c *conn) sendShared(f *sharedFrame) error {
 // without waiting. The bytes are copied.
 func (c *conn) sendControl(packet []byte) {
 	c.mu.Lock()
+	c.controlAndUnlock(packet)
+}
+
+// controlAndUnlock is sendControl with the lock held, which it releases.
+func (c *conn) controlAndUnlock(packet []byte) {
 	if c.ended {
 		c.mu.Unlock()
 		return
@@ -246,10 +263,14 @@ const (
 // fitsLocked reports whether a push is within the budget. One that is larger
 // than all of it is, when nothing else is queued.
 func (c *conn) fitsLocked(n int) bool {
-	switch size := c.bytes + n + packetOverhead; {
-	case c.ended, c.packets == 0:
+	bytes, packets := c.bytes, c.packets
+	if c.ring != nil {
+		bytes, packets = bytes-c.ring.replayedBytes, packets-c.ring.replayedPackets
+	}
+	switch size := bytes + n + packetOverhead; {
+	case c.ended, packets <= 0:
 		return true
-	case c.cfg.QueueMessages > 0 && c.packets >= c.cfg.QueueMessages:
+	case c.cfg.QueueMessages > 0 && packets >= c.cfg.QueueMessages:
 		return false
 	case size <= c.cfg.QueueBytes:
 		return true
@@ -483,6 +504,9 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 		}
 		if len(c.items) == 0 {
 			c.turn = writerNone
+			if c.ring != nil {
+				c.ring.replayedBytes, c.ring.replayedPackets = 0, 0
+			}
 			over := c.ended && !c.drained
 			if over {
 				c.drained = true
@@ -654,7 +678,7 @@ func (c *conn) writeFailed(err error) {
 	done.report()
 	lost.fail()
 	dropped.drop()
-	c.end(err, endNow, nil)
+	c.lose(err, endNow)
 }
 
 // lastWritten tells the client that nothing follows. The reading goroutine
@@ -670,12 +694,18 @@ func (c *conn) lastWritten() {
 // end ends the connection with a cause. The first call counts; a later one can
 // only hasten the end with endNow. It may be called from any goroutine and does
 // not block. With endFlush, last is a packet to be sent behind what is queued.
-// It reports whether it was the first.
+// It reports whether it was the first, and the session's end.
 func (c *conn) end(cause error, mode endMode, last []byte) bool {
-	return c.endWith(cause, mode, last, wsCloseCodeOf(cause))
+	return c.endWith(cause, mode, last, wsCloseCodeOf(cause), false)
 }
 
-func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bool {
+// lose is end for what nobody has done on purpose: if the session can be
+// resumed, it waits for another connection.
+func (c *conn) lose(cause error, mode endMode) bool {
+	return c.endWith(cause, mode, nil, wsCloseCodeOf(cause), true)
+}
+
+func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16, lost bool) bool {
 	c.mu.Lock()
 	if !c.established {
 		mode = endNow
@@ -684,6 +714,9 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 	var dropped *markList
 	if first {
 		c.ended, c.cause = true, cause
+		if lost = lost && c.ring != nil && c.working; !lost {
+			c.ring = nil
+		}
 		c.limit = time.Now().Add(c.cfg.WriteTimeout)
 		if mode != endFlush {
 			// What is being written has already been taken from the queue.
@@ -710,10 +743,11 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 	c.tellLocked()
 	c.wakeLocked()
 	start := first && mode != endNow && c.callLocked()
+	user, moved := c.user, c.moved
 	c.mu.Unlock()
 	dropped.drop()
 	if first {
-		c.user.closed(cause)
+		user.closed(c, cause, lost)
 	}
 	switch {
 	case mode == endNow:
@@ -721,7 +755,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16) bo
 	case start:
 		go c.answerCall()
 	}
-	return first
+	return first && !moved
 }
 
 // wsCloseCodeOf chooses the status of the close frame (RFC 6455, section 7.4).

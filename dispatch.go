@@ -47,6 +47,7 @@ type forwarder interface {
 // request is a message on its way to a handler.
 type request struct {
 	Session *Session      // nil for a call of a remote
+	From    *conn         // that it came by, which the answer goes to; nil if that is another server
 	Entry   *handlerEntry // nil if the handler is not here
 	Text    string        // the route as it was received; may be empty if it is the entry's
 	ID      uint64
@@ -69,8 +70,8 @@ type request struct {
 func (q *request) settle(c *atomic.Int64, err error) {
 	q.Settled = true
 	c.Add(1)
-	if q.Session != nil && !q.Refused {
-		q.Session.settled()
+	if q.From != nil && q.From.Limits != nil && !q.Refused {
+		q.From.Limits.settled()
 	}
 	q.done(err)
 }
@@ -104,7 +105,7 @@ func (d *dispatcher) message(s *Session, from mail) error {
 		return errClientPush
 	}
 	if from.Refused != admitted {
-		d.refuse(s, m)
+		d.refuse(s, from.Conn, m)
 		return nil
 	}
 	var entry *handlerEntry
@@ -127,7 +128,7 @@ func (d *dispatcher) message(s *Session, from mail) error {
 		}
 		payload = inflated.B
 	}
-	q := request{Session: s, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: from.Arrived}
+	q := request{Session: s, From: from.Conn, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: from.Arrived}
 	if !d.Stamped {
 		q.Arrived = time.Now()
 	}
@@ -168,7 +169,7 @@ func (d *dispatcher) message(s *Session, from mail) error {
 }
 
 // refuse answers a message that exceeds a limit. It is counted already by which.
-func (d *dispatcher) refuse(s *Session, m messageView) {
+func (d *dispatcher) refuse(s *Session, from *conn, m messageView) {
 	if d.Inspect != nil {
 		d.Inspect.refused()
 	}
@@ -177,7 +178,7 @@ func (d *dispatcher) refuse(s *Session, m messageView) {
 		return
 	}
 	d.Counters.Requests.Add(1)
-	q := request{Session: s, ID: m.ID, Refused: true}
+	q := request{Session: s, From: from, ID: m.ID, Refused: true}
 	if q.ID == 0 {
 		q.settle(&d.Counters.Unanswerable, ErrTooManyRequests)
 		return
@@ -295,7 +296,7 @@ func (d *dispatcher) runBeside(q request) {
 	d.Host.Alive.Go(func() {
 		defer s.leaveBeside(slots)
 		d.runGuarded(&q)
-		s.flush()
+		q.From.flush()
 	})
 }
 
@@ -401,7 +402,7 @@ func (d *dispatcher) reply(q *request, payload []byte) {
 		return
 	}
 	mark := d.mark(q, nil)
-	err := q.Session.answer(q.ID, payload, false, &mark)
+	err := q.Session.answer(q.From, q.ID, payload, false, &mark)
 	switch {
 	case err == nil:
 		q.settle(&d.Counters.Answered, nil)
@@ -438,7 +439,7 @@ func (d *dispatcher) answerError(q *request, err error) {
 // answerPayload answers a request with the payload of an error.
 func (d *dispatcher) answerPayload(q *request, payload []byte, err error) {
 	mark := d.mark(q, err)
-	switch failed := q.Session.answer(q.ID, payload, true, &mark); {
+	switch failed := q.Session.answer(q.From, q.ID, payload, true, &mark); {
 	case failed == nil:
 		q.settle(&d.Counters.Failed, err)
 	case failed == ErrSessionClosed:

@@ -3,6 +3,7 @@ package pitaya
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -68,6 +69,38 @@ func DecodeHandshake(b []byte) (*HandshakeData, error) {
 	}
 	return h, nil
 }
+
+// A resumeRequest is what a client wants that can come back on another connection.
+type resumeRequest struct {
+	Token    string // of the session that it had; empty: a new one
+	Received int64  // pushes received in that session; negative if that makes no sense
+}
+
+// resumeKey is where that stands in the user's part of a handshake.
+const resumeKey = "resume"
+
+// takeResume takes the request to be resumable out of a handshake: its token is nobody else's business. Nil means that
+// there is none. What has another form than it should makes no difference to whether the client is let in.
+func (h *HandshakeData) takeResume() *resumeRequest {
+	v, ok := h.User[resumeKey]
+	if !ok {
+		return nil
+	}
+	delete(h.User, resumeKey)
+	fields, ok := v.(map[string]any)
+	if !ok {
+		return nil
+	}
+	r := &resumeRequest{Received: -1}
+	r.Token, _ = fields["token"].(string)
+	if n, ok := fields["received"].(float64); ok && n >= 0 && n <= maxReceived && n == math.Trunc(n) {
+		r.Received = int64(n)
+	}
+	return r
+}
+
+// maxReceived is the largest whole number that every JSON library gets right.
+const maxReceived = 1 << 53
 
 // appendHandshake appends the body of a handshake request, the additions to HandshakeSys included.
 func appendHandshake(dst []byte, h *HandshakeData) ([]byte, error) {
@@ -138,6 +171,7 @@ func (h *HandshakeData) libpitaya() bool {
 const (
 	handshakeOK      = 200
 	handshakeRefused = 400
+	handshakeBusy    = 429
 )
 
 // HandshakeResponse is the answer to a handshake. See the client protocol, section 5.3.
@@ -152,6 +186,17 @@ type HandshakeResponseSys struct {
 	Dict       map[string]uint16 `json:"dict"`       // route to code; see [Dictionary]
 	Heartbeat  float64           `json:"heartbeat"`  // interval in seconds; some clients understand whole ones only
 	Serializer string            `json:"serializer"` // name of the [Serializer]
+
+	// Resume is our own addition, for clients that asked for it; nil otherwise.
+	Resume *HandshakeResume `json:"resume,omitempty"`
+}
+
+// HandshakeResume is what a client needs to come back to its session on another connection.
+type HandshakeResume struct {
+	Token   string `json:"token"`            // proves, once, that the session is the client's
+	Window  int    `json:"window"`           // how long the session waits for its client, in seconds
+	Resumed bool   `json:"resumed"`          // this is the session that the client had before
+	Reason  string `json:"reason,omitempty"` // why it is not, if the client wanted it: "unknown", "gap", "changed" or "refused"
 }
 
 // appendHandshakeResponse appends the body of the answer, not compressed.

@@ -110,7 +110,7 @@ func (h *heartbeats) tick() {
 		}
 		h.mu.Unlock()
 		if dead {
-			c.end(ErrHeartbeat, endNow, nil)
+			c.lose(ErrHeartbeat, endNow)
 		} else {
 			c.heartbeat()
 		}

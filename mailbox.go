@@ -18,16 +18,16 @@ import (
 type mailbox struct {
 	mu       sync.Mutex    // guards the fields below
 	pending  *buffer       // packets that wait; nil when there are none
-	count    int           // their number
+	owner    *conn         // that they came by, all of them, and those that were taken out last
+	count    int32         // their number
 	running  bool          // there is a worker
 	settled  bool          // all that was taken in is handled, and answered
 	last     bool          // nothing is taken in any more; the worker ends the connection when all is handled
 	ending   bool          // last, and all is handled or being handled beside the mailbox
 	closed   bool          // nothing is taken in any more, and what waits is dropped
 	finished bool          // the close callbacks ran
-	space    chan struct{} // closed when there is room again; nil if the reader does not wait
-
-	settling atomic.Bool // the reader wants to know when all is handled
+	settling atomic.Bool   // the reader wants to know when all is handled; not guarded by mu
+	space    chan struct{} // closed when there is room again; nil if no reader waits
 }
 
 // mailboxBytes bounds the packets in a mailbox. One packet that is larger
@@ -39,6 +39,7 @@ type mail struct {
 	Body    []byte    // of the data packet; valid while the message is handled
 	Arrived time.Time // when it was read from the connection; zero if nobody wants to know
 	Refused refusal   // the limit that it exceeds
+	Conn    *conn     // that it came by, and its answer goes to
 }
 
 // A stamp stands in the mailbox before the packets of one read: its mark, which
@@ -59,7 +60,7 @@ func (m *mailbox) addLocked(b []byte, maxMessages int, at time.Duration) []byte 
 		have = len(m.pending.B)
 	}
 	n := 0
-	for n < len(b) && m.count < maxMessages {
+	for n < len(b) && int(m.count) < maxMessages {
 		size := PacketHeaderSize + packetLength(b[n:])
 		if have+n > 0 && have+n+size > mailboxBytes {
 			break
@@ -101,29 +102,33 @@ func (m *mailbox) takeLocked() *buffer {
 func (m *mailbox) load() (waiting int, busy bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.count, m.running
+	return int(m.count), m.running
 }
 
 // data implements connUser: it files the messages, and waits while the mailbox
-// is full, which stops the reading of this connection.
-func (s *Session) data(packets []byte) {
+// is full, which stops the reading of this connection. It is full too for a new
+// connection of the session as long as it has messages of the one before.
+func (s *Session) data(c *conn, packets []byte) {
 	at := time.Duration(-1)
 	if s.host.Stamps {
 		at = time.Since(s.host.Epoch)
 	}
-	if s.limits != nil {
-		if packets = s.limits.judge(packets, at); len(packets) == 0 {
+	if c.Limits != nil {
+		if packets = c.Limits.judge(packets, at); len(packets) == 0 {
 			return
 		}
 	}
 	m := &s.box
 	for {
 		m.mu.Lock()
-		if m.closed || m.last || m.ending {
+		if m.closed || m.last || m.ending || s.conn.Load() != c {
 			m.mu.Unlock()
 			return
 		}
-		packets = m.addLocked(packets, s.host.MailboxMessages, at)
+		if m.count == 0 || m.owner == c {
+			m.owner = c
+			packets = m.addLocked(packets, s.host.MailboxMessages, at)
+		}
 		m.settled = false
 		start := !m.running
 		m.running = true
@@ -141,9 +146,9 @@ func (s *Session) data(packets []byte) {
 		if space == nil {
 			return
 		}
-		s.conn.hold(true)
+		c.hold(true)
 		<-space
-		s.conn.hold(false)
+		c.hold(false)
 	}
 }
 
@@ -162,7 +167,7 @@ func (s *Session) work() {
 	}()
 	for turns := 0; ; turns++ {
 		m.mu.Lock()
-		b := m.takeLocked()
+		b, from := m.takeLocked(), m.owner
 		if b == nil {
 			switch {
 			case m.closed && !m.finished:
@@ -173,12 +178,12 @@ func (s *Session) work() {
 				m.last, m.ending = false, true
 				m.mu.Unlock()
 				s.awaitBeside()
-				s.conn.end(ErrServerClosed, endFlush, nil) // sets closed
+				s.end(ErrServerClosed, endFlush, nil) // sets closed
 			case m.settling.Load() && s.noneBeside():
 				m.settling.Store(false)
 				m.settled = true
 				m.mu.Unlock()
-				s.conn.wake()
+				s.conn.Load().wake()
 			default:
 				m.running = false
 				m.mu.Unlock()
@@ -192,18 +197,18 @@ func (s *Session) work() {
 			// A flood from one client leaves the processor to the others.
 			runtime.Gosched()
 		}
-		s.turn(b.B)
+		s.turn(b.B, from)
 		b.free()
-		s.conn.flush()
+		from.flush()
 	}
 }
 
-// turn handles whole packets in order. Answers are queued and written together
+// turn handles whole packets in order, which came by c. Answers are queued and written together
 // when the turn is over; if there is more to handle before that, a goroutine
 // writes what is queued meanwhile, so that a slow handler does not keep the
 // answers before it.
-func (s *Session) turn(b []byte) {
-	var m mail
+func (s *Session) turn(b []byte, c *conn) {
+	m := mail{Conn: c}
 	if b[0] == stampMark && s.host.Meters != nil {
 		s.host.Meters.mailboxTime(time.Since(s.host.Epoch) - stampOf(b))
 	}
@@ -217,11 +222,11 @@ func (s *Session) turn(b []byte) {
 		m.Refused, abuse = verdictOf(b[0])
 		end := PacketHeaderSize + packetLength(b)
 		m.Body, b = b[PacketHeaderSize:end], b[end:]
-		if s.conn.hasEnded() {
+		if c.hasEnded() && s.ends() {
 			return
 		}
 		if err := s.host.Messages.message(s, m); err != nil {
-			s.conn.end(err, endFlush, nil)
+			s.end(err, endFlush, nil)
 			return
 		}
 		if abuse {
@@ -229,22 +234,22 @@ func (s *Session) turn(b []byte) {
 			return
 		}
 		if len(b) > 0 {
-			s.conn.start()
+			c.start()
 		}
-		s.conn.waitRoom()
+		c.waitRoom()
 	}
 }
 
 // control implements connUser: it counts what is no message.
-func (s *Session) control() {
-	if s.limits != nil && s.limits.control() {
+func (s *Session) control(c *conn) {
+	if c.Limits != nil && c.Limits.control() {
 		s.endAbuse()
 	}
 }
 
 // endAbuse ends the session of a client that goes on sending more than it may.
 func (s *Session) endAbuse() {
-	if !s.conn.end(ErrTooManyRequests, endFlush, kickPacket("too many requests")) {
+	if !s.end(ErrTooManyRequests, endFlush, kickPacket("too many requests")) {
 		return
 	}
 	s.host.Counters.ClosedForAbuse.Add(1)
@@ -261,7 +266,7 @@ func (s *Session) drain() {
 	s.leaving = true
 	ask := s.drains
 	s.mu.Unlock()
-	if !s.conn.stopReading(ask) {
+	if !s.conn.Load().stopReading(ask) {
 		s.received()
 	}
 }
@@ -314,16 +319,24 @@ func (s *Session) received() {
 	}
 }
 
-// closed implements connUser: the connection has ended. From here on the
-// session is not found any more and its context is over. Its callbacks run
-// behind the handler that may be at work, never beside it.
-func (s *Session) closed(cause error) {
-	s.mu.Lock()
-	s.over = true
-	uid := s.uid
-	s.mu.Unlock()
-	// Whoever sees the context end finds the rest done.
-	s.host.Table.remove(s, uid)
+// closed implements connUser: a connection has ended, and the session with it,
+// unless it is one that can wait for another.
+func (s *Session) closed(c *conn, cause error, lost bool) {
+	if own := s.resumption(); own != nil {
+		over := false
+		if cause, over = s.host.Resumes.connEnded(own, c, cause, lost); !over {
+			return
+		}
+	}
+	if lost {
+		c.forgetPushes()
+	}
+	s.countEnd(cause)
+	s.ended(cause)
+}
+
+// countEnd counts why a connection has ended.
+func (s *Session) countEnd(cause error) {
 	switch {
 	case errors.Is(cause, ErrProtocol):
 		s.host.Counters.Violations.Add(1)
@@ -332,6 +345,18 @@ func (s *Session) closed(cause error) {
 	case errors.Is(cause, ErrHandshakeTimeout):
 		s.host.Counters.LateHandshakes.Add(1)
 	}
+}
+
+// ended ends the session, whose connection has ended. From here on it is not
+// found any more and its context is over. Its callbacks run behind the handler
+// that may be at work, never beside it.
+func (s *Session) ended(cause error) {
+	s.mu.Lock()
+	s.over = true
+	uid := s.uid
+	s.mu.Unlock()
+	// Whoever sees the context end finds the rest done.
+	s.host.Table.remove(s, uid)
 	if s.notes != nil {
 		s.host.Inspect.sessionEnded(cause)
 	}

@@ -32,6 +32,9 @@ const (
 	metricDroppedPushes     = "dropped_pushes"
 	metricQueueBytes        = "queue_bytes"
 	metricSessionsBound     = "sessions_bound"
+	metricSessionsWaiting   = "sessions_waiting"
+	metricResumed           = "resumed_sessions"
+	metricNotResumed        = "refused_resumes"
 	metricRequests          = "requests"
 	metricNotifies          = "notifies"
 	metricAnswered          = "answered"
@@ -48,6 +51,10 @@ const (
 	metricCalls             = "calls"
 	metricMultiPushes       = "multi_pushes"
 	metricNATSDropped       = "nats_dropped"
+	metricJobsEnqueued      = "jobs_enqueued"
+	metricJobsRetried       = "jobs_retried"
+	metricJobsDead          = "jobs_dead"
+	metricJobTime           = "job_time_ns"
 
 	metricDroppedReports = "dropped_reports" // the registry's own
 )

@@ -132,7 +132,7 @@ func (m *multicast) send(s *Session) error {
 	if err != nil {
 		return err
 	}
-	return s.pushed(s.conn.sendShared(f))
+	return s.pushed(s.sendShared(f))
 }
 
 // sendTo pushes to the user's session.

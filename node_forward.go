@@ -302,7 +302,7 @@ func (f *forward) answer(payload []byte, err error) {
 		return
 	}
 	f.fs.d.reply(&f.q, payload)
-	f.q.Session.startFlush()
+	f.q.From.start()
 }
 
 func (f *forward) fail(err error) {
@@ -314,7 +314,7 @@ func (f *forward) fail(err error) {
 	}
 	f.fs.d.Log.Debug("message not forwarded", "session", f.q.Session, "route", f.text, "err", err)
 	f.fs.d.fail(&f.q, err)
-	f.q.Session.startFlush()
+	f.q.From.start()
 }
 
 // end lets the session send another message.

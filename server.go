@@ -43,6 +43,8 @@ type Server struct {
 	onBind         []func(context.Context, *Session) error
 	onAfter        []func(context.Context, *Session) error
 	onClose        []func(*Session)
+	onDetach       []func(*Session)
+	onResume       []func(*Session)
 	onServer       []func(DiscoveryEvent)
 	onEvent        []func(SessionEvent)
 	routes         map[string]RoutingFunc // by server type
@@ -63,6 +65,7 @@ type Server struct {
 	slots    chan struct{} // the dispatcher's
 
 	refusals sampler // of the log records about refused connections
+	jobs     serverJobs
 
 	conns    sync.WaitGroup // accept loops and reading goroutines
 	serveCtx context.Context
@@ -189,7 +192,8 @@ func (s *Server) SessionByID(id int64) *Session { return s.table.get(id) }
 // iteration, in no order.
 func (s *Server) Sessions() iter.Seq[*Session] { return s.table.all() }
 
-// SessionCount returns the number of sessions.
+// SessionCount returns the number of sessions, those that wait for their clients
+// to come back included.
 func (s *Server) SessionCount() int { return s.table.len() }
 
 // Stats returns what the server has done so far. It costs the same however many
@@ -198,6 +202,9 @@ func (s *Server) Stats() Stats {
 	stats := s.counters.snapshot()
 	stats.Sessions = int64(s.table.len())
 	stats.Bound = int64(s.table.users())
+	if host, err := s.running(); err == nil {
+		stats.Waiting = int64(host.Resumes.waiting())
+	}
 	return stats
 }
 

@@ -360,6 +360,7 @@ type debugSession struct {
 	Waiting int    `json:"waiting"` // messages
 	Packets int    `json:"packets"` // to be sent
 	Queue   int    `json:"queue_bytes"`
+	Away    bool   `json:"away"` // the session waits for its client to come back
 	Route   string `json:"route"` // of the last message
 }
 
@@ -426,7 +427,7 @@ func (s *Server) debugSessions(q debugQuery) *debugSessions {
 	}
 	slices.SortFunc(list, compare)
 	for _, v := range list[:min(len(list), q.Limit)] {
-		row := debugSession{ID: v.ID, UID: v.UID, Address: v.Addr(), Waiting: v.Waiting, Packets: v.Packets, Queue: v.Bytes, Route: v.Route}
+		row := debugSession{ID: v.ID, UID: v.UID, Address: v.Addr(), Waiting: v.Waiting, Packets: v.Packets, Queue: v.Bytes, Away: v.Away, Route: v.Route}
 		if !v.Began.IsZero() {
 			row.Began = v.Began.UnixMilli()
 		}

@@ -62,12 +62,18 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		}
 		for n := int64(1); n > 0; n = changes.Add(-n) {
 			n = changes.Load()
-			host.Meters.gauge(metricConnectedClients, float64(s.table.len()))
+			host.Meters.gauge(metricConnectedClients, float64(max(s.table.len()-host.Resumes.waiting(), 0)))
 		}
 	}
 	host.Epoch = time.Now()
 	host.Limits = newLimits(s.limitsConfig(host.Epoch))
 	host.Crowded = s.crowded
+	host.OnDetach, host.OnResume = s.onDetach, s.onResume
+	if r := cfg.Resume; r.Window > 0 {
+		host.Resumes = newResumes(resumesConfig{
+			Window: r.Window, MaxPushes: r.Messages, MaxBytes: r.Bytes, MaxSessions: r.MaxSessions, Counters: &s.counters, Log: s.log,
+		})
+	}
 	host.Stamps = host.Limits.judges() || host.Meters != nil || host.Inspect != nil || cfg.HandlerTimeout > 0 || s.registry.timed()
 	if err := host.buildHandshake(cfg.Heartbeat); err != nil {
 		return nil, nil, err
@@ -169,6 +175,7 @@ func (h *sessionHost) buildHandshake(heartbeat time.Duration) error {
 	if h.Accept, err = AppendPacket(nil, PacketHandshake, body); err != nil {
 		return fmt.Errorf("pitaya: handshake answer: %w", err)
 	}
+	h.AcceptBody = body[:len(body)-len("}}")]
 	h.AcceptDeflated = h.Accept
 	if small, ok := deflate(nil, body); ok {
 		if h.AcceptDeflated, err = AppendPacket(nil, PacketHandshake, small); err != nil {
@@ -189,6 +196,6 @@ func (h *sessionHost) buildHandshake(heartbeat time.Duration) error {
 		return packet
 	}
 	h.Refuse = func(msg string) []byte { return refuse(400, msg) }
-	h.Busy = refuse(429, "too many handshakes, try again later")
+	h.Busy = refuse(handshakeBusy, "too many handshakes, try again later")
 	return nil
 }

@@ -173,6 +173,7 @@ func (g *metering) reportSessions() {
 	}
 	g.meters.gauge(metricQueueBytes, float64(s.counters.queueBytes()))
 	g.meters.gauge(metricSessionsBound, float64(s.table.users()))
+	g.meters.gauge(metricSessionsWaiting, float64(s.host.Resumes.waiting()))
 
 	total := max(sessions, busy) // a worker for each session
 	if slots := s.slots; slots != nil {

@@ -182,6 +182,31 @@ func (s *Server) OnSessionClose(f func(session *Session)) error {
 	})
 }
 
+// OnSessionDetach adds a function that runs when a session has lost its
+// connection and waits for its client to come back, for Config.Resume.Window at
+// most. It is told of one session in the order of what happens to it, as that of
+// OnSessionResume is, in a goroutine of the session's own, which a handler that
+// is at work does not hold up; so the session may have its client again, or be
+// over, when it runs. A session that ends does not call it again: that is
+// OnSessionClose. It is called before Run.
+func (s *Server) OnSessionDetach(f func(session *Session)) error {
+	return s.setUp(func() error {
+		s.onDetach = append(s.onDetach, f)
+		return nil
+	})
+}
+
+// OnSessionResume adds a function that runs when the client of a session has come
+// back, on another connection; the pushes that it was missing are on their way.
+// Each call stands behind one of those of OnSessionDetach, whose rules apply. It
+// is called before Run.
+func (s *Server) OnSessionResume(f func(session *Session)) error {
+	return s.setUp(func() error {
+		s.onResume = append(s.onResume, f)
+		return nil
+	})
+}
+
 // AddModule adds a module behind those added earlier. It is called before Run.
 func (s *Server) AddModule(name string, m Module) error {
 	return s.setUp(func() error { return s.modules.addAfter(name, m) })

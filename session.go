@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -30,16 +31,17 @@ import (
 type Session struct {
 	// Immutable.
 	host   *sessionHost
-	conn   *conn        // nil on a backend
 	front  sessionFront // where the connection is; nil on the frontend itself
 	id     int64
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	notes  *sessionNotes // for the debug page; nil: nobody looks
 
-	box mailbox
+	// conn is the connection, or the last one; nil on a backend. It is changed
+	// when the session is resumed, with the locks of both connections held.
+	conn atomic.Pointer[conn]
 
-	limits *sessionLimits // set by admit, before there are messages; nil: the client may send what it wants
+	box mailbox
 
 	mu          sync.Mutex // guards the fields below; never held across a callback or while sending
 	uid         string
@@ -56,6 +58,7 @@ type Session struct {
 	encoded     []byte          // the values as JSON; nil after a change. Never written to.
 	changed     map[string]bool // on a backend: keys that the frontend does not know the values of
 	onClose     []func()
+	resume      *resumption   // nil: the session ends with its connection
 	deliveries  *deliveries   // made by delivery
 	concurrency chan struct{} // bounds handlers that run beside the mailbox; nil until there is one
 	forwarded   chan struct{} // bounds messages under way to other servers; nil until there is one
@@ -65,7 +68,7 @@ type Session struct {
 func newSession(host *sessionHost, nc net.Conn) *Session {
 	s := &Session{host: host, id: host.Table.nextID()}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	s.conn = newConn(nc, host.Conn, s)
+	s.conn.Store(newConn(nc, host.Conn, s))
 	if host.Inspect != nil {
 		s.notes = &sessionNotes{Began: time.Now()}
 	}
@@ -75,7 +78,7 @@ func newSession(host *sessionHost, nc net.Conn) *Session {
 
 // admit implements connUser: it makes the session known, unless its address has
 // too many already or the connection ended meanwhile.
-func (s *Session) admit() error {
+func (s *Session) admit(c *conn) error {
 	var limits *sessionLimits
 	if s.host.Limits != nil {
 		if limits = s.host.Limits.open(s.RemoteAddr()); limits == nil {
@@ -90,7 +93,7 @@ func (s *Session) admit() error {
 		}
 		return errConnEnded
 	}
-	s.admitted, s.limits = true, limits
+	s.admitted, c.Limits = true, limits
 	s.host.Table.add(s)
 	s.mu.Unlock()
 	s.host.Count()
@@ -112,14 +115,15 @@ func (s *Session) UID() string {
 // header or X-Forwarded-For said, if the acceptor was told to believe it. It is
 // nil on a backend.
 func (s *Session) RemoteAddr() net.Addr {
-	if s.conn == nil {
+	c := s.conn.Load()
+	if c == nil {
 		return nil
 	}
-	return s.conn.remoteAddr()
+	return c.remoteAddr()
 }
 
 // serve brings the session's connection to life and returns when it is closed.
-func (s *Session) serve(ctx context.Context) { s.conn.serve(ctx) }
+func (s *Session) serve(ctx context.Context) { s.conn.Load().serve(ctx) }
 
 // Context returns a context that ends with the session. [context.Cause] tells
 // why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrTooManyRequests],
@@ -151,32 +155,44 @@ func (s *Session) LogValue() slog.Value {
 }
 
 // handshake implements connUser.
-func (s *Session) handshake(body []byte) ([]byte, error) {
-	if s.limits != nil && !s.limits.handshake() {
-		return s.host.Busy, errHandshakeRate
+func (s *Session) handshake(c *conn, body []byte) ([]byte, *pushRing, error) {
+	if c.Limits != nil && !c.Limits.handshake() {
+		return s.host.Busy, nil, errHandshakeRate
 	}
 	h, err := DecodeHandshake(body)
 	if err != nil {
 		s.host.Counters.MalformedHandshakes.Add(1)
-		return s.host.Refuse(""), err
+		return s.host.Refuse(""), nil, err
+	}
+	var ask *resumeRequest // nil: the session is to end with its connection
+	if s.host.Resumes != nil {
+		ask = h.takeResume()
 	}
 	for _, v := range s.host.Validators {
 		if err := s.host.guard("handshake validator "+v.Name, func() error { return v.Check(h) }); err != nil {
 			s.host.Counters.InvalidHandshakes.Add(1)
 			s.host.Log.Debug("handshake refused", "session", s, "validator", v.Name, "err", err)
-			return s.host.Refuse(wireError(err).Message), err
+			return s.host.Refuse(wireError(err).Message), nil, err
 		}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	again := s.handshaken != nil
 	s.handshaken = h
 	s.drains = h.drains()
 	s.inflates = s.host.Compress && h.inflates()
 	s.pushCodes = s.host.PushCodes(h.knowsPushCodes())
-	if s.inflates {
-		return s.host.AcceptDeflated, nil
+	inflates := s.inflates
+	s.mu.Unlock()
+	switch {
+	case again:
+		s.forgoResume()
+	case ask != nil:
+		return s.agreeResume(c, ask)
 	}
-	return s.host.Accept, nil
+	if inflates {
+		return s.host.AcceptDeflated, nil, nil
+	}
+	return s.host.Accept, nil, nil
 }
 
 // errHandshakeRate refuses a handshake that was never looked at.
@@ -323,7 +339,7 @@ func (s *Session) replace() {
 	if s.host.Unique {
 		packet = kickPacket("replaced")
 	}
-	s.conn.end(ErrReplaced, endFlush, packet)
+	s.end(ErrReplaced, endFlush, packet)
 }
 
 // checkUID says whether a uid can stand in NATS subjects and etcd keys, where
@@ -373,7 +389,10 @@ func (s *Session) Push(ctx context.Context, route string, v any) error {
 
 func (s *Session) push(route string, payload []byte) error {
 	m, dict, chunk := s.pushMessage(route, payload)
-	err := s.conn.sendMessage(m, dict, sendPush, true, nil)
+	err := s.conn.Load().sendMessage(m, dict, sendPush, true, nil)
+	if err == errKept {
+		err = s.keepPush(m, dict)
+	}
 	if chunk != nil {
 		chunk.free()
 	}
@@ -424,9 +443,10 @@ func (m *Message) compress(should bool) *buffer {
 	return chunk
 }
 
-// answer sends the response to request id. It is written by the next flush of
-// the connection; what mark has is told then.
-func (s *Session) answer(id uint64, payload []byte, isErr bool, mark *writeMark) error {
+// answer sends the response to request id, by the connection that the request
+// came by. It is written by the next flush of the connection; what mark has is
+// told then.
+func (s *Session) answer(c *conn, id uint64, payload []byte, isErr bool, mark *writeMark) error {
 	m := Message{Type: MessageResponse, ID: id, Payload: payload, Err: isErr}
 	var chunk *buffer
 	if s.host.Compress {
@@ -435,7 +455,7 @@ func (s *Session) answer(id uint64, payload []byte, isErr bool, mark *writeMark)
 		s.mu.Unlock()
 		chunk = m.compress(inflates)
 	}
-	err := s.conn.sendMessage(m, nil, sendAnswer, false, mark)
+	err := c.sendMessage(m, nil, sendAnswer, false, mark)
 	if chunk != nil {
 		chunk.free()
 	}
@@ -456,7 +476,7 @@ func (s *Session) KickReason(ctx context.Context, reason string) error {
 	if s.front != nil {
 		return s.front.kick(ctx, s.UID())
 	}
-	if s.conn.hasEnded() || !s.conn.end(fmt.Errorf("%w: %s", ErrKicked, reason), endFlush, kickPacket(reason)) {
+	if s.ends() || !s.end(fmt.Errorf("%w: %s", ErrKicked, reason), endFlush, kickPacket(reason)) {
 		return ErrSessionClosed
 	}
 	return nil
@@ -480,7 +500,7 @@ func kickPacket(reason string) []byte {
 // the session. Nothing can come between the two. On a backend it returns
 // [ErrBackendSession].
 func (s *Session) PushAndClose(ctx context.Context, route string, v any) error {
-	if s.conn == nil {
+	if s.front != nil {
 		return ErrBackendSession
 	}
 	payload, err := s.host.encode(v)
@@ -499,7 +519,7 @@ func (s *Session) PushAndClose(ctx context.Context, route string, v any) error {
 	if err != nil {
 		return err
 	}
-	if !s.conn.end(ErrSessionClosed, endFlush, packet) {
+	if !s.end(ErrSessionClosed, endFlush, packet) {
 		return ErrSessionClosed
 	}
 	return s.pushed(nil)
@@ -509,10 +529,10 @@ func (s *Session) PushAndClose(ctx context.Context, route string, v any) error {
 // closed without a kick packet. Closing a session that has ended does nothing.
 // On a backend it returns [ErrBackendSession].
 func (s *Session) Close() error {
-	if s.conn == nil {
+	if s.front != nil {
 		return ErrBackendSession
 	}
-	s.conn.end(ErrSessionClosed, endFlush, nil)
+	s.end(ErrSessionClosed, endFlush, nil)
 	return nil
 }
 
@@ -526,7 +546,7 @@ func (s *Session) Close() error {
 // [ErrBackendSession] on a backend, where sessions do not end with their
 // clients; see [Server.OnSessionEvent].
 func (s *Session) OnClose(f func()) error {
-	if s.conn == nil {
+	if s.front != nil {
 		return ErrBackendSession
 	}
 	s.mu.Lock()
@@ -542,16 +562,19 @@ func (s *Session) OnClose(f func()) error {
 func (s *Session) finish() {
 	defer s.host.Alive.Done()
 	s.mu.Lock()
-	own, admitted, limits, uid := s.onClose, s.admitted, s.limits, s.uid
+	own, admitted, uid, resume := s.onClose, s.admitted, s.uid, s.resume
 	s.onClose = nil
 	s.mu.Unlock()
 	if !admitted {
 		return
 	}
-	if limits != nil {
+	if limits := s.conn.Load().Limits; limits != nil {
 		limits.close()
 	}
 	s.host.Count()
+	if resume != nil {
+		resume.awaitNotices()
+	}
 	if uid != "" && s.host.Cluster != nil {
 		// Beside the callbacks: another server may let it wait.
 		s.host.Alive.Go(s.host.unbound(s, uid))
@@ -572,7 +595,7 @@ func (s *Session) load() (local, remote int, busy bool, bytes, packets int) {
 	s.mu.Lock()
 	remote = len(s.forwarded)
 	s.mu.Unlock()
-	bytes, packets = s.conn.queueLoad()
+	bytes, packets = s.conn.Load().queueLoad()
 	return local, remote, busy, bytes, packets
 }
 
@@ -625,21 +648,7 @@ func (s *Session) noneBeside() bool {
 // fail ends the session for a reason that is not the client's. One on a backend
 // ends by itself.
 func (s *Session) fail(cause error) {
-	if s.conn != nil {
-		s.conn.end(cause, endFlush, nil)
+	if s.front == nil {
+		s.end(cause, endFlush, nil)
 	}
 }
-
-// settled is called once for each request of the client that was admitted, when
-// it has been answered or will not be.
-func (s *Session) settled() {
-	if s.limits != nil {
-		s.limits.settled()
-	}
-}
-
-// flush writes the answers that are queued.
-func (s *Session) flush() { s.conn.flush() }
-
-// startFlush lets another goroutine do that.
-func (s *Session) startFlush() { s.conn.start() }

@@ -138,7 +138,7 @@ func (s *Session) dataLocked() map[string]any {
 }
 
 func (s *Session) ipVersion() string {
-	if addr := s.conn.remoteAddr(); addr != nil && strings.Count(addr.String(), ":") > 1 {
+	if addr := s.RemoteAddr(); addr != nil && strings.Count(addr.String(), ":") > 1 {
 		return "ipv6"
 	}
 	return "ipv4"

@@ -23,6 +23,7 @@ type sessionHost struct {
 	PushCodes       func(bool) bool         // decides about codes in pushes, given what the handshake tells
 	Accept          []byte                  // packet that accepts a handshake
 	AcceptDeflated  []byte                  // the same for clients that inflate; may be the same bytes
+	AcceptBody      []byte                  // the body of it, without the two brackets at its end
 	Refuse          func(msg string) []byte // makes the packet that refuses one
 	Validators      []handshakeValidator
 	OnBind          []func(context.Context, *Session) error
@@ -36,10 +37,13 @@ type sessionHost struct {
 	Cluster         sessionCluster       // nil: there are no other servers
 	Limits          *limits              // nil: clients may send what they want
 	Crowded         func(net.Addr) error // says that an address has too many connections
-	Busy            []byte               // packet that refuses a handshake because there are too many
-	Stamps          bool                 // it is of interest when a message was read
-	Epoch           time.Time            // from which that is counted
-	Count           func()               // reports the number of sessions after a change
+	Resumes         *resumes             // nil: sessions end with their connections
+	OnDetach        []func(*Session)
+	OnResume        []func(*Session)
+	Busy            []byte    // packet that refuses a handshake because there are too many
+	Stamps          bool      // it is of interest when a message was read
+	Epoch           time.Time // from which that is counted
+	Count           func()    // reports the number of sessions after a change
 	Counters        *counters
 	Inspect         *inspector // nil: nobody looks
 	Meters          *meters    // nil: there are no reporters

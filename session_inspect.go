@@ -16,6 +16,7 @@ type sessionView struct {
 	Waiting int       // messages that wait for the handler
 	Packets int       // packets that wait to be sent
 	Bytes   int       // and their bytes
+	Away    bool      // it waits for its client to come back, and what is to be sent with it
 
 	addr string // see Addr
 }
@@ -27,6 +28,10 @@ func (s *Session) view() sessionView {
 		v.Began, v.Route = s.notes.Began, s.notes.lastRoute()
 	}
 	v.Waiting, _, _, v.Bytes, v.Packets = s.load()
+	c := s.conn.Load()
+	if _, v.Away = c.lossCause(); v.Away {
+		v.Bytes, v.Packets = c.kept()
+	}
 	return v
 }
 

@@ -12,6 +12,9 @@ type Stats struct {
 	Closed            int64 // connections closed
 	Sessions          int64 // sessions now: connections whose transport is set up
 	Bound             int64 // users now: sessions that are bound to one
+	Waiting           int64 // sessions now, among those of Sessions, that wait for their clients to come back
+	Resumed           int64 // sessions that went on with another connection
+	NotResumed        int64 // clients that wanted their session back and got a new one
 	RefusedConns      int64 // connections closed at once because of a limit
 	RefusedHandshakes int64 // handshakes that were malformed, refused by a validator, or too many
 	LateHandshakes    int64 // connections ended because the handshake took too long
@@ -43,6 +46,11 @@ type Stats struct {
 	LimitedHandshakes int64 // handshakes refused because there were too many; in RefusedHandshakes too
 	Shed              int64 // requests not handled because they had waited longer than their handler may take or their frontend waits
 	ClosedForAbuse    int64 // sessions closed because they went on sending more than they may
+	JobsEnqueued      int64 // reliable RPCs that this server has enqueued
+	JobsDone          int64 // jobs that the worker of this server has done
+	JobsFailed        int64 // runs of jobs here that failed
+	JobsRetried       int64 // jobs that failed here and wait to be tried again, by any server
+	JobsDead          int64 // jobs that this server has given up
 }
 
 // counters are the numbers behind Stats.
@@ -56,11 +64,36 @@ type counters struct {
 	LimitedBySession, LimitedByAddress, LimitedByServer, LimitedByPending atomic.Int64
 	LimitedHandshakes, Shed, ClosedForAbuse                               atomic.Int64
 
+	JobsEnqueued, JobsDone, JobsFailed, JobsRetried, JobsDead       atomic.Int64
+	Resumed, ResumeUnknown, ResumeGap, ResumeChanged, ResumeRefused atomic.Int64
+
 	// Each connection counts in one of these, chosen by nextTraffic, so that
 	// connections on different processors do not wait for each other's caches.
 	Traffic     [8]traffic
 	nextTraffic atomic.Uint32
 }
+
+// resumeRefused counts a client that wanted its session back and gets a new one.
+func (c *counters) resumeRefused(reason string) {
+	switch reason {
+	case resumeUnknown:
+		c.ResumeUnknown.Add(1)
+	case resumeGap:
+		c.ResumeGap.Add(1)
+	case resumeChanged:
+		c.ResumeChanged.Add(1)
+	case resumeRefused:
+		c.ResumeRefused.Add(1)
+	}
+}
+
+// Why a session was not resumed, as the client is told.
+const (
+	resumeUnknown = "unknown" // there is no such session, or not any more, or the token was used
+	resumeGap     = "gap"     // pushes that the client is missing are not kept any more
+	resumeChanged = "changed" // the client can do other things than before
+	resumeRefused = "refused" // the server is about to end
+)
 
 // traffic counts what connections receive and send, and what waits to be sent.
 // It fills a line of the caches.
@@ -144,6 +177,13 @@ func (c *counters) snapshot() Stats {
 		LimitedHandshakes: c.LimitedHandshakes.Load(),
 		Shed:              c.Shed.Load(),
 		ClosedForAbuse:    c.ClosedForAbuse.Load(),
+		JobsEnqueued:      c.JobsEnqueued.Load(),
+		JobsDone:          c.JobsDone.Load(),
+		JobsFailed:        c.JobsFailed.Load(),
+		JobsRetried:       c.JobsRetried.Load(),
+		JobsDead:          c.JobsDead.Load(),
+		Resumed:           c.Resumed.Load(),
+		NotResumed:        c.ResumeUnknown.Load() + c.ResumeGap.Load() + c.ResumeChanged.Load() + c.ResumeRefused.Load(),
 	}
 }
 
@@ -191,6 +231,14 @@ func (c *counters) metrics() []counterMetric {
 		{metricRefused, by("pending"), c.LimitedByPending.Load},
 		{metricRefused, by("handshake"), c.LimitedHandshakes.Load},
 		{metricRefused, by("deadline"), c.Shed.Load},
+		{metricJobsRetried, nil, c.JobsRetried.Load},
+		{metricJobsDead, nil, c.JobsDead.Load},
+		{metricJobsEnqueued, nil, c.JobsEnqueued.Load},
+		{metricResumed, nil, c.Resumed.Load},
+		{metricNotResumed, reason(resumeUnknown), c.ResumeUnknown.Load},
+		{metricNotResumed, reason(resumeGap), c.ResumeGap.Load},
+		{metricNotResumed, reason(resumeChanged), c.ResumeChanged.Load},
+		{metricNotResumed, reason(resumeRefused), c.ResumeRefused.Load},
 		{metricSentPackets, nil, c.sentPackets},
 		{metricSentBytes, nil, c.sentBytes},
 		{metricReceivedPackets, nil, c.receivedPackets},

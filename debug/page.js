@@ -339,7 +339,7 @@ function buildSessions(writable) {
   const columns = [
     { name: "id", label: "Id", phone: "id", sort: "asc", ...number, cell: (s) => String(s.id) },
     { name: "uid", label: "User", sort: "asc", className: "code lead", cell: (s, td) => (s.uid ? tagged(td, "", s.uid) : tagged(td, "none", "–")) },
-    { name: "address", label: "Address", sort: "asc", className: "code", cell: (s) => s.address },
+    { name: "address", label: "Address", sort: "asc", className: "code", cell: (s) => (s.away ? `away, was ${s.address}` : s.address) },
     { name: "age", label: "Age", phone: "age", sort: "desc", ...number, cell: (s) => (s.began ? span(data.now - s.began) : "–") },
     { name: "waiting", label: "Waiting", phone: "waiting", sort: "desc", ...number, cell: (s, td) => tagged(td, s.waiting ? "" : "none", whole.format(s.waiting)) },
     { name: "queue", label: "Queue", phone: "queue", sort: "desc", ...number, cell: (s, td) => tagged(td, s.queue_bytes ? "" : "none", s.queue_bytes ? bytes(s.queue_bytes) : "0") },

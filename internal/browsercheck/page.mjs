@@ -14,6 +14,8 @@ export class Page {
   expected = [];
   /** Whose page it is, for the output. */
   who = "";
+  /** Of whom something may be asked. @type {string[]} */
+  hosts = [];
   /** Called with the bytes of each binary WebSocket message from the server. */
   onMessage = () => {};
 
@@ -22,13 +24,13 @@ export class Page {
    *
    * @param {import("./browser.mjs").Browser} browser
    * @param {string} url nothing may be asked of any other host
-   * @param {{who?: string, metrics?: object, ready: [string, string]}} options ready: when the page is there, in words and
-   *   as an expression
+   * @param {{who?: string, metrics?: object, hosts?: string[], ready: [string, string]}} options hosts: others that may be
+   *   asked; ready: when the page is there, in words and as an expression
    */
-  static async open(browser, url, { who = "", metrics = DESKTOP, ready }) {
+  static async open(browser, url, { who = "", metrics = DESKTOP, hosts = [], ready }) {
     const page = new this();
     page.who = who;
-    page.host = new URL(url).host;
+    page.hosts = [new URL(url).host, ...hosts];
     page.send = await browser.newPage((method, params) => page.#event(method, params));
     for (const domain of ["Page", "Runtime", "Log", "Network", "Accessibility"]) await page.send(`${domain}.enable`);
     await page.look(metrics, "light");
@@ -50,7 +52,7 @@ export class Page {
       error(params.entry.text);
     } else if (method === "Network.requestWillBeSent" || method === "Network.webSocketCreated") {
       const url = new URL(params.url ?? params.request.url);
-      if (url.protocol !== "data:" && url.host !== this.host) error(`request to ${url}`);
+      if (url.protocol !== "data:" && !this.hosts.includes(url.host)) error(`request to ${url}`);
     } else if (method === "Network.responseReceived" && params.response.status >= 400) {
       error(`${params.response.status} for ${params.response.url}`);
     } else if (method === "Network.loadingFailed" && !params.canceled) {

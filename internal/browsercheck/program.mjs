@@ -26,8 +26,7 @@ export class Program {
    */
   static async start(file, flags, wanted) {
     const program = new Program();
-    // Its standard input is a pipe that ends with this process: some programs end with it.
-    const child = spawn(file, flags, { stdio: ["pipe", "pipe", "inherit"] });
+    const child = spawn(file, flags, { stdio: ["ignore", "pipe", "inherit"] });
     program.#child = child;
     const deadline = setTimeout(() => child.kill(), TIMEOUT);
     let out = "";
@@ -43,11 +42,10 @@ export class Program {
   }
 
   /** Ends it as an operator would, and checks that it ends well. */
-  async stop(signal = "SIGTERM") {
+  async stop() {
     if (this.#child.exitCode !== null) return;
     const exit = once(this.#child, "exit");
-    if (signal) this.#child.kill(signal);
-    else this.#child.stdin.end();
+    this.#child.kill("SIGTERM");
     const deadline = setTimeout(() => this.#child.kill("SIGKILL"), TIMEOUT);
     const ended = await exit;
     clearTimeout(deadline);

@@ -18,7 +18,8 @@ import (
 
 // TestDocuments type-checks the Go code of the repository's Markdown files, against the package as it is. A block marked
 // "go" is a whole file. One marked "go fragment" is declarations, or statements that may use what fragmentParams
-// declares; its imports are found by name (fragmentImports).
+// declares; its imports are found by name (fragmentImports). Those marked "go file=NAME" are files of one program, whose
+// tests TestDocumentPrograms runs.
 func TestDocuments(t *testing.T) {
 	t.Parallel()
 	type source struct{ doc, text string }
@@ -30,6 +31,9 @@ func TestDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, b := range goBlocks(string(text)) {
+			if b.Name != "" {
+				continue
+			}
 			file, err := b.file(filepath.ToSlash(doc))
 			if err != nil {
 				t.Errorf("%s:%d: %v", doc, b.Line, err)
@@ -55,7 +59,7 @@ func TestDocuments(t *testing.T) {
 	known := exportImporter(files)
 	for _, s := range sources {
 		fset := token.NewFileSet()
-		f, err := parser.ParseFile(fset, s.doc, s.text, parser.SkipObjectResolution)
+		f, err := parser.ParseFile(fset, "", s.text, parser.SkipObjectResolution) // the text has the name in //line
 		if err != nil {
 			t.Error(err)
 			continue
@@ -94,28 +98,6 @@ func TestHelloProgram(t *testing.T) {
 	}
 }
 
-// TestDocumentLinks checks that relative links between the documents lead somewhere.
-func TestDocumentLinks(t *testing.T) {
-	t.Parallel()
-	for _, doc := range markdownFiles(t, ".") {
-		text, err := os.ReadFile(doc)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, rest, ok := strings.Cut(string(text), "](")
-		for ; ok; _, rest, ok = strings.Cut(rest, "](") {
-			target, _, _ := strings.Cut(rest, ")")
-			target, _, _ = strings.Cut(target, "#")
-			if target == "" || strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
-				continue
-			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(doc), filepath.FromSlash(target))); err != nil {
-				t.Errorf("%s: broken link: %v", doc, err)
-			}
-		}
-	}
-}
-
 // markdownFiles returns the documents of the module: not those of nested modules, of test data or of hidden folders.
 func markdownFiles(t testing.TB, root string) []string {
 	t.Helper()
@@ -147,17 +129,43 @@ func markdownFiles(t testing.TB, root string) []string {
 	return names
 }
 
+// A codeBlock is a fenced block of a Markdown file.
+type codeBlock struct {
+	Line  int      // of its first line
+	Words []string // behind the fence: the language first
+	Text  string
+}
+
 // A goBlock is a piece of Go code in a Markdown file.
 type goBlock struct {
 	Line     int // of its first line of code
 	Fragment bool
+	Name     string // of the file, for one of several of a program
 	Text     string
 }
 
 // goBlocks finds the fenced blocks whose language is Go.
 func goBlocks(text string) []goBlock {
 	var blocks []goBlock
-	fence, isGo := "", false // the fence that closes the block we are in
+	for _, b := range codeBlocks(text) {
+		if len(b.Words) == 0 || b.Words[0] != "go" {
+			continue
+		}
+		found := goBlock{Line: b.Line, Fragment: slices.Contains(b.Words, "fragment"), Text: b.Text}
+		for _, word := range b.Words {
+			if name, ok := strings.CutPrefix(word, "file="); ok {
+				found.Name = name
+			}
+		}
+		blocks = append(blocks, found)
+	}
+	return blocks
+}
+
+// codeBlocks finds the fenced blocks.
+func codeBlocks(text string) []codeBlock {
+	var blocks []codeBlock
+	fence := "" // that closes the block we are in
 	line := 0
 	for s := range strings.Lines(text) {
 		line++
@@ -166,15 +174,11 @@ func goBlocks(text string) []goBlock {
 		ticks := len(trimmed) - len(strings.TrimLeft(trimmed, "`"))
 		switch {
 		case fence == "" && ticks >= 3:
-			words := strings.Fields(trimmed[ticks:])
 			fence = trimmed[:ticks]
-			isGo = len(words) > 0 && words[0] == "go"
-			if isGo {
-				blocks = append(blocks, goBlock{Line: line + 1, Fragment: slices.Contains(words, "fragment")})
-			}
+			blocks = append(blocks, codeBlock{Line: line + 1, Words: strings.Fields(trimmed[ticks:])})
 		case fence != "" && strings.TrimRight(trimmed, " ") == fence:
 			fence = ""
-		case fence != "" && isGo:
+		case fence != "":
 			blocks[len(blocks)-1].Text += s + "\n"
 		}
 	}
@@ -190,7 +194,7 @@ var fragmentImports = map[string]string{
 	"errors": "errors", "flag": "flag", "fmt": "fmt", "io": "io", "log": "log", "slog": "log/slog", "net": "net",
 	"http": "net/http", "os": "os", "signal": "os/signal", "slices": "slices", "strings": "strings", "sync": "sync",
 	"syscall": "syscall", "testing": "testing", "synctest": "testing/synctest", "time": "time",
-	"proto":  "google.golang.org/protobuf/proto",
+	"proto": "google.golang.org/protobuf/proto", "wrapperspb": "google.golang.org/protobuf/types/known/wrapperspb",
 	"pitaya": "github.com/pitaya-go/pitaya", "pitayatest": "github.com/pitaya-go/pitaya/pitayatest",
 }
 
@@ -228,11 +232,13 @@ func (b goBlock) file(doc string) (string, error) {
 }
 
 func TestGoBlocks(t *testing.T) {
-	const text = "# T\n\n```go\npackage a\n```\n\n```sh\n```go\n```\n  ````go fragment\n  x := 1\n\n```\n````\n\n```\nplain\n```\n"
+	const text = "# T\n\n```go\npackage a\n```\n\n```sh\n```go\n```\n  ````go fragment\n  x := 1\n\n```\n````\n\n```\nplain\n```\n" +
+		"```go file=a.go\npackage b\n```\n"
 	got := goBlocks(text)
 	want := []goBlock{
 		{Line: 4, Text: "package a\n"},
 		{Line: 11, Fragment: true, Text: "  x := 1\n\n```\n"},
+		{Line: 20, Name: "a.go", Text: "package b\n"},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -166,7 +166,7 @@ type Config struct {
 
 	// Metrics configures what is reported, and where. docs/operations.md lists the metrics.
 	Metrics MetricsConfig
-	// Worker configures reliable RPC. It has no effect in this version.
+	// Worker configures reliable RPC.
 	Worker WorkerConfig
 
 	// The seams.
@@ -194,6 +194,11 @@ type Config struct {
 	// Bindings tells which frontend a user is on. Transports that cannot find users by themselves need it, as gRPC
 	// does to push to users and to kick them; see [NewEtcdBindings]. Nil means none. The server closes it.
 	Bindings BindingStore
+
+	// Jobs keeps the jobs of reliable RPC. Nil means NATS JetStream, as NATSClient and Worker.Namespace say, if Cluster
+	// is set, and else memory; it is made when it is first needed. The server does not close one that is given here, so
+	// several can share it; close it once they have ended.
+	Jobs JobStore
 
 	origins configOrigins // where the settings are from; nil before Bind
 }
@@ -538,18 +543,18 @@ type WorkerConfig struct {
 	RedisPassword string
 	// Namespace keeps the jobs of several games in one NATS apart (namespace).
 	Namespace string
-	// Concurrency is how many jobs run at once (concurrency). Zero means 1.
+	// Concurrency is how many jobs run at once on this server (concurrency). Zero means 1.
 	Concurrency int
 	// NoRetry gives a failed job up at once (retry.enabled, which is the opposite).
 	NoRetry bool
 	// RetryMax is how often a failed job is tried again (retry.max). Zero means 2, negative means never.
 	RetryMax int
-	// RetryExponential is the exponent of the number of the attempt in the pause before it (retry.exponential).
+	// RetryExponential is how fast the pauses before retries grow (retry.exponential); [RetryOptions] has the formula.
 	// Zero means 5, negative means 0.
 	RetryExponential int
-	// RetryMinDelay and RetryMaxDelay bound the pause (retry.mindelay, retry.maxdelay). Zero means 10 s, negative
-	// means none.
+	// RetryMinDelay is added to each pause and RetryMaxDelay bounds it (retry.mindelay, retry.maxdelay). Zero means
+	// 10 s, negative means none; no bound is a day.
 	RetryMinDelay, RetryMaxDelay time.Duration
-	// RetryMaxRandom is the longest random addition to the pause (retry.maxrandom). Zero means none.
+	// RetryMaxRandom is the longest random addition to the first pause (retry.maxrandom). Zero means none.
 	RetryMaxRandom time.Duration
 }

@@ -246,19 +246,20 @@ func (c *Config) table() []configSection {
 			{name: "metrics.statsd.rate", value: configShare{&c.Metrics.Statsd.Rate}, help: "share of counts and observations that is sent, up to 1"},
 			{name: "metrics.statsd.plain", value: on(&c.Metrics.Statsd.Plain), help: "leave tags away, for servers that do not know DataDog's dialect"},
 		}},
-		{"Reliable RPC", unusedKeys([]configKey{
-			{name: "worker.namespace", value: text(&c.Worker.Namespace, ""), help: "keeps the jobs of several games apart"},
-			{name: "worker.concurrency", value: number(&c.Worker.Concurrency, 1, zeroRefused), help: "jobs that run at once"},
+		{"Reliable RPC", append([]configKey{
+			{name: "worker.namespace", value: configText{p: &c.Worker.Namespace, valid: checkNamespace}, help: "keeps the jobs of several games apart"},
+			{name: "worker.concurrency", value: number(&c.Worker.Concurrency, 1, zeroRefused), help: "jobs that run at once on this server"},
 			{name: "worker.retry.enabled", value: off(&c.Worker.NoRetry), help: "try failed jobs again"},
 			{name: "worker.retry.max", value: number(&c.Worker.RetryMax, 2, zeroIsNone), help: "how often; 0: never"},
-			{name: "worker.retry.exponential", value: number(&c.Worker.RetryExponential, 5, zeroIsNone), help: "exponent of the attempt's number in the pause before it"},
-			{name: "worker.retry.mindelay", value: bareSeconds(&c.Worker.RetryMinDelay, 10*time.Second, zeroIsNone), help: "shortest pause; 0: none", aliases: []string{"worker.retry.minDelay"}},
-			{name: "worker.retry.maxdelay", value: bareSeconds(&c.Worker.RetryMaxDelay, 10*time.Second, zeroIsNone), help: "longest pause; 0: none", aliases: []string{"worker.retry.maxDelay"}},
-			{name: "worker.retry.maxrandom", value: bareSeconds(&c.Worker.RetryMaxRandom, 0, zeroAsIs), help: "longest random addition to the pause", aliases: []string{"worker.retry.maxRandom"}},
+			{name: "worker.retry.exponential", value: atMost(maxRetryExponential, number(&c.Worker.RetryExponential, 5, zeroIsNone)), help: "exponent of the number of the retry in the pause before it"},
+			{name: "worker.retry.mindelay", value: bareSeconds(&c.Worker.RetryMinDelay, 10*time.Second, zeroIsNone), help: "added to each pause; 0: nothing", aliases: []string{"worker.retry.minDelay"}},
+			{name: "worker.retry.maxdelay", value: bareSeconds(&c.Worker.RetryMaxDelay, 10*time.Second, zeroIsNone), help: "longest pause; 0: a day", aliases: []string{"worker.retry.maxDelay"}},
+			{name: "worker.retry.maxrandom", value: bareSeconds(&c.Worker.RetryMaxRandom, 0, zeroAsIs), help: "longest random addition to the first pause", aliases: []string{"worker.retry.maxRandom"}},
+		}, unusedKeys([]configKey{
 			{name: "worker.redis.serverurl", value: text(&c.Worker.RedisURL, "localhost:6379"), address: true, help: "no effect: jobs are kept in NATS", aliases: []string{"worker.redis.url"}},
 			{name: "worker.redis.pool", value: number(&c.Worker.RedisPool, 10, zeroRefused), help: "no effect"},
 			{name: "worker.redis.password", value: text(&c.Worker.RedisPassword, ""), help: "no effect", secret: true},
-		})},
+		})...)},
 	}
 }
 
@@ -325,6 +326,14 @@ func checkServerID(s string) error {
 func checkHostPort(s string) error {
 	if _, _, err := net.SplitHostPort(s); err != nil {
 		return errors.New("must be host:port")
+	}
+	return nil
+}
+
+// checkNamespace says what is wrong with the namespace of jobs.
+func checkNamespace(s string) error {
+	if len(s) > maxJobNamespace || !utf8.ValidString(s) {
+		return fmt.Errorf("must be at most %d bytes of UTF-8", maxJobNamespace)
 	}
 	return nil
 }

@@ -206,6 +206,26 @@ func RPCTo(ctx context.Context, serverID, route string, reply, arg proto.Message
 	return DefaultServer().RPCTo(ctx, serverID, route, reply, arg)
 }
 
+// ReliableRPC is [Server.ReliableRPC] without a context: it waits for the queue as
+// long as pitaya.cluster.rpc.client.nats.requesttimeout says, and carries no
+// trace. Its arguments are those of Pitaya; in handlers, the method of the server
+// is the better one.
+func ReliableRPC(route string, metadata map[string]any, reply, arg proto.Message) (jobID string, err error) {
+	return DefaultServer().ReliableRPC(context.Background(), route, metadata, reply, arg)
+}
+
+// ReliableRPCWithOptions is [Server.ReliableRPCWithOptions] as [ReliableRPC] is
+// ReliableRPC. Unlike in Pitaya the times of the options have units.
+func ReliableRPCWithOptions(route string, metadata map[string]any, reply, arg proto.Message, opts RetryOptions) (jobID string, err error) {
+	return DefaultServer().ReliableRPCWithOptions(context.Background(), route, metadata, reply, arg, opts)
+}
+
+// RegisterRPCJob is [Server.RegisterRPCJob]. Unlike in Pitaya a worker does without.
+func RegisterRPCJob(job RPCJob) error { return DefaultServer().RegisterRPCJob(job) }
+
+// StartWorker is [Server.StartWorker].
+func StartWorker() error { return DefaultServer().StartWorker() }
+
 // AddModule is [Server.AddModule].
 func AddModule(name string, m Module) error { return DefaultServer().AddModule(name, m) }
 

@@ -282,6 +282,8 @@
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library
 //	timer.go                                          timers
+//	worker_store.go, worker_mem.go                    JobStore, the seam for jobs; those in memory
+//	worker_job.go                                     what a job is
 //	config.go, config_*.go                            settings, from code, file, environment and flags
 //	metrics_builtin.go, metrics_registry.go           what metrics there are; their numbers
 //	metrics_series.go, metrics_window.go              one metric by labels; quantiles of the last minutes
@@ -293,6 +295,7 @@
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
 //	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
 //	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC
+//	worker.go                                         who does jobs
 //	server.go, server_*.go                            wiring, start, stop
 //	default.go                                        the calls on the package, over one server
 //
@@ -349,5 +352,5 @@
 //	app.GroupBroadcast(ctx, type, group, route, v)    Group.Broadcast(ctx, type, route, v)
 //	client.New, client.ConnectTo, .SendRequest        pitaya.Dial, Client.Request
 //
-// Differences in behaviour are listed in README.md.
+// docs/migration.md has every name, and the differences in behaviour with their reasons.
 package pitaya

@@ -20,6 +20,7 @@ import (
 
 	"github.com/pitaya-go/pitaya"
 	"github.com/pitaya-go/pitaya/examples/testserver/testpb"
+	"github.com/pitaya-go/pitaya/internal/leaktest"
 	"github.com/pitaya-go/pitaya/internal/pb"
 	"github.com/pitaya-go/pitaya/internal/transporttest"
 )
@@ -264,7 +265,7 @@ func TestHostilePeers(t *testing.T) {
 				}
 			}
 			well("the start")
-			before := goroutines()
+			before := leaktest.Goroutines()
 
 			for _, c := range hostileCalls(t) {
 				if len(c.body) > 1<<20 {
@@ -291,7 +292,7 @@ func TestHostilePeers(t *testing.T) {
 					t.Error("the user is not bound any more")
 				}
 			}
-			if left := leakedGoroutines(before, transporttest.Patience/2); len(left) > 0 {
+			if left := leaktest.Left(before, transporttest.Patience/2); len(left) > 0 {
 				t.Errorf("%d goroutines left:\n%s", len(left), strings.Join(left, "\n\n"))
 			}
 			answers.check(t)

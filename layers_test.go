@@ -44,6 +44,7 @@ var layers = [][]string{
 	{"cluster: this server in it: members, calls, clients' messages to others and from them, users elsewhere", "members", "routing",
 		"node node_*"},
 	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},
+	{"reliable RPC: where jobs are kept, and what they are", "worker_store", "worker_mem", "worker_job"},
 	{"settings and where they come from", "config config_*"},
 	{"metrics: what there is, and those who keep or send it", "metrics_builtin",
 		"registry: metrics_registry metrics_series metrics_window metrics_text metrics_http metrics_expvar metrics_process", "metrics_statsd"},
@@ -51,6 +52,7 @@ var layers = [][]string{
 	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd discovery_etcd_twin", "group_etcd",
 		"binding_etcd"},
 	{"cluster: what carries calls between servers", "nats: rpc_nats rpc_nats_*", "grpc: rpc_grpc rpc_grpc_*"},
+	{"reliable RPC: who does jobs", "worker"},
 	{"server: wiring, start, drain, stop", "server server_*"},
 	{"the calls on the package, over one server", "default"},
 }

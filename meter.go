@@ -294,6 +294,13 @@ func (r *routeMeter) delay(kind delayKind, waited time.Duration, tags map[string
 	p.report(float64(waited))
 }
 
+// job reports one run of a job.
+func (r *routeMeter) job(status string, took time.Duration) {
+	if r != nil {
+		r.meters.report(reportObserve, metricJobTime, float64(took), Label{"route", r.route}, Label{"status", status})
+	}
+}
+
 // withTags returns labels and tags, of which a tag goes before a label of the
 // same name.
 func withTags(tags map[string]string, labels ...Label) []Label {

@@ -98,9 +98,9 @@ func builtinMetrics() []metricDecl {
 		{Name: metricGoroutines, Subsystem: "sys", Kind: kindGauge, Help: "Goroutines of the process."},
 		{Name: metricHeapSize, Subsystem: "sys", Kind: kindGauge, Help: "Bytes allocated on the heap."},
 		{Name: metricHeapObjects, Subsystem: "sys", Kind: kindGauge, Help: "Objects allocated on the heap."},
-		{Name: metricWorkerJobs, Subsystem: "worker", Kind: kindGauge, Labels: []string{"status"}, Help: "Jobs that have ended, by how."},
-		{Name: metricWorkerRetries, Subsystem: "worker", Kind: kindGauge, Help: "Jobs that wait to be tried again."},
-		{Name: metricWorkerQueue, Subsystem: "worker", Kind: kindGauge, Labels: []string{"queue"}, Help: "Jobs that wait in a queue."},
+		{Name: metricWorkerJobs, Subsystem: "worker", Kind: kindGauge, Labels: []string{"status"}, Help: "Runs of jobs by the worker of this server, by how they ended."},
+		{Name: metricWorkerRetries, Subsystem: "worker", Kind: kindGauge, Help: "Jobs that have failed and wait to be tried again, of all servers."},
+		{Name: metricWorkerQueue, Subsystem: "worker", Kind: kindGauge, Labels: []string{"queue"}, Help: "Jobs that wait or are dead, of all servers."},
 
 		{Name: metricReceivedBytes, Subsystem: "acceptor", Kind: kindCounter, Help: "Bytes received from clients."},
 		{Name: metricSentBytes, Subsystem: "acceptor", Kind: kindCounter, Help: "Bytes sent to clients."},
@@ -141,6 +141,12 @@ func builtinMetrics() []metricDecl {
 		{Name: metricMultiPushes, Subsystem: "cluster", Kind: kindCounter, Help: "Messages to other frontends that carry one push for many users."},
 		{Name: metricNATSDropped, Subsystem: "cluster", Kind: kindCounter, Labels: []string{"subscription"},
 			Help: "Messages dropped by the NATS client because the server did not take them, by subscription."},
+
+		{Name: metricJobsEnqueued, Subsystem: "worker", Kind: kindCounter, Help: "Reliable RPCs that were enqueued."},
+		{Name: metricJobsRetried, Subsystem: "worker", Kind: kindCounter, Help: "Jobs that failed and will be tried again."},
+		{Name: metricJobsDead, Subsystem: "worker", Kind: kindCounter, Help: "Jobs that were given up."},
+		{Name: metricJobTime, Subsystem: "worker", Kind: kindSummary, Labels: []string{"route", "status"}, Quantiles: quantiles,
+			Help: "Time in nanoseconds that one run of a job took."},
 
 		{Name: metricDroppedReports, Subsystem: "metrics", Kind: kindCounter, Labels: []string{"reason"},
 			Help: "Reports that could not be kept as they are, by reason."},

@@ -51,6 +51,10 @@ const (
 	metricCalls             = "calls"
 	metricMultiPushes       = "multi_pushes"
 	metricNATSDropped       = "nats_dropped"
+	metricJobsEnqueued      = "jobs_enqueued"
+	metricJobsRetried       = "jobs_retried"
+	metricJobsDead          = "jobs_dead"
+	metricJobTime           = "job_time_ns"
 
 	metricDroppedReports = "dropped_reports" // the registry's own
 )

@@ -135,7 +135,7 @@ func TestMetricsAtRest(t *testing.T) {
 	text := cutProcess(scrape(t, newMetrics(t, pitaya.MetricsConfig{})))
 	wantLines(t, text, "pitaya_acceptor_exceeded_rate_limiting", `pitaya_acceptor_exceeded_rate_limiting{game="",serverType="connector"} 0`)
 	wantLines(t, text, "# TYPE pitaya_acceptor_exceeded_rate_limiting", `# TYPE pitaya_acceptor_exceeded_rate_limiting counter`)
-	for _, name := range []string{"connected_clients", "response_time_ns", "worker", "cluster_reconnects"} {
+	for _, name := range []string{"connected_clients", "response_time_ns", "worker_worker", "job_time", "cluster_reconnects"} {
 		if strings.Contains(text, name) {
 			t.Errorf("%s is there without a report", name)
 		}
@@ -379,7 +379,7 @@ func TestMetricsErrors(t *testing.T) {
 	checkErrorLines(t, err, []string{
 		`pitaya.metrics.constlabels: label "__x": names that begin with __ are Prometheus' own`,
 		`pitaya.metrics.constlabels: label "le": summaries and histograms have such a label themselves`,
-		`pitaya.metrics.constlabels: label "route": the metric handler_delay_ns has such a label itself`,
+		`pitaya.metrics.constlabels: label "route": the metric job_time_ns has such a label itself`,
 		`pitaya.metrics.additionallabels: label "code": the metric response_time_ns has such a label itself`,
 		`pitaya.metrics.additionallabels: label "env": all metrics have it with a value that is always the same`,
 		`pitaya.metrics.additionallabels: label "quantile": summaries and histograms have such a label themselves`,

@@ -64,6 +64,7 @@ type Server struct {
 	slots    chan struct{} // the dispatcher's
 
 	refusals sampler // of the log records about refused connections
+	jobs     serverJobs
 
 	conns    sync.WaitGroup // accept loops and reading goroutines
 	serveCtx context.Context

@@ -126,6 +126,7 @@ func (s *Server) begin(quit context.CancelFunc) error {
 		return err
 	}
 	s.slots = d.Slots
+	s.jobs.spans = d.Spans
 	if s.cfg.Cluster {
 		if s.cluster, err = s.newCluster(host, d, s.newRemotes(d)); err != nil {
 			return err
@@ -198,6 +199,9 @@ func (s *Server) start(ctx context.Context) error {
 		}
 	}
 	s.timers.start()
+	if err := s.startWorker(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	if s.state != serverStarting { // Shutdown came first
 		s.mu.Unlock()
@@ -205,6 +209,9 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	s.state = serverRunning
 	s.mu.Unlock()
+	if err := s.startWorker(); err != nil { // of a StartWorker that came while the server was starting
+		s.log.Error("the worker does not start", "err", err)
+	}
 	for _, l := range s.cfg.Listeners {
 		l := s.wrapListener(l)
 		if !s.track(&l) {
@@ -230,8 +237,8 @@ func (s *Server) start(ctx context.Context) error {
 // tells clients that understand it to send no more, lets the handlers finish
 // what was received, sends what is queued, closes the
 // sessions with [ErrServerClosed], over the time that Config.CloseWindow says,
-// leaves the cluster when what other servers have sent is answered, and shuts
-// down modules and components. It may be called from any goroutine and more
+// leaves the cluster when what other servers have sent is answered and what its
+// worker does is done, and shuts down modules and components. It may be called from any goroutine and more
 // than once; each call returns when the server has ended.
 //
 // When ctx ends, the waiting ends: connections are closed at once, and the
@@ -295,6 +302,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	if s.host.Resumes != nil {
 		s.host.Resumes.close() // no client can come back any more
 	}
+	s.drainWorker()
 	if s.cfg.DrainEnabled {
 		if err := s.modules.startDraining(ctx); err != nil {
 			errs = append(errs, err)
@@ -315,8 +323,8 @@ func (s *Server) shutdown(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	s.host.Conn.Beats.stop()
-	errs = append(errs, s.timers.stop(ctx), s.leaveCluster(ctx), s.modules.beforeShutdown(ctx), s.modules.shutdown(ctx),
-		s.registry.shutdown(s.host), s.closeCluster(ctx))
+	errs = append(errs, s.timers.stop(ctx), s.stopWorker(ctx), s.leaveCluster(ctx), s.modules.beforeShutdown(ctx), s.modules.shutdown(ctx),
+		s.registry.shutdown(s.host), s.closeCluster(ctx), s.closeJobs(ctx))
 	if c, ok := s.groups.(interface{ Close() error }); ok && s.cfg.Groups == nil {
 		errs = append(errs, c.Close())
 	}

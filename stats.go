@@ -46,6 +46,11 @@ type Stats struct {
 	LimitedHandshakes int64 // handshakes refused because there were too many; in RefusedHandshakes too
 	Shed              int64 // requests not handled because they had waited longer than their handler may take or their frontend waits
 	ClosedForAbuse    int64 // sessions closed because they went on sending more than they may
+	JobsEnqueued      int64 // reliable RPCs that this server has enqueued
+	JobsDone          int64 // jobs that the worker of this server has done
+	JobsFailed        int64 // runs of jobs here that failed
+	JobsRetried       int64 // jobs that failed here and wait to be tried again, by any server
+	JobsDead          int64 // jobs that this server has given up
 }
 
 // counters are the numbers behind Stats.
@@ -60,6 +65,7 @@ type counters struct {
 	LimitedHandshakes, Shed, ClosedForAbuse                               atomic.Int64
 
 	Resumed, ResumeUnknown, ResumeGap, ResumeChanged, ResumeRefused atomic.Int64
+	JobsEnqueued, JobsDone, JobsFailed, JobsRetried, JobsDead atomic.Int64
 
 	// Each connection counts in one of these, chosen by nextTraffic, so that
 	// connections on different processors do not wait for each other's caches.
@@ -173,6 +179,11 @@ func (c *counters) snapshot() Stats {
 		ClosedForAbuse:    c.ClosedForAbuse.Load(),
 		Resumed:           c.Resumed.Load(),
 		NotResumed:        c.ResumeUnknown.Load() + c.ResumeGap.Load() + c.ResumeChanged.Load() + c.ResumeRefused.Load(),
+		JobsEnqueued:      c.JobsEnqueued.Load(),
+		JobsDone:          c.JobsDone.Load(),
+		JobsFailed:        c.JobsFailed.Load(),
+		JobsRetried:       c.JobsRetried.Load(),
+		JobsDead:          c.JobsDead.Load(),
 	}
 }
 
@@ -225,6 +236,9 @@ func (c *counters) metrics() []counterMetric {
 		{metricNotResumed, reason(resumeGap), c.ResumeGap.Load},
 		{metricNotResumed, reason(resumeChanged), c.ResumeChanged.Load},
 		{metricNotResumed, reason(resumeRefused), c.ResumeRefused.Load},
+		{metricJobsRetried, nil, c.JobsRetried.Load},
+		{metricJobsDead, nil, c.JobsDead.Load},
+		{metricJobsEnqueued, nil, c.JobsEnqueued.Load},
 		{metricSentPackets, nil, c.sentPackets},
 		{metricSentBytes, nil, c.sentBytes},
 		{metricReceivedPackets, nil, c.receivedPackets},

@@ -23,6 +23,7 @@ const (
 	spanGRPCCall  = "GRPC RPC Call"
 	spanCall      = "RPC Call" // in memory, and over transports of others
 	spanConnWrite = "conn write"
+	spanEnqueue   = "job enqueue"
 )
 
 // A Tracer makes the spans of a server: what OpenTelemetry and its like show of a
@@ -41,6 +42,10 @@ const (
 //	                local.id, span.kind, peer.serverType, peer.id
 //	route           a call from another server, until it is answered; child of the caller's
 //	                local.id, span.kind, peer.id, peer.service, request.id
+//	job enqueue     a reliable RPC, until it is in the queue
+//	                local.id, span.kind, job.id, job.route
+//	route           one run of a job by a worker; child of the former, on another server as a rule
+//	                local.id, span.kind, job.id, job.failures, request.id
 //
 // The names are what clients and servers write as routes: there is no bound on
 // how many there are. Payloads are in no attribute, and the server that cannot

@@ -376,11 +376,11 @@ func TestProgram(t *testing.T) {
 
 	t.Run("page", func(t *testing.T) {
 		for path, want := range map[string]string{
-			"/":                 "text/html",
-			"/app.js":           "text/javascript",
-			"/style.css":        "text/css",
-			"/icon.svg":         "image/svg+xml",
-			"/pitaya/pitaya.js": "text/javascript",
+			"/":          "text/html",
+			"/app.js":    "text/javascript",
+			"/style.css": "text/css",
+			"/icon.svg":  "image/svg+xml",
+			"/pitaya.js": "text/javascript",
 		} {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addrs[1]+path, nil)
 			if err != nil {

@@ -24,9 +24,10 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/js"
 )
 
-//go:embed web/index.html web/style.css web/app.js web/icon.svg web/pitaya/pitaya.js
+//go:embed web/index.html web/style.css web/app.js web/icon.svg
 var web embed.FS
 
 func main() {
@@ -107,20 +108,22 @@ func newServer(listeners ...net.Listener) (*pitaya.Server, error) {
 	return srv, err
 }
 
-// pageHandler serves the embedded files.
+// pageHandler serves the embedded files and the client.
 func pageHandler() http.Handler {
 	files, err := fs.Sub(web, "web")
 	if err != nil {
 		panic(err) // "web" is a valid path
 	}
-	server := http.FileServerFS(files)
+	mux := http.NewServeMux()
+	mux.Handle("/", http.FileServerFS(files))
+	mux.Handle("/pitaya.js", js.Handler())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Nothing foreign is loaded, and nothing that users write can become code.
 		w.Header().Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Referrer-Policy", "no-referrer")
 		w.Header().Set("Cache-Control", "no-cache") // embedded files have no date to compare
-		server.ServeHTTP(w, r)
+		mux.ServeHTTP(w, r)
 	})
 }
 

@@ -1,6 +1,6 @@
 // The page of the chat example. What others have written reaches the document through textContent only.
 
-import { Client } from "./pitaya/pitaya.js";
+import { Client } from "./pitaya.js";
 
 const $ = (/** @type {string} */ id) => document.getElementById(id);
 const title = document.title;

@@ -1,4 +1,4 @@
-// Tests of pitaya.js: `node --test` in this folder. They need no network: the client talks to a fake socket, whose
+// Tests of pitaya.js: run by `node --test` in the folder above. They need no network: the client talks to a fake socket, whose
 // bytes are those that a Pitaya server sends, and the clock is moved by hand.
 
 import assert from "node:assert/strict";
@@ -8,7 +8,7 @@ import { deflateSync } from "node:zlib";
 import {
   Client, Code, Dictionary, Message, Packet, PacketReader, PitayaError,
   decodeError, decodeMessage, encodeMessage, encodePacket, inflate,
-} from "./pitaya.js";
+} from "../pitaya.js";
 
 const hex = (bytes) => Buffer.from(bytes).toString("hex");
 const bytes = (text) => new Uint8Array(Buffer.from(text, "hex"));

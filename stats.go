@@ -65,7 +65,7 @@ type counters struct {
 	LimitedHandshakes, Shed, ClosedForAbuse                               atomic.Int64
 
 	Resumed, ResumeUnknown, ResumeGap, ResumeChanged, ResumeRefused atomic.Int64
-	JobsEnqueued, JobsDone, JobsFailed, JobsRetried, JobsDead atomic.Int64
+	JobsEnqueued, JobsDone, JobsFailed, JobsRetried, JobsDead       atomic.Int64
 
 	// Each connection counts in one of these, chosen by nextTraffic, so that
 	// connections on different processors do not wait for each other's caches.

@@ -207,6 +207,7 @@ func TestClientResumeGivesUp(t *testing.T) {
 		}, &pitaya.HandshakeError{}, []string{"lost true"}},
 		{"closed while away", func(t *testing.T, s *testServer, l *resumeLine, c *pitaya.Client) {
 			l.cut(true)
+			synctest.Wait()
 			waiting := async(func() error { return c.Request(t.Context(), "test.echo", nil, nil) })
 			time.Sleep(time.Second)
 			must(t, c.Close())

@@ -41,8 +41,9 @@ const (
 
 // Types are the protobuf messages of a server.
 type types struct {
-	files *protoregistry.Files
-	dyn   *dynamicpb.Types
+	files       *protoregistry.Files
+	dyn         *dynamicpb.Types
+	descriptors [][]byte // as the server sent them
 }
 
 // fetchTypes asks a server for the descriptors of messages and of the files that theirs import. With types comes an error
@@ -58,7 +59,9 @@ func fetchTypes(ctx context.Context, c *pitaya.Client, route string, names []str
 	if err := l.imports(ctx); err != nil {
 		return nil, err
 	}
-	return newTypes(l.files), l.incomplete()
+	t := newTypes(l.files)
+	t.descriptors = l.sent
+	return t, l.incomplete()
 }
 
 // A typeLoader collects files of descriptors, by path.
@@ -66,6 +69,7 @@ type typeLoader struct {
 	client  *pitaya.Client
 	route   string
 	files   map[string]*descriptorpb.FileDescriptorProto
+	sent    [][]byte // as they came
 	bytes   int
 	missing []string
 }
@@ -127,6 +131,7 @@ func (l *typeLoader) add(b []byte) error {
 		return err
 	}
 	l.files[file.GetName()] = file
+	l.sent = append(l.sent, b)
 	return nil
 }
 

@@ -36,6 +36,7 @@ type event struct {
 	Message    string            `json:"message,omitempty"`
 	Metadata   map[string]string `json:"metadata,omitempty"`
 	Note       string            `json:"note,omitempty"`
+	Resumed    *bool             `json:"resumed,omitempty"`
 	Millis     *float64          `json:"ms,omitempty"`
 }
 

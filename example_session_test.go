@@ -127,9 +127,11 @@ func ExampleSession() {
 			session := pitaya.SessionFromContext(ctx)
 			fmt.Println(session.ID() > 0, session.IsFrontend(), session.RemoteAddr().Network())
 
-			// What the client said about itself when it connected.
-			h := session.HandshakeData()
-			fmt.Println(h.Sys.Version, h.User["language"])
+			// What the client said about itself when it connected, and what became of that later.
+			h := *session.HandshakeData()
+			h.User = map[string]any{"language": "de"}
+			session.SetHandshakeData(&h)
+			fmt.Println(session.HandshakeData().Sys.Type, session.HandshakeData().User["language"])
 
 			// Data is any JSON. Get returns it as it was set.
 			if err := session.SetData(map[string]any{"team": "red", "level": 3}); err != nil {
@@ -149,7 +151,7 @@ func ExampleSession() {
 	fmt.Println(client.Request(context.Background(), "profile.show", struct{}{}, nil))
 	// Output:
 	// true true mem
-	//  <nil>
+	//  de
 	// red false map[team:red]
 	// level=INFO msg=shown session.id=1 session.uid=""
 	// <nil>
@@ -194,15 +196,26 @@ func ExampleSession_Bind_again() {
 	dial, stop := runExample(pitaya.Config{}, func(s *pitaya.Server) error {
 		return errors.Join(
 			s.OnSessionClose(func(session *pitaya.Session) { causes <- context.Cause(session.Context()) }),
+			s.OnAfterSessionBind(func(_ context.Context, session *pitaya.Session) error {
+				fmt.Println("welcome", session.UID())
+				return nil
+			}),
 			pitaya.Handle(s, "account.login", func(ctx context.Context, name *string) (*string, error) {
-				return name, pitaya.SessionFromContext(ctx).Bind(ctx, *name)
+				err := pitaya.SessionFromContext(ctx).Bind(ctx, *name)
+				switch {
+				case errors.Is(err, pitaya.ErrIllegalUID):
+					return nil, pitaya.NewError(err, "APP-NAME")
+				case errors.Is(err, pitaya.ErrAlreadyBound):
+					return nil, pitaya.NewError(err, "APP-TWICE")
+				}
+				return name, err
 			}),
 		)
 	})
 	defer stop()
 	login := func(client *pitaya.Client, name string) {
 		err := client.Request(context.Background(), "account.login", name, nil)
-		fmt.Println(name, err)
+		fmt.Printf("%s %q\n", name, pitaya.ErrorCode(err))
 	}
 
 	first, second := dial(), dial()
@@ -214,10 +227,12 @@ func ExampleSession_Bind_again() {
 	<-first.Done()
 	fmt.Println(first.KickReason())
 	// Output:
-	// an n illegal uid: white space or control characters
-	// ann <nil>
-	// bob session is already bound to an uid
-	// ann <nil>
+	// an n "APP-NAME"
+	// welcome ann
+	// ann ""
+	// bob "APP-TWICE"
+	// welcome ann
+	// ann ""
 	// true
 	// replaced
 }

@@ -168,11 +168,12 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 
 // A goodbye that is sure to be the last thing that the client gets.
 func ExampleSession_PushAndClose() {
+	sent := make(chan string, 1)
 	dial, stop := runExample(pitaya.Config{}, func(s *pitaya.Server) error {
 		return pitaya.HandleNotify(s, "game.leave", func(ctx context.Context, _ *struct{}) {
 			session := pitaya.SessionFromContext(ctx)
 			err := session.PushAndClose(ctx, "onBye", "see you")
-			fmt.Println(err, errors.Is(session.Push(ctx, "onMore", "?"), pitaya.ErrSessionClosed))
+			sent <- fmt.Sprint(err, " ", errors.Is(session.Push(ctx, "onMore", "?"), pitaya.ErrSessionClosed))
 		})
 	})
 	defer stop()
@@ -181,6 +182,7 @@ func ExampleSession_PushAndClose() {
 	pushed := make(chan string, 2)
 	client.OnAnyPush(func(route string, payload []byte) { pushed <- route + " " + string(payload) })
 	client.Notify(context.Background(), "game.leave", struct{}{})
+	fmt.Println(<-sent)
 	fmt.Println(<-pushed)
 	<-client.Done()
 	fmt.Println(client.Err())

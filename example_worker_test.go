@@ -4,12 +4,99 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"time"
 
-	"github.com/pitaya-go/pitaya"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/pitaya-go/pitaya"
 )
+
+// Wallet is a remote that credits purchases, each once.
+type Wallet struct {
+	pitaya.Base
+	seen map[string]bool
+	done chan struct{}
+}
+
+// Credit bears being called twice for a purchase, as what a job calls must.
+func (w *Wallet) Credit(ctx context.Context, purchase *wrapperspb.StringValue) (*emptypb.Empty, error) {
+	if !w.seen[purchase.Value] {
+		w.seen[purchase.Value] = true
+		fmt.Println("credited", purchase.Value)
+		close(w.done)
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// One server enqueues a call, and the worker of another one makes it.
+func ExampleServer_ReliableRPC() {
+	ctx, cancel := context.WithCancel(context.Background())
+	jobs, cluster := pitaya.NewMemoryJobs(pitaya.MemoryJobsOptions{}), pitaya.NewMemCluster()
+	ended := make(chan error)
+	start := func(serverType string, setUp func(*pitaya.Server) error) *pitaya.Server {
+		cfg := pitaya.Config{Type: serverType, Cluster: true, Jobs: jobs} // without Jobs, it is NATS JetStream
+		cfg.Discovery, cfg.Transport = cluster.Node()
+		srv, err := pitaya.NewServer(cfg)
+		if err == nil {
+			err = setUp(srv)
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		go func() { ended <- srv.Run(ctx) }()
+		<-srv.Ready()
+		return srv
+	}
+	wallet := &Wallet{seen: make(map[string]bool), done: make(chan struct{})}
+	start("wallet", func(s *pitaya.Server) error {
+		return errors.Join(s.RegisterRemote(wallet, pitaya.WithName("wallet")), s.StartWorker())
+	})
+	shop := start("shop", func(*pitaya.Server) error { return nil })
+
+	// In a handler, with its context. When it returns nil the purchase cannot be lost any more.
+	_, err := shop.ReliableRPC(ctx, "wallet.wallet.Credit", nil, &emptypb.Empty{}, wrapperspb.String("purchase 7"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-wallet.done
+
+	cancel()
+	fmt.Println(errors.Join(<-ended, <-ended))
+	// Output:
+	// credited purchase 7
+	// <nil>
+}
+
+// shardJob sends each job to the server that its metadata names, and does not try again what can never succeed.
+type shardJob struct{ pitaya.RPCJob }
+
+func (shardJob) ServerDiscovery(route string, metadata map[string]any) (string, error) {
+	id, _ := metadata["shard"].(string) // "" lets the routing function choose
+	return id, nil
+}
+
+func (j shardJob) RPC(ctx context.Context, serverID, route string, reply, arg proto.Message) error {
+	err := j.RPCJob.RPC(ctx, serverID, route, reply, arg)
+	if pitaya.ErrorCode(err) == pitaya.CodeNotFound {
+		return fmt.Errorf("%w: %w", pitaya.ErrNoRetry, err)
+	}
+	return err
+}
+
+// An RPCJob of one's own has one method or the other of the usual one changed.
+func ExampleNewRPCJob() {
+	cfg := pitaya.Config{Type: "worker", Cluster: true}
+	cfg.Discovery, cfg.Transport = pitaya.NewMemCluster().Node()
+	srv, err := pitaya.NewServer(cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(srv.RegisterRPCJob(shardJob{pitaya.NewRPCJob(srv)}), srv.StartWorker())
+	// Output: <nil> <nil>
+}
 
 // MailJob says what a worker does with a job. It embeds what calls the remote,
 // as RPC does, and prints what becomes of that.
@@ -40,9 +127,8 @@ func (*Mail) Send(ctx context.Context, to *wrapperspb.StringValue) (*wrapperspb.
 	return wrapperspb.Bool(true), nil
 }
 
-// What must be done once at least, and not now, is given to a worker. Jobs are
-// kept in NATS JetStream, or, in tests, in memory.
-func ExampleServer_ReliableRPC() {
+// Jobs that nobody tries any more are kept for people, who look at them, and delete them or have them tried again.
+func ExampleServer_DeadJobs() {
 	cluster := newExampleCluster()
 	defer cluster.stop()
 	jobs := pitaya.NewMemoryJobs(pitaya.MemoryJobsOptions{})
@@ -75,7 +161,6 @@ func ExampleServer_ReliableRPC() {
 	fmt.Println(id != "", err) // it is kept: all that is known now
 	<-done
 
-	// Jobs that nobody tries any more are kept for people to look at.
 	for _, to := range []string{"", "bob"} { // with one worker, the first is settled when the second begins
 		server.ReliableRPC(ctx, "mail.Mail.Send", nil, &wrapperspb.BoolValue{}, wrapperspb.String(to))
 		<-done

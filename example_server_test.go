@@ -1,6 +1,7 @@
 package pitaya_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -201,10 +202,18 @@ func ExampleServer_Documentation() {
 	text, err := json.Marshal(docs["handlers"])
 	fmt.Println(string(text), err)
 
+	// The same as pages, which are the same for the same routes.
+	markdown, err := server.DocsMarkdown()
+	fmt.Println(bytes.Contains(markdown, []byte("game.door.knock")), err)
+	html, err := server.DocsHTML()
+	fmt.Println(bytes.Contains(html, []byte("game.door.knock")), err)
+
 	// Of protobuf messages tools can get the description.
 	file, err := pitaya.Descriptor("google.protobuf.StringValue")
 	fmt.Println(len(file) > 0, err)
 	// Output:
 	// {"game.door.knock":{"input":{"name":"string"},"output":[[{"name":"string"}],"error"]}} <nil>
+	// true <nil>
+	// true <nil>
 	// true <nil>
 }

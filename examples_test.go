@@ -29,6 +29,10 @@ var noExample = map[string]string{
 	"EtcdBindings.*":      "those of BindingStore; ExampleBindingStore has them",
 	"EtcdGroups.*":        "those of GroupStore; ExampleGroupStore has them",
 	"MemoryGroups.*":      "those of GroupStore, which the methods of Group call; ExampleGroup_Create has them",
+	"NATSJobsOptions":     "what NewNATSJobs is given",
+	"NewNATSJobs":         "needs a NATS with JetStream; examples/worker runs on one",
+	"NATSJobs":            "what NewNATSJobs returns",
+	"NATSJobs.*":          "those of JobStore; ExampleMemoryJobs has them",
 	"MemoryJobs.*":        "those of JobStore; ExampleMemoryJobs calls them through it",
 	"NATSTransport.*":     "those of Transport, which the server calls",
 	"GRPCTransport.*":     "those of Transport, which the server calls",
@@ -46,6 +50,7 @@ var noExample = map[string]string{
 	"ErrNoAnswer":         "of a network that fails at the wrong moment",
 
 	// Functions of the package that are methods of the default server, as ExampleRun and ExampleConfigure show it.
+	"Documentation":          "Server.Documentation",
 	"AddModule":              "Server.AddModule",
 	"RegisterModuleAfter":    "Server.AddModule",
 	"RegisterModuleBefore":   "Server.AddModuleBefore",

@@ -184,9 +184,13 @@ func (p *docPeer) HandleCall(_ context.Context, body []byte, reply func([]byte))
 		var names pb.ProtoNames
 		proto.Unmarshal(req.GetMsg().GetData(), &names)
 		list := &pb.ProtoDescriptors{}
+		seen := make(map[string]bool)
 		for _, name := range names.Name {
-			if b, ok := p.descriptors[name]; ok {
+			if b, ok := p.descriptors[name]; ok && seen[string(b)] {
+				list.Desc = append(list.Desc, nil)
+			} else if ok {
 				list.Desc = append(list.Desc, b)
+				seen[string(b)] = true
 			}
 		}
 		answer = list

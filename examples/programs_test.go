@@ -68,6 +68,7 @@ var programs = map[string]program{
 	"serializer": small("serializer", "-listen"),
 	"testing":    small("testing", "-listen"),
 	"tls":        small("tls", "-tcp", "-ws"),
+	"worker":     {args: []string{"-every", "10ms"}, ready: regexp.MustCompile(`^mail: receipt for order 5$`), signals: ctrlC},
 }
 
 var (

@@ -127,8 +127,28 @@
 //
 // Peers: servers of this library announce in the metadata of their entries what they can do beyond the protocol of
 // Pitaya, under "pitaya-go.features", with commas between: "merge" (changes of session data instead of all of it),
-// "users" (one push for many users), "claim" (asking before a bind) and "events". "pitaya-go.draining" is "true" on one
+// "users" (one push for many users), "claim" (asking before a bind), "events" and "docs" (telling of routes). "pitaya-go.draining" is "true" on one
 // that ends. Toward servers that announce nothing, Pitaya's, all is done as Pitaya does it.
+//
+// # Reliable RPC
+//
+// [Server.ReliableRPC] puts a call of a remote into a queue, from which the worker of some server ([Server.StartWorker]) takes
+// it and makes it: once at least, later, and again if it fails. It is for what must not be lost when a server ends or cannot be
+// reached, a purchase to be credited say. What the remote does must bear being done twice. The result goes nowhere.
+//
+// The queue is a [JobStore] (Config.Jobs): NATS JetStream where there is a cluster ([NATSJobs]), [MemoryJobs] for tests and
+// for servers that run alone. Workers lease jobs. A worker that lives extends its leases, so that a slow job runs once; the
+// jobs of one that died are due again when their leases are over, 30 s by default. A server that ends takes no new jobs,
+// finishes those that it has, and gives back what it cannot finish in time.
+//
+// [RetryOptions] say when a job that has failed is tried again, for one call or by the settings pitaya.worker.retry for all.
+// One that has failed for good is kept among the dead jobs, with the reason: [Server.DeadJobs] lists them,
+// [Server.RequeueDeadJob] lets one be tried again, [Server.DeleteDeadJob] forgets it. So is what is no job at all, and a job
+// that was given out 20 times without an end, since it has probably ended its workers. Only failures count as failures: a
+// deployment, a crash or an outage costs a job none of its retries.
+//
+// A worker calls the remote, by the routing function of its type. An [RPCJob] of the application ([Server.RegisterRPCJob])
+// can choose the server from the metadata of the job, or do something else entirely.
 //
 // # Health and inspection
 //
@@ -141,6 +161,16 @@
 //
 // The library opens no port for them. An application mounts them beside net/http/pprof and expvar on a listener that the
 // public does not reach; examples/operate does.
+//
+// # Documentation of routes
+//
+// [Server.Documentation] tells the routes of a server and the types of their arguments and results, [Descriptor] the
+// protobuf messages. [Server.RegisterDocs] offers both to clients, on docs.docs and docs.descriptors; pitaya-cli needs them
+// to speak protobuf. Nothing is told without it.
+//
+// [Server.DocsHandler] is a page of all that for people who write clients, with an example for each route, and
+// [Server.DocsMarkdown] the same as a file for a repository. In a cluster both can have the routes of servers of other types
+// too ([DocsOptions]): servers that have called RegisterDocs announce "docs" and answer to remotes of the library's own.
 //
 // # Traces and logs
 //
@@ -278,7 +308,7 @@
 //	routing.go                                        functions that choose among servers
 //	node_rpc.go, node_forward.go                      remotes of others; clients' messages for others
 //	node_serve.go, node_context.go                    what others send here; the contexts of that
-//	node_sys.go                                       the library's own remotes
+//	node_sys.go, node_docs.go                         the library's own remotes; those that tell of routes
 //	node_bind.go, node_push.go, node_event.go         users of the cluster: bound, sent to, told about
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library
@@ -296,6 +326,7 @@
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
 //	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
 //	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC
+//	worker_nats.go, worker_nats_*.go                  jobs in NATS JetStream
 //	worker.go                                         who does jobs
 //	server.go, server_*.go                            wiring, start, stop
 //	default.go                                        the calls on the package, over one server
@@ -345,6 +376,7 @@
 //	sessionPool.OnSessionBind, .OnAfterSessionBind    Server.OnSessionBind, .OnAfterSessionBind
 //	sessionPool.OnSessionClose                        Server.OnSessionClose
 //	sessionPool.AddHandshakeValidator                 Server.AddHandshakeValidator
+//	app.Documentation, pitaya.Descriptor              Server.Documentation, pitaya.Descriptor; Server.RegisterDocs for the CLI
 //	app.GroupCreate, .GroupCreateWithTTL              Server.Group(name).Create
 //	app.GroupAddMember, .GroupRemoveMember            Group.Add, .Remove
 //	app.GroupMembers, .GroupContainsMember            Group.Members, .Contains

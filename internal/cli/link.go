@@ -129,7 +129,7 @@ func (s *shell) connect(ctx context.Context, addr string) error {
 // defaultDocs is where the documentation is looked for if nobody says: where the library registers it.
 const defaultDocs = "docs.docs"
 
-// impatience bounds how long a new connection waits for documentation that nobody has asked for.
+// impatience bounds how long a new connection waits for documentation that it can do without.
 const impatience = 2 * time.Second
 
 // introduce asks a server that was just connected to for what is needed at once: its messages, if it speaks protobuf, and
@@ -142,11 +142,13 @@ func (s *shell) introduce(ctx context.Context, l *link) error {
 		if err := s.learn(ctx, l, s.set.docs, s.set.timeout); err != nil {
 			return &statusError{exitStatus(err), fmt.Errorf("no documentation at %s: %s", s.set.docs, describeError(err))}
 		}
-	case l.protobuf(), s.out.Prompting:
-		if err := s.learn(ctx, l, defaultDocs, min(impatience, s.set.timeout)); err != nil && l.protobuf() {
+	case l.protobuf():
+		if err := s.learn(ctx, l, defaultDocs, s.set.timeout); err != nil {
 			text := "no documentation: " + describeError(err)
 			s.out.Note(text, event{Event: "note", Message: text})
 		}
+	case s.out.Prompting:
+		s.learn(ctx, l, defaultDocs, min(impatience, s.set.timeout)) // the command routes says why there is none
 	}
 	return nil
 }

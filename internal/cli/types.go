@@ -139,30 +139,28 @@ func (l *typeLoader) add(b []byte) error {
 // stays away, and with it the messages that need it.
 func (l *typeLoader) imports(ctx context.Context) error {
 	asked := make(map[string]bool)
-	for {
-		var path string
-		for _, name := range sortedKeys(l.files) {
-			for _, dep := range l.files[name].GetDependency() {
-				if l.files[dep] == nil && !asked[dep] {
-					path = dep
-				}
+	queue := sortedKeys(l.files) // files whose imports are to be looked at
+	for len(queue) > 0 {
+		file := l.files[queue[0]]
+		queue = queue[1:]
+		for _, path := range file.GetDependency() {
+			if l.files[path] != nil || asked[path] {
+				continue
+			}
+			asked[path] = true
+			if own := googleFile(path); own != nil {
+				l.files[path] = own
+			} else if len(asked) > maxFiles {
+				return fmt.Errorf("descriptors of %s: they import more than %d files", l.route, maxFiles)
+			} else if err := l.load(ctx, []string{path}); err != nil {
+				return err
+			}
+			if l.files[path] != nil {
+				queue = append(queue, path)
 			}
 		}
-		if path == "" {
-			return nil
-		}
-		asked[path] = true
-		if file := googleFile(path); file != nil {
-			l.files[path] = file
-			continue
-		}
-		if len(asked) > maxFiles {
-			return fmt.Errorf("descriptors of %s: they import more than %d files", l.route, maxFiles)
-		}
-		if err := l.load(ctx, []string{path}); err != nil {
-			return err
-		}
 	}
+	return nil
 }
 
 // googleFile returns one of the files that come with protobuf.

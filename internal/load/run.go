@@ -331,7 +331,7 @@ func (c *client) setupFailed(err error) {
 func (r *run) wakeAll() {
 	for i := range r.slots {
 		if c := r.slots[i].Load(); c != nil {
-			c.conn.SetReadDeadline(time.Unix(1, 0)) // an error means that it has ended
+			c.wakeUp()
 		}
 	}
 }

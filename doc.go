@@ -1,7 +1,8 @@
 // Package pitaya is a library for game servers. It speaks the client protocol of Pitaya and pomelo over TCP, TLS and
 // WebSocket, calls the application's handlers with what clients send, and lets it push to them.
 //
-// This page is the manual. The shortest complete program is examples/hello, a larger one examples/chat, one on several servers examples/cluster.
+// This page is the manual. The shortest complete program is examples/hello, a larger one examples/chat, one on several servers
+// examples/cluster; examples/README.md lists them all.
 //
 // # Concepts
 //
@@ -128,6 +129,26 @@
 // Pitaya, under "pitaya-go.features", with commas between: "merge" (changes of session data instead of all of it),
 // "users" (one push for many users), "claim" (asking before a bind) and "events". "pitaya-go.draining" is "true" on one
 // that ends. Toward servers that announce nothing, Pitaya's, all is done as Pitaya does it.
+//
+// # Reliable RPC
+//
+// [Server.ReliableRPC] puts a call of a remote into a queue, from which the worker of some server ([Server.StartWorker]) takes
+// it and makes it: once at least, later, and again if it fails. It is for what must not be lost when a server ends or cannot be
+// reached, a purchase to be credited say. What the remote does must bear being done twice. The result goes nowhere.
+//
+// The queue is a [JobStore] (Config.Jobs): NATS JetStream where there is a cluster ([NATSJobs]), [MemoryJobs] for tests and
+// for servers that run alone. Workers lease jobs. A worker that lives extends its leases, so that a slow job runs once; the
+// jobs of one that died are due again when their leases are over, 30 s by default. A server that ends takes no new jobs,
+// finishes those that it has, and gives back what it cannot finish in time.
+//
+// [RetryOptions] say when a job that has failed is tried again, for one call or by the settings pitaya.worker.retry for all.
+// One that has failed for good is kept among the dead jobs, with the reason: [Server.DeadJobs] lists them,
+// [Server.RequeueDeadJob] lets one be tried again, [Server.DeleteDeadJob] forgets it. So is what is no job at all, and a job
+// that was given out 20 times without an end, since it has probably ended its workers. Only failures count as failures: a
+// deployment, a crash or an outage costs a job none of its retries.
+//
+// A worker calls the remote, by the routing function of its type. An [RPCJob] of the application ([Server.RegisterRPCJob])
+// can choose the server from the metadata of the job, or do something else entirely.
 //
 // # Health and inspection
 //
@@ -295,6 +316,7 @@
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
 //	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
 //	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC
+//	worker_nats.go, worker_nats_*.go                  jobs in NATS JetStream
 //	worker.go                                         who does jobs
 //	server.go, server_*.go                            wiring, start, stop
 //	default.go                                        the calls on the package, over one server

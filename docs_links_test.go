@@ -1,6 +1,7 @@
 package pitaya_test
 
 import (
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -25,76 +26,42 @@ var externalLinks = []string{
 	"https://etcd.io",
 	"https://keepachangelog.com/",
 	"https://nats.io",
+	"https://pkg.go.dev/github.com/pitaya-go/pitaya#pkg-examples",
 	"https://pkg.go.dev/os/signal#NotifyContext",
 	"https://semver.org/",
 }
 
 // TestDocumentLinks checks that links between the documents lead to a file and a heading that exist, that links elsewhere
-// are those of externalLinks, and that each document can be reached from README.md.
+// are those of externalLinks, that each document can be reached from README.md, and that each example and command is
+// linked to.
 func TestDocumentLinks(t *testing.T) {
 	t.Parallel()
-	external := commentLinks(t)
-	reached := map[string][]string{} // from document to documents
-	headings := map[string][]string{}
-	anchors := func(doc string) []string {
-		if _, ok := headings[doc]; !ok {
-			text, err := os.ReadFile(doc)
-			if err != nil {
-				t.Fatal(err)
-			}
-			headings[doc] = headingAnchors(string(text))
-		}
-		return headings[doc]
-	}
 	docs := allMarkdown(t)
+	c := linkCheck{t: t, external: commentLinks(t), reached: map[string][]string{}, linked: map[string]bool{}, headings: map[string][]string{}}
 	for _, doc := range docs {
 		text, err := os.ReadFile(doc)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, link := range markdownLinks(string(text)) {
-			where := fmt.Sprintf("%s:%d", doc, link.Line)
-			switch u, err := url.Parse(link.Target); {
-			case err != nil:
-				t.Errorf("%s: %v", where, err)
-			case u.Host == "localhost" || strings.HasPrefix(u.Host, "localhost:"): // what the reader has started
-			case u.Scheme != "":
-				external[link.Target] = append(external[link.Target], where)
-			case path.IsAbs(u.Path) || u.RawQuery != "":
-				t.Errorf("%s: link to %s, which is not relative", where, link.Target)
-			default:
-				target := doc
-				if u.Path != "" {
-					target = filepath.Join(filepath.Dir(doc), filepath.FromSlash(u.Path))
-				}
-				if !filepath.IsLocal(target) {
-					t.Errorf("%s: link to %s, outside of the repository", where, link.Target)
-				} else if _, err := os.Stat(target); err != nil {
-					t.Errorf("%s: broken link: %v", where, err)
-				} else if filepath.Ext(target) == ".md" {
-					reached[doc] = append(reached[doc], target)
-					if u.Fragment != "" && !slices.Contains(anchors(target), u.Fragment) {
-						t.Errorf("%s: %s has no heading for #%s; it has %s", where, target, u.Fragment, anchors(target))
-					}
-				} else if u.Fragment != "" {
-					t.Errorf("%s: link to %s: only documents have headings", where, link.Target)
-				}
+			if err := c.follow(doc, link); err != nil {
+				t.Errorf("%s:%d: link to %s: %v", doc, link.Line, link.Target, err)
 			}
 		}
 	}
-	for _, target := range slices.Sorted(maps.Keys(external)) {
+	for _, target := range slices.Sorted(maps.Keys(c.external)) {
 		if !slices.Contains(externalLinks, target) {
-			t.Errorf("%s: link to %s, which is not among externalLinks", external[target][0], target)
+			t.Errorf("%s: link to %s, which is not among externalLinks", c.external[target][0], target)
 		}
 	}
 	for _, target := range externalLinks {
-		if external[target] == nil {
+		if c.external[target] == nil {
 			t.Errorf("nothing links to %s any more: take it out of externalLinks", target)
 		}
 	}
 	found := map[string]bool{"README.md": true}
 	for queue := []string{"README.md"}; len(queue) > 0; queue = queue[1:] {
-		for _, next := range reached[queue[0]] {
+		for _, next := range c.reached[queue[0]] {
 			if !found[next] {
 				found[next] = true
 				queue = append(queue, next)
@@ -106,6 +73,80 @@ func TestDocumentLinks(t *testing.T) {
 			t.Errorf("%s: no way of links leads to it from README.md", doc)
 		}
 	}
+	for _, pattern := range []string{"examples/*/*.go", "cmd/*/*.go"} {
+		files, err := filepath.Glob(filepath.FromSlash(pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if dir := filepath.Dir(file); filepath.Base(dir) != "internal" && !c.linked[dir] {
+				c.linked[dir] = true // once is enough
+				t.Errorf("%s: no document links to it", dir)
+			}
+		}
+	}
+}
+
+// A linkCheck is what the links of all documents add up to.
+type linkCheck struct {
+	t        *testing.T
+	external map[string][]string // addresses elsewhere, with where they are
+	reached  map[string][]string // from document to documents
+	linked   map[string]bool     // files, and the folders above them
+	headings map[string][]string // by document, once they were asked for
+}
+
+// follow looks where a link of a document leads to.
+func (c *linkCheck) follow(doc string, link pageLink) error {
+	u, err := url.Parse(link.Target)
+	switch {
+	case err != nil:
+		return err
+	case u.Hostname() == "localhost": // what the reader has started
+		return nil
+	case u.Scheme != "":
+		c.external[link.Target] = append(c.external[link.Target], fmt.Sprintf("%s:%d", doc, link.Line))
+		return nil
+	case path.IsAbs(u.Path) || u.RawQuery != "":
+		return errors.New("it is not relative")
+	}
+	target := doc
+	if u.Path != "" {
+		target = filepath.Join(filepath.Dir(doc), filepath.FromSlash(u.Path))
+	}
+	if !filepath.IsLocal(target) {
+		return errors.New("it leads out of the repository")
+	}
+	if _, err := os.Stat(target); err != nil {
+		return err
+	}
+	for dir := target; dir != "."; dir = filepath.Dir(dir) {
+		c.linked[dir] = true
+	}
+	if filepath.Ext(target) == ".md" {
+		c.reached[doc] = append(c.reached[doc], target)
+	}
+	switch {
+	case u.Fragment == "":
+		return nil
+	case filepath.Ext(target) != ".md":
+		return errors.New("only documents have headings")
+	case !slices.Contains(c.anchors(target), u.Fragment):
+		return fmt.Errorf("there is no such heading; there are %s", c.anchors(target))
+	}
+	return nil
+}
+
+// anchors returns the headings of a document.
+func (c *linkCheck) anchors(doc string) []string {
+	if _, ok := c.headings[doc]; !ok {
+		text, err := os.ReadFile(doc)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.headings[doc] = headingAnchors(string(text))
+	}
+	return c.headings[doc]
 }
 
 // allMarkdown returns the documents of the repository, those of nested modules included.

@@ -1,9 +1,10 @@
 package pitaya
 
 import (
-	"math/bits"
 	"sync/atomic"
 	"time"
+
+	"github.com/pitaya-go/pitaya/internal/buckets"
 )
 
 // The buckets of a histogram: eight of equal width for each power of two, so
@@ -26,20 +27,12 @@ type histogram struct {
 // histogramBucket returns the bucket of a duration; what is out of range is in
 // the first or the last.
 func histogramBucket(d time.Duration) int {
-	v := uint64(max(d, 0)) >> histogramShift
-	if v < 1<<histogramSteps {
-		return int(v)
-	}
-	exp := bits.Len64(v) - 1 - histogramSteps
-	return min((exp<<histogramSteps)+int(v>>exp), histogramBuckets-1)
+	return min(buckets.Index(uint64(max(d, 0))>>histogramShift, histogramSteps), histogramBuckets-1)
 }
 
 // histogramValue returns the middle of a bucket.
 func histogramValue(bucket int) time.Duration {
-	low, width := bucket, 1
-	if exp := bucket>>histogramSteps - 1; exp > 0 {
-		low, width = (bucket-exp<<histogramSteps)<<exp, 1<<exp
-	}
+	low, width := buckets.Bounds(bucket, histogramSteps)
 	return time.Duration(low)<<histogramShift + time.Duration(width)<<histogramShift/2
 }
 

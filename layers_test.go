@@ -52,7 +52,7 @@ var layers = [][]string{
 	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd discovery_etcd_twin", "group_etcd",
 		"binding_etcd"},
 	{"cluster: what carries calls between servers", "nats: rpc_nats rpc_nats_*", "grpc: rpc_grpc rpc_grpc_*"},
-	{"reliable RPC: who does jobs", "worker"},
+	{"reliable RPC: jobs in NATS, and who does jobs", "nats_jobs: worker_nats worker_nats_*", "worker"},
 	{"server: wiring, start, drain, stop", "server server_*"},
 	{"the calls on the package, over one server", "default"},
 }

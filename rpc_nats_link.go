@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,17 +101,9 @@ func newNATSSide(t *NATSTransport, cfg NATSConfig, calls, serves bool) (*natsSid
 	if serves {
 		s.room += cfg.BufferMessages + cfg.BufferPush
 	}
-	for i, address := range strings.Split(cfg.URL, ",") {
-		address = strings.TrimSpace(address)
-		if !strings.Contains(address, "://") {
-			address = "nats://" + address
-		}
-		// The error of url.Parse would show a password.
-		u, err := url.Parse(address)
-		if err != nil || u.Hostname() == "" {
-			return nil, fmt.Errorf("pitaya: address %d of NATS is not a URL", i+1)
-		}
-		s.servers = append(s.servers, u)
+	var err error
+	if s.servers, err = natsURLs(cfg.URL); err != nil {
+		return nil, err
 	}
 	if _, err := s.options(); err != nil {
 		return nil, fmt.Errorf("pitaya: settings of NATS: %w", err)
@@ -262,13 +253,7 @@ func (s *natsSide) choice(without string) []string {
 
 // addresses returns the servers of the settings for a log, without users and
 // passwords.
-func (s *natsSide) addresses() []string {
-	var list []string
-	for _, u := range s.servers {
-		list = append(list, natsHost(u))
-	}
-	return list
-}
+func (s *natsSide) addresses() []string { return natsHosts(s.servers) }
 
 // natsHost is what tells servers apart.
 func natsHost(u *url.URL) string {

@@ -3,8 +3,11 @@ package pitaya
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -35,10 +38,12 @@ func sameNATS(a, b NATSConfig) bool {
 	return a == b
 }
 
-// options reads the files anew, so that renewed certificates and credentials
+// options are the options of one connection.
+func (s *natsSide) options() ([]nats.Option, error) { return natsOptions(&s.cfg, s.servers) }
+
+// natsOptions reads the files anew, so that renewed certificates and credentials
 // are used from the next connection on.
-func (s *natsSide) options() ([]nats.Option, error) {
-	c := &s.cfg
+func natsOptions(c *NATSConfig, servers []*url.URL) ([]nats.Option, error) {
 	opts := []nats.Option{
 		nats.NoReconnect(),
 		nats.DontRandomize(), // run has the order
@@ -73,7 +78,7 @@ func (s *natsSide) options() ([]nats.Option, error) {
 	}
 	if config != nil {
 		config = config.Clone() // it may be the application's
-		config.ServerName = cmp.Or(config.ServerName, s.serverName())
+		config.ServerName = cmp.Or(config.ServerName, natsServerName(servers))
 		opts = append(opts, nats.Secure(config))
 	}
 	// Combinations that exclude each other are refused by this.
@@ -89,16 +94,42 @@ func (s *natsSide) options() ([]nats.Option, error) {
 	return opts, nil
 }
 
-// serverName is the name in the certificates of all servers, where the settings
-// know only one: servers that NATS tells of come as IP addresses.
-func (s *natsSide) serverName() string {
-	name := s.servers[0].Hostname()
-	for _, u := range s.servers {
+// natsServerName is the name in the certificates of all servers, where the
+// settings know only one: servers that NATS tells of come as IP addresses.
+func natsServerName(servers []*url.URL) string {
+	name := servers[0].Hostname()
+	for _, u := range servers {
 		if u.Hostname() != name {
 			return ""
 		}
 	}
 	return name
+}
+
+// natsURLs returns the addresses of the settings.
+func natsURLs(addresses string) (servers []*url.URL, err error) {
+	for i, address := range strings.Split(addresses, ",") {
+		address = strings.TrimSpace(address)
+		if !strings.Contains(address, "://") {
+			address = "nats://" + address
+		}
+		// The error of url.Parse would show a password.
+		u, err := url.Parse(address)
+		if err != nil || u.Hostname() == "" {
+			return nil, fmt.Errorf("pitaya: address %d of NATS is not a URL", i+1)
+		}
+		servers = append(servers, u)
+	}
+	return servers, nil
+}
+
+// natsHosts returns servers for a log, without users and passwords.
+func natsHosts(servers []*url.URL) []string {
+	var list []string
+	for _, u := range servers {
+		list = append(list, natsHost(u))
+	}
+	return list
 }
 
 func readable(file string) error {

@@ -39,10 +39,19 @@ func (s *Server) jobStore() (JobStore, error) {
 	if s.jobs.closed {
 		return nil, ErrServerClosed
 	}
-	if s.jobs.store == nil {
-		s.jobs.store = NewMemoryJobs(MemoryJobsOptions{})
+	if s.jobs.store != nil {
+		return s.jobs.store, nil
 	}
-	return s.jobs.store, nil
+	if !s.cfg.Cluster {
+		s.jobs.store = NewMemoryJobs(MemoryJobsOptions{})
+		return s.jobs.store, nil
+	}
+	store, err := NewNATSJobs(s.cfg.NATSClient, NATSJobsOptions{Namespace: s.cfg.Worker.Namespace}, s.log)
+	if err != nil {
+		return nil, err
+	}
+	s.jobs.store = store
+	return store, nil
 }
 
 // ReliableRPC lets a remote be called, as [Server.RPC] does, by a worker: once at

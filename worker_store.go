@@ -42,8 +42,8 @@ var (
 //     but Done, Retry and Bury takes it out of the place where it is. When it
 //     returns an error that wraps [ErrUnreachable] or [ErrJobQueueFull] the job was
 //     not taken in; after [ErrNoAnswer] and the end of ctx nobody knows. The id of a
-//     job that is in the queue, or that was put there within the last two minutes,
-//     is no new job: Enqueue returns nil and changes nothing. Ids that are not of 1
+//     job that was put into the queue within the last two minutes is no new job:
+//     Enqueue returns nil and changes nothing. Ids that are not of 1
 //     to 64 letters, digits, '-' and '_' are an error.
 //   - Fetch returns one job that is due and leased to nobody, the one first that has
 //     been due for longest, and leases it for a time. It waits for one until ctx ends.

@@ -462,8 +462,7 @@ func TestWorkerPanic(t *testing.T) {
 		var runs int
 		s := jobServer(t, memoryJobs(), pitaya.Config{}, func(context.Context, string, string) error {
 			if runs++; runs < 3 {
-				var m map[string]int
-				m["boom"]++
+				panic("on purpose")
 			}
 			return nil
 		})
@@ -747,4 +746,39 @@ func TestReliableRPCErrors(t *testing.T) {
 			t.Errorf("after Run: got %v", err)
 		}
 	})
+}
+
+// A server that dies while it does what a job asks for costs the job a run, and no more.
+func TestWorkerRemoteKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cluster, jobs := pitayatest.NewCluster(t), memoryJobs()
+		var begun []string
+		start := func(id string, f func()) *pitayatest.Server {
+			return cluster.NewServer(t, pitaya.Config{Type: "room", ID: id}, func(s *pitaya.Server) {
+				must(t, s.RegisterRemote(&HoldRoom{func() { begun = append(begun, id); f() }}, pitaya.WithName("room"), pitaya.WithNameFunc(strings.ToLower)))
+			})
+		}
+		held := make(chan struct{})
+		first := start("r1", func() { <-held })
+		s := cluster.NewServer(t, pitaya.Config{Type: "worker", Jobs: jobs}, func(s *pitaya.Server) { must(t, s.StartWorker()) })
+		enqueue(t, s, "x", 1)
+		synctest.Wait()
+		cluster.Kill(first)
+		close(held)
+		start("r2", func() {})
+		pass(time.Minute)
+		if !slices.Equal(begun, []string{"r1", "r2"}) {
+			t.Errorf("it ran on %q", begun)
+		}
+		if st := s.Stats(); st.JobsDone != 1 || st.JobsFailed != 1 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+type HoldRoom struct{ f func() }
+
+func (h *HoldRoom) Do(_ context.Context, in *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+	h.f()
+	return in, nil
 }

@@ -1,7 +1,7 @@
 // A client for Pitaya and pomelo game servers over WebSocket.
 //
-// It runs in browsers and in Node 20 or later (where a WebSocket class is passed in), and depends on nothing. The
-// README beside this file shows how it is used.
+// It runs in browsers and in Node 20 or later (a WebSocket class is passed in where there is none), and depends on
+// nothing. It is one file, so that it can be copied. The README beside it is the manual, pitaya.d.ts has the types.
 //
 // From top to bottom: errors, packets, messages, payloads, and the Client that puts them together. The functions above
 // the Client work on bytes alone and are exported for tests and tools.
@@ -36,8 +36,21 @@ export class PitayaError extends Error {
   }
 }
 
+/**
+ * What a request is rejected with that needs a connection and has none, or lost it before the answer came. `unsent`
+ * tells the two apart: true, it cannot have been handled; false, nobody knows.
+ */
+export class DisconnectedError extends PitayaError {
+  /** @param {string} message @param {{unsent?: boolean, cause?: unknown}} [options] */
+  constructor(message, { unsent = false, cause } = {}) {
+    super(message, Code.CLOSED, {}, cause);
+    this.name = "DisconnectedError";
+    this.unsent = unsent;
+  }
+}
+
 /** A violation of the protocol. The stream cannot be trusted after one, so the connection ends. */
-class ProtocolError extends PitayaError {
+export class ProtocolError extends PitayaError {
   /** @param {string} message @param {unknown} [cause] */
   constructor(message, cause) {
     super(message, Code.BAD_REQUEST, {}, cause);
@@ -89,8 +102,16 @@ export function encodePacket(type, body = EMPTY) {
  * depends on it, and so nothing does here.
  */
 export class PacketReader {
-  /** @type {Uint8Array} */
-  #rest = EMPTY;
+  #limit;
+  /** @type {Uint8Array[]} what has come and is no whole packet yet; put together once, when it is one */
+  #parts = [];
+  #size = 0; // of all parts
+  #need = HEADER_SIZE; // bytes with which the next thing can be read
+
+  /** @param {number} [limit] of the body of one packet, in bytes; a larger one is a {@link ProtocolError} */
+  constructor(limit = MAX_BODY) {
+    this.#limit = limit;
+  }
 
   /**
    * Takes the next bytes of the stream and returns the packets that are complete with them. Bodies are views.
@@ -99,24 +120,41 @@ export class PacketReader {
    * @returns {{type: number, body: Uint8Array}[]}
    */
   push(bytes) {
-    let b = bytes;
-    if (this.#rest.length > 0) {
-      b = new Uint8Array(this.#rest.length + bytes.length);
-      b.set(this.#rest);
-      b.set(bytes, this.#rest.length);
-    }
+    this.#parts.push(bytes);
+    this.#size += bytes.length;
+    /** @type {{type: number, body: Uint8Array}[]} */
     const packets = [];
+    if (this.#size < this.#need) return packets;
+    let b = this.#parts.length === 1 ? bytes : join(this.#parts, this.#size);
+    this.#need = HEADER_SIZE;
     while (b.length >= HEADER_SIZE) {
       const type = b[0];
       if (type < Packet.HANDSHAKE || type > Packet.KICK) throw new ProtocolError(`packet of unknown type ${type}`);
-      const end = HEADER_SIZE + ((b[1] << 16) | (b[2] << 8) | b[3]);
-      if (b.length < end) break;
+      const length = (b[1] << 16) | (b[2] << 8) | b[3];
+      if (length > this.#limit) throw new ProtocolError(`packet of ${length} bytes, limit ${this.#limit}`);
+      const end = HEADER_SIZE + length;
+      if (b.length < end) {
+        this.#need = end;
+        break;
+      }
       packets.push({ type, body: b.subarray(HEADER_SIZE, end) });
       b = b.subarray(end);
     }
-    this.#rest = b;
+    this.#parts = b.length > 0 ? [b] : [];
+    this.#size = b.length;
     return packets;
   }
+}
+
+/** @param {Uint8Array[]} parts @param {number} size of all of them @returns {Uint8Array} */
+function join(parts, size) {
+  const out = new Uint8Array(size);
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
 }
 
 // -------------------------------------------------------------------------------------------------- messages
@@ -132,13 +170,16 @@ const MAX_ID_BYTES = 10; // a 64-bit number, 7 bits per byte
 
 /** The routes that have a 16-bit code, as announced in the handshake. */
 export class Dictionary {
-  /** @param {Record<string, number>} [routes] */
+  /** @param {Record<string, number>} [routes] a code that is none is a {@link ProtocolError} */
   constructor(routes = {}) {
     /** @type {Map<string, number>} */
     this.codes = new Map(Object.entries(routes));
     /** @type {Map<number, string>} */
     this.routes = new Map();
-    for (const [route, code] of this.codes) this.routes.set(code, route);
+    for (const [route, code] of this.codes) {
+      if (!Number.isInteger(code) || code < 0 || code > 0xffff) throw new ProtocolError(`the code of ${route} is no number of 16 bits`);
+      this.routes.set(code, route);
+    }
   }
 }
 
@@ -230,6 +271,7 @@ export const canInflate = typeof DecompressionStream === "function";
  * @returns {Promise<Uint8Array>}
  */
 export async function inflate(bytes, max) {
+  if (!canInflate) throw new ProtocolError("compressed data, which was not asked for: this platform cannot inflate");
   const reader = new Blob([/** @type {BlobPart} */ (bytes)]).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
   const chunks = [];
   let size = 0;
@@ -245,13 +287,7 @@ export async function inflate(bytes, max) {
     reader.cancel().catch(() => {}); // the stream has failed already; this frees what it still holds
     throw err instanceof ProtocolError ? err : new ProtocolError("payload is not valid zlib data", err);
   }
-  const out = new Uint8Array(size);
-  let at = 0;
-  for (const chunk of chunks) {
-    out.set(chunk, at);
-    at += chunk.length;
-  }
-  return out;
+  return join(chunks, size);
 }
 
 /** @param {Uint8Array} b whether b begins as zlib data does; no JSON text begins like that */
@@ -273,7 +309,7 @@ function parseJSON(b) {
  */
 export function decodeError(b, serializer) {
   const { code, msg, metadata } = serializer === "protobuf" ? parseProtobufError(b) : parseJSON(b) ?? {};
-  return new PitayaError(msg || code || "unknown error", code || "PIT-000", metadata ?? {});
+  return new PitayaError(String(msg || code || "unknown error"), String(code || "PIT-000"), metadata ?? {});
 }
 
 /**
@@ -321,55 +357,74 @@ function* protobufFields(b) {
   }
 }
 
+// ------------------------------------------------------------------------------------------------- resumption
+
+const MAX_TOKEN = 1024; // characters; the library's have some thirty
+
+/**
+ * A session that the server keeps for a while when its connection is lost.
+ *
+ * @typedef {object} Kept
+ * @property {string} url where it is
+ * @property {string} token the one that was offered last; using it takes the session to a new connection
+ * @property {number} received pushes since the session began
+ */
+
+/** Where a {@link Kept} survives the page, if the application has given a place; see `resume` of {@link Options}. */
+class Shelf {
+  #storage;
+  #key;
+
+  /** @param {import("@pitaya-go/client").ResumeStorage | undefined} storage @param {string} key */
+  constructor(storage, key) {
+    this.#storage = storage;
+    this.#key = key;
+  }
+
+  /** What lies there for this address. What somebody else has put there is nothing. @param {string} url @returns {Kept | null} */
+  take(url) {
+    try {
+      const kept = JSON.parse(this.#storage?.getItem(this.#key) ?? "null");
+      // The token is a secret between this client and that server, so no other address gets it.
+      if (kept?.url !== url || !isToken(kept.token)) return null;
+      if (!Number.isSafeInteger(kept.received) || kept.received < 0) return null;
+      return { url, token: kept.token, received: kept.received };
+    } catch {
+      return null; // switched off, or not ours
+    }
+  }
+
+  /** @param {Kept | null} kept */
+  put(kept) {
+    try {
+      if (kept) this.#storage?.setItem(this.#key, JSON.stringify(kept));
+      else this.#storage?.removeItem(this.#key);
+    } catch {
+      // Full or switched off: the session can be resumed as long as the page is there.
+    }
+  }
+}
+
+/** @param {unknown} token @returns {token is string} */
+function isToken(token) {
+  return typeof token === "string" && token.length > 0 && token.length <= MAX_TOKEN;
+}
+
 // ---------------------------------------------------------------------------------------------------- client
 
-/**
- * @typedef {"connecting" | "connected" | "reconnecting" | "kicked" | "closed"} State
- *
- * - `connecting`: a socket is being opened, or the handshake is under way
- * - `connected`: requests can be made
- * - `reconnecting`: waiting before the next attempt
- * - `kicked`: the server ended the session; nothing more happens (unless `reconnect.afterKick` is set)
- * - `closed`: nothing more happens until `connect` is called
- */
+/** @typedef {import("@pitaya-go/client").State} State */
+/** @typedef {import("@pitaya-go/client").StateDetail} StateDetail */
+/** @typedef {import("@pitaya-go/client").Options} Options */
+/** @typedef {import("@pitaya-go/client").RequestOptions} RequestOptions */
 
 /**
- * @typedef {object} StateDetail what events carry in `detail`
- * @property {State} state
- * @property {number} attempt failed attempts since the last good connection
- * @property {number} [delay] reconnecting: milliseconds until the next attempt
- * @property {string} [reason] kicked: the server's reason, perhaps empty
- * @property {Error} [error] reconnecting and closed: why the connection ended; none after `close()`
- */
-
-/**
- * @typedef {object} ReconnectOptions
- * @property {number} [minDelay] milliseconds before the first attempt, doubled for each following one (500)
- * @property {number} [maxDelay] limit of the doubling (15000)
- * @property {number} [attempts] give up after this many in a row (no limit)
- * @property {boolean} [first] retry also when the very first connection fails, rather than reject `connect` (false)
- * @property {boolean} [afterKick] reconnect also after a kick (false)
- */
-
-/**
- * @typedef {object} Options
- * @property {Record<string, unknown>} [user] the application's part of the handshake
- * @property {Record<string, unknown>} [sys] more for the client's part of it, as `clientVersion` or `platform`
- * @property {boolean | ReconnectOptions} [reconnect] false: a lost connection stays lost (true)
- * @property {boolean} [raw] payloads are bytes in both directions, for servers that do not speak JSON (false)
- * @property {number} [requestTimeout] milliseconds, 0 for none (10000)
- * @property {number} [connectTimeout] milliseconds from opening the socket to the handshake's answer (10000)
- * @property {number} [maxInflated] limit in bytes of one inflated payload (16 MiB)
- * @property {typeof WebSocket} [WebSocket] where there is no global one
- */
-
-/**
- * One connection of a handshake's length: what belongs to it goes when it goes.
+ * One connection: what belongs to it goes when it goes.
  *
  * @typedef {object} Link
  * @property {WebSocket} socket
  * @property {PacketReader} reader
  * @property {({type: number, body: Uint8Array} | {ended: Error})[]} inbox in order of arrival
+ * @property {number} inboxSize bytes in it
  * @property {boolean} draining whether someone works on the inbox
  * @property {boolean} ready whether the handshake is done
  * @property {number} readyAt when it was
@@ -377,11 +432,33 @@ function* protobufFields(b) {
  * @property {number} heardAt when the last packet came
  * @property {number} sentAt when the last packet went
  * @property {number} interval of heartbeats in milliseconds, 0 for none
+ * @property {number} unconfirmed bytes of pushes that the server has not been told of
  * @property {Set<ReturnType<typeof setTimeout>>} timers
  */
 
-const PITAYA_JS = "1.0.0"; // announced as sys.version
+/**
+ * A request that has no answer yet.
+ *
+ * @typedef {object} Call
+ * @property {string} route
+ * @property {Uint8Array} payload
+ * @property {number} id 0 while it waits for a connection
+ * @property {(value: any) => void} resolve
+ * @property {(err: unknown) => void} reject
+ * @property {ReturnType<typeof setTimeout>} [timer]
+ * @property {AbortSignal} [signal]
+ * @property {() => void} [onAbort]
+ */
+
+const PITAYA_JS = "1.1.0"; // announced as sys.version
 const MAX_ID = 2 ** 31 - 1; // what every server implementation takes
+const MAX_TIMER = 2 ** 31 - 1; // ms; longer ones fire at once
+const CONFIRM_BYTES = 64 << 10; // pushes of this size are confirmed before the next heartbeat is due
+const PUSH_COST = 512; // what a push counts beyond its payload: servers keep a number of pushes, however small they are
+const THAW_MS = 1000; // for what has come while the page was frozen
+
+/** Statuses of close frames. 1000 ends the session for good; after others the server keeps it, if it can be resumed. */
+const Close = Object.freeze({ BYE: 1000, GIVEN_UP: 4000, KEEP: 4001 });
 
 /**
  * A client of one server.
@@ -393,6 +470,7 @@ const MAX_ID = 2 ** 31 - 1; // what every server implementation takes
 export class Client extends EventTarget {
   /** @type {State} */
   #state = "closed";
+  #changes = 0; // of the state
   #url = "";
   /** @type {any} the options of connect, with the defaults filled in */
   #options;
@@ -401,16 +479,25 @@ export class Client extends EventTarget {
   /** @type {{resolve: () => void, reject: (err: Error) => void} | null} connect's promise, until it is settled */
   #first = null;
   #attempt = 0;
-  #delay = 0;
+  #longest = 0; // the most that the last wait between two attempts can have been
   /** @type {ReturnType<typeof setTimeout> | undefined} the wait for the next attempt */
   #retry;
+  /** @type {(() => void) | null} stops listening to the browser */
+  #unwatch = null;
   #id = 0;
-  /** @type {Map<number, {resolve: (v: any) => void, reject: (err: Error) => void, timer?: any}>} */
+  /** @type {Map<number, Call>} on their way, by id */
   #pending = new Map();
-  /** @type {Map<string, Set<(data: any, route: string) => void>>} */
+  /** @type {Set<Call>} for a connection, oldest first */
+  #waiting = new Set();
+  /** @type {Map<string, Map<(data: any, route: string) => void, boolean>>} by route; true for those that are called once */
   #handlers = new Map();
   #dictionary = new Dictionary();
   #serializer = "json";
+  /** @type {Kept | null} the session, where the server keeps it */
+  #kept = null;
+  #shelf = new Shelf(undefined, "");
+  /** Whether a session was lost that may yet be resumed, or whose loss the application is still to be told of. */
+  #lostSession = false;
 
   /** @returns {State} */
   get state() {
@@ -420,6 +507,11 @@ export class Client extends EventTarget {
   /** The name of the server's serializer, once connected: "json", "protobuf" or one of the application's. */
   get serializer() {
     return this.#serializer;
+  }
+
+  /** Whether the server would give the present session to a new connection. */
+  get resumable() {
+    return this.#kept !== null;
   }
 
   /**
@@ -433,7 +525,7 @@ export class Client extends EventTarget {
     if (this.#state !== "closed" && this.#state !== "kicked") {
       return Promise.reject(new Error(`connect while ${this.#state}`));
     }
-    const { reconnect = true, ...rest } = options;
+    const { reconnect = true, resume = false, ...rest } = options;
     this.#url = String(url);
     this.#options = {
       user: {},
@@ -441,7 +533,12 @@ export class Client extends EventTarget {
       raw: false,
       requestTimeout: 10_000,
       connectTimeout: 10_000,
+      whileAway: "fail",
+      maxWaiting: 100,
+      maxPacket: 4 << 20,
       maxInflated: 16 << 20,
+      maxInbox: 64 << 20,
+      browserEvents: true,
       WebSocket: globalThis.WebSocket,
       ...rest,
       reconnect: reconnect && {
@@ -449,29 +546,43 @@ export class Client extends EventTarget {
         maxDelay: 15_000,
         attempts: Infinity,
         first: false,
-        afterKick: false,
         ...(reconnect === true ? {} : reconnect),
       },
+      resume: Boolean(resume),
     };
+    const { storage = undefined, key = "pitaya.resume" } = typeof resume === "object" ? resume : {};
+    this.#shelf = new Shelf(storage, key);
+    if (!resume) this.#kept = null;
+    else if (this.#kept?.url !== this.#url) this.#kept = this.#shelf.take(this.#url);
+    this.#lostSession = this.#kept !== null;
     this.#attempt = 0;
-    this.#delay = 0;
+    this.#longest = 0;
+    if (this.#options.browserEvents) this.#watchBrowser();
     return new Promise((resolve, reject) => {
       this.#first = { resolve, reject };
       this.#open();
     });
   }
 
-  /** Ends the connection and all attempts to have one. Requests without an answer are rejected. */
-  close() {
-    if (this.#state === "closed") return;
-    const err = new PitayaError("the client was closed", Code.CLOSED);
-    this.#detach(err);
-    clearTimeout(this.#retry);
-    this.#settle(err);
-    this.#setState({ state: "closed" });
+  /**
+   * Ends the connection and all attempts to have one. Requests without an answer are rejected. The server is told that the
+   * session ends.
+   *
+   * @param {{keepSession?: boolean}} [options] keepSession: the server keeps the session for its time, where it can be
+   *   resumed, and the next connect asks for it
+   */
+  close({ keepSession = false } = {}) {
+    if (this.#state !== "closed" && this.#state !== "kicked") {
+      const err = new DisconnectedError("the client was closed");
+      if (keepSession) this.#detach(err, Close.KEEP);
+      else this.#farewell(err);
+      this.#finish(err, { state: "closed" });
+    } else if (!keepSession) {
+      this.#forget();
+    }
   }
 
-  /** Makes the next attempt now, where the client waits for it. For a button, or when the network comes back. */
+  /** Makes the next attempt now, where the client waits for it. For a button, as "Try again". */
   reconnectNow() {
     if (this.#state !== "reconnecting") return;
     clearTimeout(this.#retry);
@@ -483,48 +594,65 @@ export class Client extends EventTarget {
    *
    * @param {string} route as "room.join", or "game.room.join" for a server of another type
    * @param {any} [data] what JSON can express, or bytes (a Uint8Array), which go out as they are
-   * @param {{timeout?: number}} [options] timeout in milliseconds, 0 for none
-   * @returns {Promise<any>} the answer; rejected with a {@link PitayaError}
+   * @param {RequestOptions} [options]
+   * @returns {Promise<any>} the answer; rejected with a {@link PitayaError}, or with the reason of the signal
    */
-  request(route, data, { timeout = this.#options?.requestTimeout } = {}) {
+  request(route, data, options = {}) {
+    const { timeout = this.#options?.requestTimeout, whileAway = this.#options?.whileAway, signal } = options;
     return new Promise((resolve, reject) => {
-      const id = this.#nextID();
-      this.#sendMessage({ type: Message.REQUEST, id, route, payload: this.#encode(data) });
-      /** @type {any} */
-      let timer;
+      signal?.throwIfAborted();
+      /** @type {Call} */
+      const call = { route, payload: this.#encode(data), id: 0, resolve, reject, signal };
+      if (this.#canSend()) this.#ask(call);
+      else this.#wait(call, whileAway);
       if (timeout > 0) {
-        timer = setTimeout(() => {
-          this.#pending.delete(id);
-          reject(new PitayaError(`${route}: no answer within ${timeout} ms`, Code.TIMEOUT));
-        }, timeout);
+        call.timer = setTimeout(() => {
+          const err = new PitayaError(`${route}: no answer within ${timeout} ms`, Code.TIMEOUT);
+          err.unsent = call.id === 0;
+          this.#leave(call).reject(err);
+        }, Math.min(timeout, MAX_TIMER));
       }
-      this.#pending.set(id, { resolve, reject, timer });
+      if (signal) {
+        call.onAbort = () => this.#leave(call).reject(signal.reason);
+        signal.addEventListener("abort", call.onAbort);
+      }
     });
   }
 
   /**
-   * Tells the server something that it does not answer, not even with an error.
+   * Tells the server something that it does not answer, not even with an error. It never waits for a connection.
    *
    * @param {string} route
    * @param {any} [data] as for `request`
-   * @throws {PitayaError} when there is no connection
+   * @throws {DisconnectedError} when there is no connection
    */
   notify(route, data) {
-    this.#sendMessage({ type: Message.NOTIFY, route, payload: this.#encode(data) });
+    const payload = this.#encode(data);
+    if (!this.#canSend()) throw this.#unsent(route);
+    this.#sendMessage({ type: Message.NOTIFY, route, payload });
   }
 
   /**
-   * Calls fn for each push of a route. It may be called before `connect`, and stays over reconnects.
+   * Calls fn for each push of a route. It may be called before `connect`, and stays over reconnects. A function is called
+   * once for a push, however often it was given.
    *
    * @param {string} route
    * @param {(data: any, route: string) => void} fn
    * @returns {() => void} takes the handler off again, as `off` does
    */
   on(route, fn) {
-    let fns = this.#handlers.get(route);
-    if (!fns) this.#handlers.set(route, (fns = new Set()));
-    fns.add(fn);
-    return () => this.off(route, fn);
+    return this.#listen(route, fn, false);
+  }
+
+  /**
+   * Calls fn for the next push of a route, and takes it off before.
+   *
+   * @param {string} route
+   * @param {(data: any, route: string) => void} fn
+   * @returns {() => void} takes the handler off again, as `off` does
+   */
+  once(route, fn) {
+    return this.#listen(route, fn, !(this.#handlers.get(route)?.get(fn) === false));
   }
 
   /**
@@ -537,6 +665,14 @@ export class Client extends EventTarget {
     if (!fn || fns?.size === 0) this.#handlers.delete(route);
   }
 
+  /** @param {string} route @param {(data: any, route: string) => void} fn @param {boolean} once */
+  #listen(route, fn, once) {
+    let fns = this.#handlers.get(route);
+    if (!fns) this.#handlers.set(route, (fns = new Map()));
+    fns.set(fn, once);
+    return () => this.off(route, fn);
+  }
+
   // ------------------------------------------------------------------------------- connections, one by one
 
   #open() {
@@ -546,9 +682,9 @@ export class Client extends EventTarget {
     let socket;
     try {
       socket = new this.#options.WebSocket(this.#url);
-    } catch (err) {
+    } catch (cause) {
       // A malformed address, or ws: on an https: page: no second attempt can do better.
-      this.#end(new PitayaError(`cannot connect to ${this.#url}`, Code.CLOSED, {}, err));
+      this.#end(new DisconnectedError(`cannot connect to ${this.#url}`, { unsent: true, cause }));
       return;
     }
     socket.binaryType = "arraybuffer";
@@ -556,8 +692,9 @@ export class Client extends EventTarget {
     /** @type {Link} */
     const link = {
       socket,
-      reader: new PacketReader(),
+      reader: new PacketReader(this.#options.maxPacket),
       inbox: [],
+      inboxSize: 0,
       draining: false,
       ready: false,
       readyAt: now,
@@ -565,6 +702,7 @@ export class Client extends EventTarget {
       heardAt: now,
       sentAt: now,
       interval: 0,
+      unconfirmed: 0,
       timers: new Set(),
     };
     this.#link = link;
@@ -579,7 +717,7 @@ export class Client extends EventTarget {
     socket.onerror = () => {};
     socket.onclose = ({ code, reason }) => {
       const why = reason ? `: ${reason}` : "";
-      this.#take(link, { ended: new PitayaError(`the connection was closed (${code}${why})`, Code.CLOSED) });
+      this.#take(link, { ended: new DisconnectedError(`the connection was closed (${code}${why})`) });
     };
   }
 
@@ -590,9 +728,13 @@ export class Client extends EventTarget {
     const sys = { type: "js-websocket", version: PITAYA_JS, ...this.#options.sys };
     // What other clients of sys.type cannot do: take compressed payloads, codes in the routes of pushes, and leave a
     // server that ends without losing a request.
-    sys.features = canInflate ? ["inflate", "pushcodes", "drain"] : ["drain"];
-    const body = encoder.encode(JSON.stringify({ sys, user: this.#options.user }));
-    this.#sendPacket(link, Packet.HANDSHAKE, body);
+    sys.features = canInflate ? ["inflate", "pushcodes", "drain"] : ["pushcodes", "drain"];
+    let { user } = this.#options;
+    if (this.#options.resume) {
+      const resume = this.#kept ? { token: this.#kept.token, received: this.#kept.received } : {};
+      user = { ...user, resume };
+    }
+    this.#sendPacket(link, Packet.HANDSHAKE, encoder.encode(JSON.stringify({ sys, user })));
   }
 
   /** @param {Link} link @param {unknown} data */
@@ -605,7 +747,7 @@ export class Client extends EventTarget {
         // Timers of hidden pages are slowed down to one per minute, messages are not. So a heartbeat is also
         // answered, unless the own timer has just sent one.
         if (packet.type !== Packet.HEARTBEAT) this.#take(link, packet);
-        else if (link.ready && link.heardAt - link.sentAt > link.interval / 2) this.#sendPacket(link, Packet.HEARTBEAT);
+        else if (link.ready && link.heardAt - link.sentAt > link.interval / 2) this.#sendHeartbeat(link);
       }
     } catch (err) {
       this.#take(link, { ended: /** @type {Error} */ (err) });
@@ -617,15 +759,23 @@ export class Client extends EventTarget {
    * inbox keeps a short message from overtaking a long one.
    *
    * @param {Link} link
-   * @param {Link["inbox"][number]} item
+   * @param {any} item
    */
   async #take(link, item) {
+    if (this.#link !== link) return;
     link.inbox.push(item);
-    if (link.draining) return;
+    link.inboxSize += item.body?.length ?? 0;
+    if (link.draining) {
+      const { maxInbox } = this.#options;
+      if (link.inboxSize > maxInbox) this.#lost(link, new ProtocolError(`more than ${maxInbox} bytes wait behind what is inflated`));
+      return;
+    }
     link.draining = true;
     while (this.#link === link && link.inbox.length > 0) {
+      const next = /** @type {any} */ (link.inbox.shift());
+      link.inboxSize -= next.body?.length ?? 0;
       try {
-        const waiting = this.#handle(link, link.inbox.shift());
+        const waiting = this.#handle(link, next);
         if (waiting) await waiting;
       } catch (err) {
         this.#lost(link, /** @type {Error} */ (err));
@@ -646,15 +796,15 @@ export class Client extends EventTarget {
       if (!looksLikeZlib(item.body)) return this.#accepted(link, item.body);
       return inflate(item.body, this.#options.maxInflated).then((body) => this.#accepted(link, body));
     } else if (item.type === Packet.KICK) {
-      this.#kicked(link, item.body);
+      this.#kicked(item.body);
     } else if (item.type === Packet.ACK) {
       this.#part(link);
     } else if (item.type === Packet.DATA) {
       if (!link.ready) throw new ProtocolError("data before the handshake's answer");
       const message = decodeMessage(item.body, this.#dictionary);
-      if (!message.compressed) return this.#deliver(message);
+      if (!message.compressed) return this.#deliver(link, message);
       return inflate(message.payload, this.#options.maxInflated).then((payload) => {
-        if (this.#link === link) this.#deliver({ ...message, payload });
+        if (this.#link === link) this.#deliver(link, { ...message, payload });
       });
     }
   }
@@ -668,52 +818,95 @@ export class Client extends EventTarget {
     } catch (err) {
       throw new ProtocolError("handshake answer is not JSON", err);
     }
-    const sys = answer.sys ?? {};
-    let refused = "";
-    if (answer.code !== 200) refused = answer.msg || "the server refused the handshake";
-    else if (sys.serializer && sys.serializer !== "json" && !this.#options.raw) {
-      refused = `the server speaks ${sys.serializer}, which needs the option raw`;
+    if (answer.code !== 200) {
+      const err = new PitayaError(String(answer.msg || "the server refused the handshake"), `PIT-${answer.code}`);
+      // Too many at once, as after an outage: later there is room. In all other cases the next attempt would be told
+      // the same.
+      if (answer.code === 429) return this.#lost(link, err);
+      this.#detach(err, Close.GIVEN_UP);
+      return this.#end(err);
     }
-    if (refused) {
-      // The next attempt would be told the same.
-      const err = new PitayaError(refused, answer.code === 200 ? Code.BAD_REQUEST : `PIT-${answer.code}`);
-      this.#detach(err);
-      this.#end(err);
-      return;
+    const sys = answer.sys ?? {};
+    if (sys.serializer && sys.serializer !== "json" && !this.#options.raw) {
+      const err = new PitayaError(`the server speaks ${sys.serializer}, which needs the option raw`, Code.BAD_REQUEST);
+      this.#detach(err, Close.GIVEN_UP);
+      return this.#end(err);
     }
     this.#dictionary = new Dictionary(sys.dict ?? {});
-    this.#serializer = sys.serializer || "json";
+    this.#serializer = String(sys.serializer || "json");
+    const { resumed, window, reason } = this.#resumption(sys.resume);
     link.ready = true;
     link.readyAt = performance.now();
     this.#sendPacket(link, Packet.ACK);
-    link.interval = Math.max(0, Number(sys.heartbeat) || 0) * 1000;
+    link.interval = Math.min(Math.max(0, Number(sys.heartbeat) || 0) * 1000, MAX_TIMER / 2);
     if (link.interval > 0) {
       this.#beat(link);
       this.#watch(link);
     }
-    this.#setState({ state: "connected" });
+    // What waited for a session that is gone was meant for that one: who asks is somebody else now.
+    if (this.#lostSession && !resumed) {
+      this.#dropWaiting(new DisconnectedError("the session could not be resumed", { unsent: true }));
+    }
+    this.#lostSession = false;
+    this.#setState({ state: "connected", resumed, window, reason });
+    if (this.#link !== link) return;
     this.#settle();
+    // After the listeners, who may have to say first who they are.
+    for (const call of [...this.#waiting]) {
+      if (!this.#canSend()) break;
+      this.#waiting.delete(call);
+      try {
+        this.#ask(call);
+      } catch (err) {
+        this.#leave(call).reject(err);
+      }
+    }
   }
 
-  /** @param {Link} link @param {Uint8Array} body */
-  #kicked(link, body) {
+  /**
+   * What the server's answer says about the session: given back, new and kept from now on, or gone with the connection.
+   *
+   * @param {any} offer
+   * @returns {{resumed: boolean, window?: number, reason?: string}}
+   */
+  #resumption(offer) {
+    if (!this.#options.resume || offer === undefined || offer === null) {
+      this.#forget();
+      return { resumed: false };
+    }
+    const resumed = offer.resumed === true;
+    if (!isToken(offer.token)) throw new ProtocolError("a session without a token to resume it");
+    if (resumed && !this.#kept) throw new ProtocolError("a session is resumed that was not asked for");
+    // The token is valid from now on, whether the acknowledgement arrives or not.
+    this.#kept = { url: this.#url, token: offer.token, received: resumed && this.#kept ? this.#kept.received : 0 };
+    this.#shelf.put(this.#kept);
+    const reason = !resumed && offer.reason ? String(offer.reason) : undefined;
+    return { resumed, window: Math.max(0, Number(offer.window) || 0), reason };
+  }
+
+  /** There is nothing to go back to. */
+  #forget() {
+    this.#kept = null;
+    this.#shelf.put(null);
+  }
+
+  /** @param {Uint8Array} body */
+  #kicked(body) {
     let reason = "";
     try {
       reason = String(parseJSON(body)?.reason ?? "");
     } catch {
       // The body is a courtesy: Pitaya's is empty, and nothing says what others put there.
     }
-    const err = new PitayaError(reason ? `kicked: ${reason}` : "kicked", Code.CLOSED);
-    this.#detach(err);
-    const again = this.#options.reconnect && this.#options.reconnect.afterKick;
-    if (!again) this.#settle(err);
-    this.#setState({ state: "kicked", reason });
-    if (again && this.#state === "kicked") this.#retryLater(err);
+    this.#forget();
+    const err = new DisconnectedError(reason ? `kicked: ${reason}` : "kicked");
+    this.#detach(err, Close.BYE);
+    this.#finish(err, { state: "kicked", reason });
   }
 
   /**
    * The server ends, and asks for the last message. It gets an ack, behind which nothing is sent, answers all that came
-   * before it, and closes the connection.
+   * before it, and closes the connection. Sessions end with it.
    *
    * @param {Link} link
    */
@@ -722,22 +915,38 @@ export class Client extends EventTarget {
     if (link.parting) return;
     link.parting = true;
     this.#sendPacket(link, Packet.ACK);
+    this.#forget();
   }
 
   /** Sends a heartbeat every interval. @param {Link} link */
   #beat(link) {
     this.#after(link, link.interval, () => {
-      this.#sendPacket(link, Packet.HEARTBEAT);
+      this.#sendHeartbeat(link);
       this.#beat(link);
     });
   }
 
+  /** Where the session is kept, the server learns by it what it can forget. @param {Link} link */
+  #sendHeartbeat(link) {
+    let body = EMPTY;
+    if (this.#kept) {
+      body = new Uint8Array(4);
+      new DataView(body.buffer).setUint32(0, this.#kept.received % 2 ** 32);
+    }
+    link.unconfirmed = 0;
+    this.#sendPacket(link, Packet.HEARTBEAT, body);
+  }
+
   /** Gives the server up when it has been silent for two intervals. @param {Link} link */
-  #watch(link) {
-    const patience = link.heardAt + 2 * link.interval - performance.now();
-    this.#after(link, Math.max(0, patience), () => {
-      if (performance.now() - link.heardAt < 2 * link.interval) this.#watch(link);
-      else this.#lost(link, new PitayaError("the server has fallen silent", Code.CLOSED));
+  #watch(link, thawed = false) {
+    const due = link.heardAt + 2 * link.interval;
+    this.#after(link, thawed ? THAW_MS : Math.max(0, due - performance.now()), () => {
+      const now = performance.now();
+      if (now - link.heardAt < 2 * link.interval) this.#watch(link);
+      // A timer that is this late did not run because nothing did: a laptop was asleep, a page was frozen. What has come
+      // since is still to be handed over.
+      else if (!thawed && now - due >= THAW_MS) this.#watch(link, true);
+      else this.#lost(link, new DisconnectedError("the server has fallen silent"));
     });
   }
 
@@ -746,33 +955,45 @@ export class Client extends EventTarget {
     const timer = setTimeout(() => {
       link.timers.delete(timer);
       fn();
-    }, ms);
+    }, Math.min(ms, MAX_TIMER));
     link.timers.add(timer);
   }
 
-  /** Lets go of the link, without a change of state. @param {Error} err for the requests that wait */
-  #detach(err) {
+  /** Ends the link and the session, and says so. @param {Error} err for the requests that wait for an answer */
+  #farewell(err) {
+    const link = this.#link;
+    // Of clients whose session is not kept a kick is a violation. Behind the ack of a server that ends nothing is sent.
+    if (link?.ready && !link.parting && this.#kept) this.#sendPacket(link, Packet.KICK);
+    this.#forget();
+    this.#detach(err, Close.BYE);
+  }
+
+  /**
+   * Lets go of the link, without a change of state.
+   *
+   * @param {Error} err for the requests that wait for an answer
+   * @param {number} status of the close frame
+   */
+  #detach(err, status) {
     const link = this.#link;
     if (!link) return;
     this.#link = null;
+    if (link.ready && this.#options.resume) this.#lostSession = true;
     for (const timer of link.timers) clearTimeout(timer);
     link.socket.onopen = link.socket.onmessage = link.socket.onclose = null;
-    link.socket.close(1000);
-    const pending = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const { reject, timer } of pending) {
-      clearTimeout(timer);
-      reject(err);
-    }
+    link.socket.close(status);
+    for (const call of [...this.#pending.values()]) this.#leave(call).reject(err);
   }
 
   /** The link has failed: what comes next is decided here. @param {Link} link @param {Error} err */
   #lost(link, err) {
     if (this.#link !== link) return;
-    this.#detach(err);
+    // A session that was resumed after a violation would bring the same again.
+    if (err instanceof ProtocolError) this.#farewell(err);
+    else this.#detach(err, Close.GIVEN_UP);
     // A connection that held for longer than the wait before it was a good one. One that did not is another failed
     // attempt: a server that accepts and closes at once is not to be hammered.
-    if (link.ready && performance.now() - link.readyAt > this.#delay) this.#attempt = 0;
+    if (link.ready && performance.now() - link.readyAt > this.#longest) this.#attempt = 0;
     const { reconnect } = this.#options;
     if (!reconnect || (this.#first && !reconnect.first)) this.#end(err);
     else this.#retryLater(err);
@@ -785,18 +1006,31 @@ export class Client extends EventTarget {
       this.#end(err);
       return;
     }
-    // Between half and all of the doubled delay: the clients of a server that went down do not come back as one.
-    const ceiling = Math.min(maxDelay, minDelay * 2 ** this.#attempt);
-    this.#delay = Math.round(ceiling * (0.5 + Math.random() / 2));
-    this.#attempt++;
-    this.#retry = setTimeout(() => this.#open(), this.#delay);
-    this.#setState({ state: "reconnecting", delay: this.#delay, error: err });
+    let delay = maxDelay;
+    // A device without a network waits for one. It tries now and then nevertheless: the server may be on the device.
+    if (!this.#offline()) {
+      // Anywhere up to the doubled delay: the clients of a server that went down do not come back as one.
+      this.#longest = Math.min(maxDelay, minDelay * 2 ** this.#attempt);
+      delay = Math.round(this.#longest * Math.random());
+      this.#attempt++;
+    }
+    this.#retry = setTimeout(() => this.#open(), delay);
+    this.#setState({ state: "reconnecting", delay, error: err });
   }
 
   /** Nothing more happens. @param {Error} err */
   #end(err) {
+    this.#finish(err, { state: "closed", error: err });
+  }
+
+  /** @param {Error} err @param {Omit<StateDetail, "attempt">} change */
+  #finish(err, change) {
+    clearTimeout(this.#retry);
+    this.#unwatch?.();
+    this.#unwatch = null;
+    this.#dropWaiting(new DisconnectedError(err.message, { unsent: true, cause: err }));
     this.#settle(err);
-    this.#setState({ state: "closed", error: err });
+    this.#setState(change);
   }
 
   /** Settles connect's promise. @param {Error} [err] */
@@ -810,9 +1044,34 @@ export class Client extends EventTarget {
   /** @param {Omit<StateDetail, "attempt">} change */
   #setState(change) {
     this.#state = change.state;
+    const serial = ++this.#changes;
     const detail = { attempt: this.#attempt, ...change };
     this.dispatchEvent(new CustomEvent(change.state, { detail }));
-    this.dispatchEvent(new CustomEvent("state", { detail }));
+    // Not if a listener has brought about the next one: the last that is heard of is the one that is.
+    if (serial === this.#changes) this.dispatchEvent(new CustomEvent("state", { detail }));
+  }
+
+  // -------------------------------------------------------------------------------------------- the browser
+
+  #offline() {
+    return this.#options.browserEvents && globalThis.navigator?.onLine === false;
+  }
+
+  /** Listens to the network's comings and goings, and to the page's, where there are such things. */
+  #watchBrowser() {
+    const page = globalThis.document;
+    const back = () => this.reconnectNow();
+    const shown = () => page.visibilityState === "visible" && !this.#offline() && this.reconnectNow();
+    const gone = () => this.#link && this.#lost(this.#link, new DisconnectedError("the device has gone offline"));
+    globalThis.addEventListener?.("online", back);
+    globalThis.addEventListener?.("offline", gone);
+    page?.addEventListener("visibilitychange", shown);
+    this.#unwatch?.();
+    this.#unwatch = () => {
+      globalThis.removeEventListener?.("online", back);
+      globalThis.removeEventListener?.("offline", gone);
+      page?.removeEventListener("visibilitychange", shown);
+    };
   }
 
   // ------------------------------------------------------------------------------------- messages, both ways
@@ -823,17 +1082,54 @@ export class Client extends EventTarget {
     link.sentAt = performance.now();
   }
 
+  /** Whether a message can be sent now. */
+  #canSend() {
+    return this.#link !== null && this.#link.ready && !this.#link.parting;
+  }
+
   /** @param {{type: number, id?: number, route: string, payload: Uint8Array}} message */
   #sendMessage(message) {
-    // Not queued for a later connection: only the application knows what still makes sense after a reconnect, and
-    // what has to come before it.
-    if (!this.#link?.ready || this.#link.parting) {
-      const why = this.#link?.ready ? "the server ends" : "not connected";
-      const err = new PitayaError(`${message.route}: ${why}`, Code.CLOSED);
-      err.unsent = true;
-      throw err;
+    const link = /** @type {Link} */ (this.#link);
+    this.#sendPacket(link, Packet.DATA, encodeMessage(message, this.#dictionary));
+  }
+
+  /** @param {string} route */
+  #unsent(route) {
+    const why = this.#link?.ready ? "the server ends" : "not connected";
+    return new DisconnectedError(`${route}: ${why}`, { unsent: true });
+  }
+
+  /** @param {Call} call */
+  #ask(call) {
+    const id = this.#nextID();
+    this.#sendMessage({ type: Message.REQUEST, id, route: call.route, payload: call.payload });
+    call.id = id;
+    this.#pending.set(id, call);
+  }
+
+  /** @param {Call} call @param {unknown} whileAway */
+  #wait(call, whileAway) {
+    // Only the application knows what still makes sense on a later connection.
+    if (whileAway !== "wait" || this.#state === "closed" || this.#state === "kicked") throw this.#unsent(call.route);
+    const { maxWaiting } = this.#options;
+    if (this.#waiting.size >= maxWaiting) {
+      throw new DisconnectedError(`${call.route}: not connected, and ${maxWaiting} requests wait already`, { unsent: true });
     }
-    this.#sendPacket(this.#link, Packet.DATA, encodeMessage(message, this.#dictionary));
+    this.#waiting.add(call);
+  }
+
+  /** Takes a request off all lists; its promise is the caller's to settle. @param {Call} call */
+  #leave(call) {
+    clearTimeout(call.timer);
+    if (call.onAbort) call.signal?.removeEventListener("abort", call.onAbort);
+    this.#pending.delete(call.id);
+    this.#waiting.delete(call);
+    return call;
+  }
+
+  /** @param {Error} err */
+  #dropWaiting(err) {
+    for (const call of [...this.#waiting]) this.#leave(call).reject(err);
   }
 
   #nextID() {
@@ -842,22 +1138,37 @@ export class Client extends EventTarget {
     return this.#id;
   }
 
-  /** @param {ReturnType<typeof decodeMessage>} message */
-  #deliver({ type, id, route, payload, error }) {
-    if (type === Message.RESPONSE) {
-      const waiting = this.#pending.get(id);
-      if (!waiting) return; // timed out
-      this.#pending.delete(id);
-      clearTimeout(waiting.timer);
-      try {
-        if (error) waiting.reject(decodeError(payload, this.#serializer));
-        else waiting.resolve(this.#decode(payload));
-      } catch (err) {
-        waiting.reject(new PitayaError("the answer cannot be decoded", Code.BAD_REQUEST, {}, err));
-      }
-      return;
+  /** @param {Link} link @param {ReturnType<typeof decodeMessage>} message */
+  #deliver(link, { type, id, route, payload, error }) {
+    if (type === Message.PUSH) return this.#push(link, route, payload);
+    if (type !== Message.RESPONSE) throw new ProtocolError(`message of type ${type} from the server`);
+    const call = this.#pending.get(id);
+    if (!call) return; // timed out or aborted
+    this.#leave(call);
+    try {
+      if (error) call.reject(decodeError(payload, this.#serializer));
+      else call.resolve(this.#decode(payload));
+    } catch (err) {
+      call.reject(new PitayaError("the answer cannot be decoded", Code.BAD_REQUEST, {}, err));
     }
-    if (type !== Message.PUSH) throw new ProtocolError(`message of type ${type} from the server`);
+  }
+
+  /** @param {Link} link @param {string} route @param {Uint8Array} payload */
+  #push(link, route, payload) {
+    const kept = this.#kept;
+    if (kept) kept.received++;
+    this.#callHandlers(route, payload);
+    // Handlers may have ended all this.
+    if (!kept || this.#kept !== kept) return;
+    this.#shelf.put(kept);
+    if (this.#link !== link) return;
+    // The server keeps what is not confirmed, as long as it has room.
+    link.unconfirmed += payload.length + PUSH_COST;
+    if (link.unconfirmed >= CONFIRM_BYTES) this.#sendHeartbeat(link);
+  }
+
+  /** @param {string} route @param {Uint8Array} payload */
+  #callHandlers(route, payload) {
     const fns = this.#handlers.get(route);
     if (!fns) return;
     let data;
@@ -867,7 +1178,9 @@ export class Client extends EventTarget {
       report(new PitayaError(`push ${route} cannot be decoded`, Code.BAD_REQUEST, {}, err));
       return;
     }
-    for (const fn of [...fns]) {
+    for (const [fn, once] of [...fns]) {
+      if (!fns.has(fn)) continue; // taken off by one before it
+      if (once) this.off(route, fn);
       try {
         fn(data, route);
       } catch (err) {

@@ -36,7 +36,6 @@ func start(t testing.TB, args ...string) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	ts := &testServer{addrs: make(map[protocol]string)}
 	for _, e := range o.addrs() {
 		l, err := o.listenOn(e.Protocol, "127.0.0.1:0")
@@ -46,14 +45,23 @@ func start(t testing.TB, args ...string) *testServer {
 		o.Config.Listeners = append(o.Config.Listeners, l)
 		ts.addrs[e.Protocol] = l.Addr().String()
 	}
-	if ts.Server, err = newServer(o); err != nil {
+	ts.Server = serveOptions(t, o)
+	return ts
+}
+
+// serveOptions runs a server until the test ends.
+func serveOptions(t testing.TB, o *options) *pitaya.Server {
+	t.Helper()
+	o.Config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	s, err := newServer(o)
+	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
-	go func() { ran <- ts.Run(ctx) }()
+	go func() { ran <- s.Run(ctx) }()
 	select {
-	case <-ts.Ready():
+	case <-s.Ready():
 	case err := <-ran:
 		t.Fatal(err)
 	}
@@ -63,7 +71,7 @@ func start(t testing.TB, args ...string) *testServer {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	return ts
+	return s
 }
 
 // transports runs a test over each transport.

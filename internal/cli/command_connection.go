@@ -105,7 +105,7 @@ func parseHandshake(text string) (*pitaya.HandshakeData, error) {
 	}
 	h, err := pitaya.DecodeHandshake([]byte(text))
 	if err != nil {
-		return nil, usagef("%s", describeError(err))
+		return nil, usagef("no handshake: %s", strings.TrimPrefix(err.Error(), pitaya.ErrProtocol.Error()+": handshake: "))
 	}
 	return h, nil
 }

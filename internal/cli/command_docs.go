@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+
+	"github.com/pitaya-go/pitaya/internal/routedocs"
 )
 
 // A docsFormat is what a page about a server is written in.
@@ -54,7 +56,7 @@ func (s *shell) writeDocs(ctx context.Context, format docsFormat, file string) e
 	case docsJSON:
 		page = documentationJSON(docs.Text)
 	default:
-		if page, err = docs.page(format); err != nil {
+		if page, err = s.link.page(format); err != nil {
 			return err
 		}
 	}
@@ -70,9 +72,19 @@ func (s *shell) writeDocs(ctx context.Context, format docsFormat, file string) e
 	return nil
 }
 
-// page renders the documentation.
-func (d *documentation) page(docsFormat) (string, error) {
-	return "", usagef("only -json for now")
+// page renders the documentation of the server.
+func (l *link) page(format docsFormat) (string, error) {
+	k := l.known.Load()
+	o := routedocs.Options{Serializer: l.client.Serializer().Name()}
+	if k.types != nil {
+		o.Descriptors = k.types.descriptors
+	}
+	render := routedocs.Markdown
+	if format == docsHTML {
+		render = routedocs.HTML
+	}
+	page, err := render(k.docs.Parsed, o)
+	return string(page), err
 }
 
 // documentationJSON is the documentation as it came, indented unless that would blow it up.

@@ -122,7 +122,7 @@ func dial(ctx context.Context, addr string, s *dialSettings) (*pitaya.Client, st
 	}
 	texts := make([]string, len(failed))
 	for i, err := range failed {
-		texts[i] = "\n  " + strings.TrimPrefix(err.Error(), "pitaya: ")
+		texts[i] = "\n  " + describeError(err)
 	}
 	return nil, "", &noTransportError{addr, texts, failed}
 }

@@ -119,37 +119,3 @@ func fetchDocumentation(ctx context.Context, c *pitaya.Client, route string) (*d
 	}
 	return parseDocumentation(doc.Doc)
 }
-
-// descriptorsRoute finds the handler that returns descriptors: the first, in the order of names, that takes names and
-// returns them.
-func (d *documentation) descriptorsRoute() string {
-	for _, name := range sortedKeys(d.Routes) {
-		if r := d.Routes[name]; r.Input == "protos.ProtoNames" && r.Output == "protos.ProtoDescriptors" {
-			return name
-		}
-	}
-	return ""
-}
-
-// messages returns the names of all types that may be protobuf messages, sorted.
-func (d *documentation) messages() []string {
-	names := make(map[string]bool)
-	var walk func(v any)
-	walk = func(v any) {
-		switch v := v.(type) {
-		case map[string]any:
-			for key, v := range v {
-				if name, ok := strings.CutPrefix(key, "*"); ok {
-					names[name] = true
-				}
-				walk(v)
-			}
-		case []any:
-			for _, v := range v {
-				walk(v)
-			}
-		}
-	}
-	walk(d.Parsed)
-	return sortedKeys(names)
-}

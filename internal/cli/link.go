@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/routedocs"
 )
 
 // A link is one connection to a server, with what was learnt over it.
@@ -45,7 +46,7 @@ func (l *link) whyUnknown() string {
 	k := l.known.Load()
 	switch {
 	case k.why != nil:
-		return clean(describeError(k.why))
+		return describeError(k.why)
 	case k.docs == nil:
 		return "the server's documentation was not asked for, see -docs"
 	}
@@ -53,14 +54,7 @@ func (l *link) whyUnknown() string {
 }
 
 // ended reports whether the connection is over.
-func (l *link) ended() bool {
-	select {
-	case <-l.client.Done():
-		return true
-	default:
-		return false
-	}
-}
+func (l *link) ended() bool { return l.client.Err() != nil }
 
 // close ends the connection and returns when that has been told.
 func (l *link) close() {
@@ -74,14 +68,14 @@ func (l *link) ending() string {
 	err := l.client.Err()
 	switch {
 	case errors.Is(err, pitaya.ErrKicked):
-		if reason := l.client.KickReason(); reason != "" {
+		if reason := l.client.KickReason(); reason != "" && reason != "kicked" {
 			return "kicked: " + clean(reason)
 		}
 		return "kicked"
 	case err == nil, errors.Is(err, pitaya.ErrSessionClosed):
 		return "disconnected"
 	}
-	return "disconnected: " + clean(describeError(err))
+	return "disconnected: " + describeError(err)
 }
 
 // learn asks the server for its documentation, and for its messages if it speaks protobuf.
@@ -93,11 +87,11 @@ func (l *link) learn(ctx context.Context, route string) *knowledge {
 	if !l.protobuf() {
 		return &knowledge{docs: docs}
 	}
-	descriptors := docs.descriptorsRoute()
+	descriptors := routedocs.DescriptorsRoute(docs.Parsed)
 	if descriptors == "" {
 		return &knowledge{docs: docs, why: errors.New("no route of the server returns descriptors")}
 	}
-	t, err := fetchTypes(ctx, l.client, descriptors, docs.messages())
+	t, err := fetchTypes(ctx, l.client, descriptors, routedocs.Messages(docs.Parsed))
 	return &knowledge{docs, t, err}
 }
 
@@ -126,16 +120,16 @@ func (s *shell) connect(ctx context.Context, addr string) error {
 	s.link = l
 	s.out.Note(fmt.Sprintf("connected to %s (%s)", clean(u), clean(client.Serializer().Name())),
 		event{Event: "connected", URL: u, Serializer: client.Serializer().Name()})
+	go s.watch(l)
 	err = s.introduce(ctx, l)
 	close(l.learnt)
-	go s.watch(l)
 	return err
 }
 
 // defaultDocs is where the documentation is looked for if nobody says: where the library registers it.
 const defaultDocs = "docs.docs"
 
-// impatience bounds how long a new connection waits for documentation that nobody has asked for.
+// impatience bounds how long a new connection waits for documentation that it can do without.
 const impatience = 2 * time.Second
 
 // introduce asks a server that was just connected to for what is needed at once: its messages, if it speaks protobuf, and
@@ -146,13 +140,15 @@ func (s *shell) introduce(ctx context.Context, l *link) error {
 	case s.set.docs == docsOff:
 	case s.set.docs != "":
 		if err := s.learn(ctx, l, s.set.docs, s.set.timeout); err != nil {
-			return fmt.Errorf("documentation: %w", err)
+			return &statusError{exitStatus(err), fmt.Errorf("no documentation at %s: %s", s.set.docs, describeError(err))}
 		}
-	case l.protobuf(), s.out.Prompting:
-		if err := s.learn(ctx, l, defaultDocs, min(impatience, s.set.timeout)); err != nil && l.protobuf() {
+	case l.protobuf():
+		if err := s.learn(ctx, l, defaultDocs, s.set.timeout); err != nil {
 			text := "no documentation: " + describeError(err)
 			s.out.Note(text, event{Event: "note", Message: text})
 		}
+	case s.out.Prompting:
+		s.learn(ctx, l, defaultDocs, min(impatience, s.set.timeout)) // the command routes says why there is none
 	}
 	return nil
 }

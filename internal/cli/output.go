@@ -145,7 +145,7 @@ func (o *output) Error(where string, c command, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.style == styleJSON {
-		e := event{Event: "error", Line: c.Line, Command: c.String(), Message: err.Error()}
+		e := event{Event: "error", Line: c.Line, Command: c.String(), Message: describeError(err)}
 		if e2, ok := errors.AsType[*pitaya.Error](err); ok {
 			e.Code, e.Message, e.Metadata = e2.Code, e2.Message, e2.Metadata
 		}
@@ -160,19 +160,23 @@ func (o *output) Error(where string, c command, err error) {
 	o.writeLocked(o.err, fmt.Sprintf("%s: %s: %s", where, escape(cut(c.String(), 100), false), text))
 }
 
-// describeError is an error for readers: with the metadata of coded ones, without the library's name.
+// describeError is an error for readers: with the metadata of coded ones, without the library's name. Nothing of the
+// server's in it can deceive a terminal or its reader.
 func describeError(err error) string {
+	if e, ok := errors.AsType[*noTransportError](err); ok {
+		return e.Error() // on lines, each of which is clean
+	}
 	e, ok := errors.AsType[*pitaya.Error](err)
 	if !ok {
-		return strings.TrimPrefix(err.Error(), "pitaya: ")
+		return clean(strings.TrimPrefix(err.Error(), "pitaya: "))
 	}
-	s := cut(e.Message, maxShownWord)
+	s := clean(e.Message)
 	if e.Code != "" {
 		s = clean(e.Code) + ": " + s
 	}
 	if len(e.Metadata) > 0 {
 		if b, err := json.Marshal(e.Metadata); err == nil {
-			s += " " + cut(string(b), maxShownWord)
+			s += " " + clean(string(b))
 		}
 	}
 	return s

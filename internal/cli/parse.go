@@ -16,14 +16,16 @@ type command struct {
 
 // String is the command as it might have been written.
 func (c command) String() string {
-	s := c.Name
+	words := make([]string, 0, 3)
 	if c.Not {
-		s = "! " + s
+		words = append(words, "!")
 	}
-	if c.Args != "" {
-		s += " " + c.Args
+	for _, s := range []string{c.Name, c.Args} {
+		if s != "" {
+			words = append(words, s)
+		}
 	}
-	return s
+	return strings.Join(words, " ")
 }
 
 // parse cuts text into commands. A command ends at a line break or a semicolon, but neither counts between brackets, nor

@@ -105,10 +105,10 @@ func depth(b []byte) int {
 	return deepest
 }
 
-// showBytes makes text of bytes that are no JSON: themselves if they are text, else hexadecimal digits.
+// showBytes makes a line of text of bytes that are no JSON: themselves if they are text, else hexadecimal digits.
 func showBytes(b []byte, max int) string {
 	if text, ok := asText(b); ok {
-		return cut(escape(text, true), max)
+		return cut(escape(text, false), max)
 	}
 	shown := b[:min(len(b), maxShownHex)]
 	if len(shown) < len(b) {

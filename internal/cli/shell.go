@@ -125,6 +125,7 @@ func (s *shell) connected() (*link, error) {
 		return nil, errors.New("not connected")
 	}
 	if s.link.ended() {
+		<-s.link.over // that is told of first
 		return nil, &statusError{exitLost, fmt.Errorf("not connected any more (%s)", s.link.ending())}
 	}
 	return s.link, nil
@@ -141,6 +142,7 @@ func (s *shell) failure(ctx context.Context, l *link, err error, timeout time.Du
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("no answer within %v", timeout)
 	case l.ended():
+		<-l.over // that is told of first
 		return &statusError{exitLost, errors.New(l.ending())}
 	}
 	return err

@@ -41,8 +41,9 @@ const (
 
 // Types are the protobuf messages of a server.
 type types struct {
-	files *protoregistry.Files
-	dyn   *dynamicpb.Types
+	files       *protoregistry.Files
+	dyn         *dynamicpb.Types
+	descriptors [][]byte // as the server sent them
 }
 
 // fetchTypes asks a server for the descriptors of messages and of the files that theirs import. With types comes an error
@@ -58,7 +59,9 @@ func fetchTypes(ctx context.Context, c *pitaya.Client, route string, names []str
 	if err := l.imports(ctx); err != nil {
 		return nil, err
 	}
-	return newTypes(l.files), l.incomplete()
+	t := newTypes(l.files)
+	t.descriptors = l.sent
+	return t, l.incomplete()
 }
 
 // A typeLoader collects files of descriptors, by path.
@@ -66,6 +69,7 @@ type typeLoader struct {
 	client  *pitaya.Client
 	route   string
 	files   map[string]*descriptorpb.FileDescriptorProto
+	sent    [][]byte // as they came
 	bytes   int
 	missing []string
 }
@@ -127,6 +131,7 @@ func (l *typeLoader) add(b []byte) error {
 		return err
 	}
 	l.files[file.GetName()] = file
+	l.sent = append(l.sent, b)
 	return nil
 }
 
@@ -134,30 +139,28 @@ func (l *typeLoader) add(b []byte) error {
 // stays away, and with it the messages that need it.
 func (l *typeLoader) imports(ctx context.Context) error {
 	asked := make(map[string]bool)
-	for {
-		var path string
-		for _, name := range sortedKeys(l.files) {
-			for _, dep := range l.files[name].GetDependency() {
-				if l.files[dep] == nil && !asked[dep] {
-					path = dep
-				}
+	queue := sortedKeys(l.files) // files whose imports are to be looked at
+	for len(queue) > 0 {
+		file := l.files[queue[0]]
+		queue = queue[1:]
+		for _, path := range file.GetDependency() {
+			if l.files[path] != nil || asked[path] {
+				continue
+			}
+			asked[path] = true
+			if own := googleFile(path); own != nil {
+				l.files[path] = own
+			} else if len(asked) > maxFiles {
+				return fmt.Errorf("descriptors of %s: they import more than %d files", l.route, maxFiles)
+			} else if err := l.load(ctx, []string{path}); err != nil {
+				return err
+			}
+			if l.files[path] != nil {
+				queue = append(queue, path)
 			}
 		}
-		if path == "" {
-			return nil
-		}
-		asked[path] = true
-		if file := googleFile(path); file != nil {
-			l.files[path] = file
-			continue
-		}
-		if len(asked) > maxFiles {
-			return fmt.Errorf("descriptors of %s: they import more than %d files", l.route, maxFiles)
-		}
-		if err := l.load(ctx, []string{path}); err != nil {
-			return err
-		}
 	}
+	return nil
 }
 
 // googleFile returns one of the files that come with protobuf.

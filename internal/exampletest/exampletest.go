@@ -114,6 +114,9 @@ func (p *Program) Expect(pattern string) []string {
 	}
 }
 
+// Interrupt does what Ctrl-C does, and does not wait for the end.
+func (p *Program) Interrupt() { p.end() }
+
 // Stop does what Ctrl-C does, and waits for the end of the program. Further calls do nothing.
 func (p *Program) Stop() {
 	p.t.Helper()

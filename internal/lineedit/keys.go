@@ -43,8 +43,9 @@ const (
 // An escape byte is the start of a sequence, or, as in other editors, stands for Alt with the key behind it; pressed alone
 // it means nothing.
 type Decoder struct {
-	rest    []byte // an incomplete sequence, short
-	pasting bool
+	rest     []byte // an incomplete sequence, short
+	pasting  bool
+	skipping bool // in a sequence that is too long
 }
 
 // maxSequence bounds an escape sequence. What is longer is no key.
@@ -62,12 +63,17 @@ func (d *Decoder) Keys(b []byte) []Key {
 	for len(b) > 0 {
 		var k Key
 		var n int
-		if d.pasting {
+		ended := false // a sequence, in front of b
+		switch {
+		case d.pasting:
 			k, n = d.paste(b)
-		} else {
+		case d.skipping:
+			n = d.skip(b)
+			ended = !d.skipping
+		default:
 			k, n = d.key(b)
 		}
-		if n == 0 {
+		if n == 0 && !ended {
 			d.rest = bytes.Clone(b)
 			break
 		}
@@ -137,8 +143,8 @@ func (d *Decoder) key(b []byte) (k Key, n int) {
 		return Key{}, 0
 	}
 	r, n := utf8.DecodeRune(b)
-	if r == utf8.RuneError && n == 1 {
-		return Key{}, 1
+	if r == utf8.RuneError && n == 1 || r >= 0x7f && r < 0xa0 { // no character, or one that controls
+		return Key{}, n
 	}
 	return Key{Code: CodeRune, Rune: r}, n
 }
@@ -184,6 +190,7 @@ func (d *Decoder) csi(b []byte) (k Key, n int) {
 	}
 	switch {
 	case i > maxSequence:
+		d.skipping = true
 		return Key{}, i
 	case i == len(b):
 		return Key{}, 0
@@ -224,6 +231,22 @@ func (d *Decoder) csi(b []byte) (k Key, n int) {
 		}
 	}
 	return Key{Code: code}, n
+}
+
+// skip takes bytes of a sequence that is too long off the start of b, up to its end. A byte that is in no sequence ends it
+// too, and is a key again.
+func (d *Decoder) skip(b []byte) int {
+	for i, c := range b {
+		switch {
+		case c < 0x20 || c > 0x7e:
+			d.skipping = false
+			return i
+		case c >= 0x40:
+			d.skipping = false
+			return i + 1
+		}
+	}
+	return len(b)
 }
 
 // cursorKey is the key that a sequence ends with the name of.

@@ -1,0 +1,116 @@
+package cli_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/pitaya-go/pitaya/internal/cli"
+)
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	type c = cli.Command
+	tests := []struct {
+		name string
+		text string
+		want []cli.Command
+		open bool
+	}{
+		{"nothing", " ;; \n\t;", nil, false},
+		{"one", "request a.b", []c{{Name: "request", Args: "a.b", Line: 1}}, false},
+		{"several", "a; b 1 ;c\nd", []c{{Name: "a", Line: 1}, {Name: "b", Args: "1", Line: 1}, {Name: "c", Line: 1}, {Name: "d", Line: 2}}, false},
+		{"comments", "# a; b\n a # no comment; # c\nb", []c{{Name: "a", Args: "# no comment", Line: 2}, {Name: "b", Line: 3}}, false},
+		{"semicolon in a string", `r {"a": "x;y"}; s`, []c{{Name: "r", Args: `{"a": "x;y"}`, Line: 1}, {Name: "s", Line: 1}}, false},
+		{"semicolon in brackets", `r [a;b]`, []c{{Name: "r", Args: `[a;b]`, Line: 1}}, false},
+		{"escaped quote", `r "a\";b"; s`, []c{{Name: "r", Args: `"a\";b"`, Line: 1}, {Name: "s", Line: 1}}, false},
+		{"lines", "r {\n\"a\": [1,\n2]}\ns", []c{{Name: "r", Args: "{\n\"a\": [1,\n2]}", Line: 1}, {Name: "s", Line: 4}}, false},
+		{"bracket in a string", `r "{"; s`, []c{{Name: "r", Args: `"{"`, Line: 1}, {Name: "s", Line: 1}}, false},
+		{"a quote that is not closed ends with its line", "r it\"s; x\ns", []c{{Name: "r", Args: `it"s; x`, Line: 1}, {Name: "s", Line: 2}}, false},
+		{"closing brackets alone", "r }]; s", []c{{Name: "r", Args: "}]", Line: 1}, {Name: "s", Line: 1}}, false},
+		{"open", "a; r {\n", []c{{Name: "a", Line: 1}, {Name: "r", Args: "{", Line: 1}}, true},
+		{"not", "! a b;!c", []c{{Name: "a", Args: "b", Not: true, Line: 1}, {Name: "c", Not: true, Line: 1}}, false},
+		{"only not", "!", []c{{Not: true, Line: 1}}, false},
+		{"other spaces", "a\u00a0b\r\n", []c{{Name: "a", Args: "b", Line: 1}}, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			got, open := cli.Parse(test.text)
+			if !slices.Equal(got, test.want) || open != test.open {
+				t.Errorf("%q:\n got %q, open %v\nwant %q, open %v", test.text, got, open, test.want, test.open)
+			}
+		})
+	}
+}
+
+// What is parsed can be written down and parsed again.
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"a; b {\"x;\": [1,\n2]}\n# c\n! d", `r "a\";b"`, "r {\n", "x }; ]\"\\\n;", "!!#", "! ;a"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		list, open := cli.Parse(text)
+		for i, c := range list {
+			if c.Line < 1 || c.Line > 1+strings.Count(text, "\n") {
+				t.Errorf("%q: %q is on line %d", text, c, c.Line)
+			}
+			if open && i == len(list)-1 || !utf8.ValidString(text) || c.Name == "" || strings.HasPrefix(c.Name, "#") || strings.HasPrefix(c.Name, "!") {
+				continue
+			}
+			again, _ := cli.Parse(c.String())
+			if len(again) != 1 || again[0].Name != c.Name || again[0].Args != c.Args || again[0].Not != c.Not {
+				t.Errorf("%q: %q is %q when parsed again", text, c, again)
+			}
+		}
+	})
+}
+
+func TestComplete(t *testing.T) {
+	t.Parallel()
+	routes := []string{"game.room.join", "game.room.leave", "onChat"}
+	tests := []struct {
+		before string
+		start  int
+		want   []string
+	}{
+		{"", 0, nil}, // all commands; the test below counts them
+		{"dis", 0, []string{"disconnect "}},
+		{"!dis", 0, []string{"!disconnect "}},
+		{"! dis", 2, []string{"disconnect "}},
+		{"request x {\"a\": \"b;\"}; no", 23, []string{"notify "}},
+		{"request ", 8, []string{"game.room.join ", "game.room.leave ", "onChat "}},
+		{"request game.room.j", 8, []string{"game.room.join "}},
+		{"request room.l", 8, []string{"room.leave "}},
+		{"request -t 2s -type x.Y game.room.j", 24, []string{"game.room.join "}},
+		{"request -", 8, []string{"-hex ", "-raw ", "-t ", "-type "}},
+		{"! notify on", 9, []string{"onChat "}},
+		{"request game.room.join {", 23, nil},
+		{"wait on", 5, []string{"onChat "}},
+		{"push on", 5, []string{"onChat "}},
+		{"expect e", 7, []string{"empty ", "error "}},
+		{"help wa", 5, []string{"wait "}},
+		{"set time", 4, []string{"timeout "}},
+		{"set output q", 11, []string{"quiet "}},
+		{"docs -h", 5, []string{"-html "}},
+		{"nonsense x", 9, nil},
+		{"exit x", 5, nil},
+	}
+	for _, test := range tests {
+		start, got := cli.Complete(test.before, routes...)
+		if test.before == "" {
+			if len(got) < 15 || !slices.Contains(got, "connect ") {
+				t.Errorf("commands: %q", got)
+			}
+			continue
+		}
+		if start != test.start || !slices.Equal(got, test.want) {
+			t.Errorf("%q: %q from %d on, want %q from %d on", test.before, got, start, test.want, test.start)
+		}
+	}
+	// What would spoil the line is not offered.
+	if _, got := cli.Complete("request ", "a.\x1b[31m", "b c", "ok"); !slices.Equal(got, []string{"ok "}) {
+		t.Errorf("offered: %q", got)
+	}
+}

@@ -1,0 +1,32 @@
+package routedocs
+
+import (
+	"bytes"
+	_ "embed"
+	"html/template"
+	"strings"
+)
+
+//go:embed page.html
+var pageHTML string
+
+// html renders the page for browsers.
+func (p *page) html() ([]byte, error) {
+	t, err := template.New("page").Funcs(template.FuncMap{
+		"spans": p.spans,
+		"shape": p.shape,
+		"raw":   (*typeExpr).isRaw,
+		"long":  func(s string) bool { return strings.Count(s, "\n") >= longExample },
+	}).Parse(pageHTML)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, p); err != nil {
+		return nil, err
+	}
+	return bytes.Map(visible, b.Bytes()), nil
+}
+
+// longExample is the number of lines from which an example is shown only when asked for.
+const longExample = 16

@@ -10,7 +10,7 @@
 // groups, settings. Several servers live in one process without knowing of each other. The package-level functions
 // ([Register], [Run] and others) work on one default server, as those of net/http do on DefaultServeMux.
 //
-// A [Session] is one connected client. It begins when the connection is accepted and ends with it, and is anonymous
+// A [Session] is one connected client. It begins when the connection is accepted and ends with it (but see Resume), and is anonymous
 // until [Session.Bind] gives it the id of a user (uid). It holds data of the application, what the client said in
 // its handshake ([HandshakeData]), and a context that ends with the session and whose cause says why.
 //
@@ -67,6 +67,26 @@
 //	ErrTooManyRequests    it went on sending more than it may
 //	ErrProtocol           what the client sent is not the protocol (errors that wrap it say what)
 //	ErrServerClosed       the server stops
+//
+// # Resume
+//
+// With Config.Resume the session of a client that asks for it outlives a connection that was lost: it waits for the
+// client for a time (Window), with its user, data and groups. What is pushed to it is kept, and so are the pushes that the
+// client may not have received; when it comes back it gets those, each once and in order, before anything new. Clients
+// that do not ask are met as ever. [Client] asks with ClientConfig.Resume, and connects again by itself.
+//
+// [Session.Connected] tells whether the client is there, and [Server.OnSessionDetach] and [Server.OnSessionResume] when it
+// goes and comes. Close callbacks run when the session has ended, and its cause is then why the last connection was
+// lost. A session that is kicked, closed or replaced ends at once; so does one whose client breaks the protocol, sends too
+// much, is too slow, or says that it does not come back, one to which more is pushed than is kept, and all that wait when
+// the server ends.
+//
+// Messages that were received before the loss are handled, in their turn, and their context does not end with the
+// connection. Answers that find it gone are dropped: a request that the client made on one connection is never answered
+// on another.
+//
+// What can be filled is bounded: Messages and Bytes for each client, and MaxSessions for those that wait. A waiting
+// session is no connection, and does not count among those that MaxConns and MaxConnsPerIP bound.
 //
 // # Concurrency and order
 //
@@ -199,6 +219,8 @@
 //	route                     255 B    the protocol's own
 //	messages waiting          64       MailboxMessages; more are not read, and nobody is closed
 //	queue toward the client   1 MiB    QueueBytes; SlowClient says what happens
+//	pushes kept for resume    256 KiB  Resume.Bytes, and 1,000 of them, Resume.Messages; for clients that ask for it
+//	sessions that wait        10,000   Resume.MaxSessions; beyond it the one ends that has waited longest
 //	socket takes nothing      10 s     WriteTimeout
 //	silence                   60 s     two intervals of Heartbeat
 //	connections               none     MaxConns, MaxConnsPerIP
@@ -240,8 +262,9 @@
 //	client:   {"sys":{"platform":"mac","libVersion":"1.2","clientBuildNumber":"20","clientVersion":"2.1"},"user":{}}
 //	server:   {"code":200,"sys":{"dict":{"game.room.join":1},"heartbeat":30,"serializer":"json"}}
 //
-// A refused handshake is answered with another code and "msg", and the connection is closed. Heartbeats have no
-// body. The body of a kick is {"reason":"…"}.
+// Where a client has asked to be resumable, "resume" is the last key in "sys" of the answer; docs/protocol.md has the
+// whole of that, with what heartbeats and kicks mean then. A refused handshake is answered with another code and "msg",
+// and the connection is closed. Heartbeats have no body. The body of a kick is {"reason":"…"}.
 //
 // A server that ends sends an acknowledgement, which has no body either, to clients that have announced "drain" in
 // "features" of their "sys". The client sends one back and no message behind it; the server closes the connection when

@@ -18,7 +18,7 @@ import (
 // A Session is what the server knows of one client connection: who is behind
 // it, data that the application keeps with it, and the way to send to it. On the
 // server that the client is connected to, a frontend, it lives from the moment
-// at which the connection is accepted until it ends.
+// at which the connection is accepted until it ends, or longer with Config.Resume.
 //
 // A handler of a message that a frontend forwarded gets a session too. It lives
 // as long as the call: a copy of what the frontend knew when it sent the
@@ -111,7 +111,7 @@ func (s *Session) UID() string {
 	return s.uid
 }
 
-// RemoteAddr returns the client's address: of the socket, or what the PROXY
+// RemoteAddr returns the client's address, or its last one: of the socket, or what the PROXY
 // header or X-Forwarded-For said, if the acceptor was told to believe it. It is
 // nil on a backend.
 func (s *Session) RemoteAddr() net.Addr {
@@ -129,7 +129,8 @@ func (s *Session) serve(ctx context.Context) { s.conn.Load().serve(ctx) }
 // why: [ErrKicked], [ErrReplaced], [ErrSlowClient], [ErrTooManyRequests],
 // [ErrHeartbeat], [ErrHandshakeTimeout], [ErrServerClosed], an error wrapping [ErrProtocol],
 // [ErrSessionClosed] after Close, [io.EOF] when the client left, or the error
-// of the network. On a backend it is the context of the call, which ends when
+// of the network. A session that has waited for its client (Config.Resume) ends with
+// what its connection was lost of, or an error that wraps it. On a backend it is the context of the call, which ends when
 // the handler has returned, when the caller's time is over, or when the frontend
 // has given up, if the transport can tell.
 func (s *Session) Context() context.Context { return s.ctx }
@@ -369,9 +370,10 @@ func checkUID(uid string, limit int) error {
 // [MaxRouteLength] bytes. A []byte is sent as it is, anything else through the
 // serializer; a value that cannot be serialized is an error and nothing is sent.
 //
-// Push does not wait for the client: nil means queued. Pushes leave in the
-// order of the calls, and those that a handler makes precede its answer. For a
-// client that takes too little, see [ErrSlowClient].
+// Push does not wait for the client: nil means queued, or kept for a client that
+// is away (Config.Resume). Pushes leave in the order of the calls, and those that
+// a handler makes precede its answer. For a client that takes too little, see
+// [ErrSlowClient].
 //
 // On a backend the session must be bound. The push goes to the user's session
 // on the frontend, which is usually this one, and nil means that it was sent

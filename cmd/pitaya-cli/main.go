@@ -35,6 +35,7 @@
 //	-docs ROUTE          where the server has its documentation (default docs.docs); off: do not ask
 //	-push ROUTE=MESSAGE  pushes with that route are that protobuf message; may be given again
 //	-serializer NAME     json or protobuf, instead of the one that the server names
+//	-resume              connect again when the connection is lost, and go on with the session if the server still has it
 //	-compress            compress payloads that shrink by it
 //	-history FILE        keep the lines typed in a file, for their owner alone; auto: pitaya-cli/history in
 //	                     $XDG_STATE_HOME or ~/.local/state; the environment's PITAYA_CLI_HISTORY is the default

@@ -72,7 +72,7 @@
 //
 // To a server that speaks protobuf payloads are written in JSON all the same, and what it sends is shown in JSON: its
 // messages are learnt from its documentation and descriptors, which it must offer
-// ([github.com/pitaya-go/pitaya.Server.Documentation]). Which message a push is, they do not say: the command or flag push
+// ([github.com/pitaya-go/pitaya.Server.RegisterDocs]). Which message a push is, they do not say: the command or flag push
 // does.
 //
 // # Exit status

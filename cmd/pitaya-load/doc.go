@@ -106,7 +106,8 @@
 // Processor time is that of the time measured; divided by the operations it is what one costs. Memory is looked at
 // before the first connection and at the end of the time measured, and the difference divided by the connections. With
 // -gc the processes get SIGUSR1 before, upon which the testing server collects its garbage; a server that does not handle
-// that signal ends by it. All this is read from /proc, so it is "not available" on systems other than Linux.
+// that signal ends by it. For the memory of connections take a server that has just been started: what others have left
+// behind is used again. All this is read from /proc, so it is "not available" on systems other than Linux.
 //
 // # Errors
 //

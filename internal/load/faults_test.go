@@ -360,6 +360,7 @@ func TestHostileHandshake(t *testing.T) {
 		"dictionary": {string(packet(t, pitaya.PacketHandshake, `{"code":200,"sys":{"dict":{"a":1,"b":1}}}`)), "dictionary"},
 		"data":       {string(packet(t, pitaya.PacketData, "xx")), "before the handshake answer"},
 		"kick":       {string(packet(t, pitaya.PacketKick, `{"reason":"full"}`)), "full"},
+		"escapes":    {string(packet(t, pitaya.PacketKick, `{"reason":"\u001b[31m\u0000red"}`)), "?[31m?red"},
 		"text":       {"SSH-2.0-x\r\n", "unknown packet type"},
 		"end":        {"\x01\x00\x00", "EOF"},
 		"large":      {"\x01\xff\xff\xff", "too large"},
@@ -462,4 +463,45 @@ func TestConfigMistakes(t *testing.T) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
+}
+
+// A run can be interrupted while its connections have not begun.
+func TestInterruptedSetup(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		done := make(chan struct{})
+		defer close(done)
+		for name, dial := range map[string]func(context.Context) (net.Conn, error){
+			"handshake": fakeRaw(t, nil, func(net.Conn) { <-done }),
+			"join":      fake(t, 0, func(net.Conn) { <-done }),
+			"dial": func(ctx context.Context) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			},
+		} {
+			for _, scenario := range load.Scenarios() {
+				if scenario != load.Broadcast && name == "join" {
+					continue
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				begin := time.Now()
+				rep, err := load.Run(ctx, load.Config{Scenario: scenario, Dial: dial, Conns: 200, Dialers: 3, Duration: time.Hour, Timeout: time.Hour, Route: "a.b",
+					Sync: "a.b", Join: "a.b", Script: parseScript(t, "play\n  request a.b\n")})
+				cancel()
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := int64(0)
+				if name == "join" {
+					want = 3 // requests that were made and not answered
+				}
+				if n, _ := errorCount(rep, "timeout"); !rep.Interrupted || n != want || rep.ErrorSum != want {
+					t.Errorf("%s, %s: interrupted %v, errors %+v", name, scenario, rep.Interrupted, rep.Errors)
+				}
+				if d := time.Since(begin); d > 3*time.Second {
+					t.Errorf("%s, %s: it took %v", name, scenario, d)
+				}
+			}
+		}
+	})
 }

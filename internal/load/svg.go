@@ -12,7 +12,7 @@ import (
 // The plot's measures, in units of its view box.
 const (
 	svgWidth   = 900
-	svgLeft    = 98
+	svgLeft    = 114
 	svgRight   = 24
 	svgTop     = 74
 	svgPanel   = 260 // height of the latencies

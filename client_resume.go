@@ -26,6 +26,8 @@ type clientResume struct {
 	quit context.CancelFunc // ends ctx, which is what giving up does
 
 	received   atomic.Int64   // pushes of the session
+	told       atomic.Int64   // how many of them the server was told of last
+	toldAt     atomic.Int64   // and when, as time since c.started
 	goroutines sync.WaitGroup // the one that connects again
 
 	mu      sync.Mutex    // guards the fields below; taken before the locks of Clients
@@ -42,6 +44,10 @@ const (
 	// clients gets them back one after the other. Each pause may be twice as long as the one before, up to clientPause.
 	clientFirstPause = 100 * time.Millisecond
 	clientPause      = 5 * time.Second
+	// clientCounts is after how many pushes the server is told their count, if the last time was clientCountPause ago:
+	// it keeps all that it does not know to have arrived, and cannot keep much.
+	clientCounts     = 100
+	clientCountPause = time.Second
 )
 
 // resume does the first handshake of a client with Resume.
@@ -90,6 +96,7 @@ func (r *clientResume) answered(a *HandshakeResume) {
 		r.renewed = true
 		r.received.Store(0)
 	}
+	r.told.Store(r.received.Load())
 }
 
 // request returns the user's part of a handshake with the request to be resumable in it.
@@ -145,8 +152,25 @@ func (r *clientResume) event(f func()) {
 
 // push takes in a push that came by link.
 func (r *clientResume) push(link *Client, m Message) error {
-	r.received.Add(1)
+	if r.received.Add(1)-r.told.Load() >= clientCounts && link.resumable() &&
+		time.Since(r.c.started)-time.Duration(r.toldAt.Load()) >= clientCountPause {
+		link.tellCount()
+	}
 	return r.c.push(m)
+}
+
+// tellCount sends a heartbeat before its time. The reader, which calls it, must not wait for the write.
+func (c *Client) tellCount() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause != nil || c.closed || c.parting {
+		return
+	}
+	c.out = c.appendHeartbeat(c.out)
+	c.goroutines.Go(func() {
+		c.mu.Lock()
+		c.flushAndUnlock()
+	})
 }
 
 // lost is called when a connection has ended, but not by Close.
@@ -327,8 +351,12 @@ func (c *Client) appendHeartbeat(dst []byte) []byte {
 	if !c.resumable() {
 		return appendEmptyPacket(dst, PacketHeartbeat)
 	}
+	r := c.outer.again
+	n := r.received.Load()
+	r.told.Store(n)
+	r.toldAt.Store(int64(time.Since(c.outer.started)))
 	dst = append(dst, byte(PacketHeartbeat), 0, 0, receivedSize)
-	return binary.BigEndian.AppendUint32(dst, uint32(c.outer.again.received.Load()))
+	return binary.BigEndian.AppendUint32(dst, uint32(n))
 }
 
 // goodbye says that the client does not come back. What is sent behind it is not looked at.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -69,59 +68,177 @@ func (c *cutConn) Write(p []byte) (int, error) {
 // handshakes included, while several goroutines push to it. No push may be lost, doubled or out of order.
 func TestResumeRandomCuts(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	synctest.Test(t, func(t *testing.T) { resumeRandomCuts(t, rand.New(rand.NewPCG(seed, 0))) })
+	r := seeded(t)
+	synctest.Test(t, func(t *testing.T) {
+		const cuts = 100
+		s, ends := startCutServer(t)
+		dialled, own := 0, rand.New(rand.NewPCG(r.Uint64(), 0)) // by one goroutine at a time
+		dial := func(ctx context.Context) (net.Conn, error) {
+			conn, err := s.Mem.DialContext(ctx)
+			if err != nil {
+				return nil, err
+			}
+			dialled++
+			in, out := nextCut(own, dialled, cuts, 400)
+			return &cutConn{Conn: conn, in: in, out: out}, nil
+		}
+		resumeRandomCuts(t, r, s, ends, cuts, func(cfg *pitaya.ClientConfig) (*pitaya.Client, error) {
+			cfg.Redial = dial
+			conn, err := dial(t.Context())
+			if err != nil {
+				return nil, err
+			}
+			return pitaya.NewClient(t.Context(), conn, cfg)
+		})
+	})
 }
 
-func resumeRandomCuts(t *testing.T, r *rand.Rand) {
-	const cuts, pushers = 100, 4
+// TestResumeRandomCutsSockets is TestResumeRandomCuts over real sockets, with a proxy between that cuts.
+func TestResumeRandomCutsSockets(t *testing.T) {
+	t.Parallel()
+	for _, scheme := range []string{"tcp", "ws"} {
+		t.Run(scheme, func(t *testing.T) {
+			t.Parallel()
+			const cuts = 25
+			r := seeded(t)
+			var l net.Listener
+			var err error
+			if scheme == "ws" {
+				l, err = pitaya.ListenWS("127.0.0.1:0", nil)
+			} else {
+				l, err = pitaya.ListenTCP("127.0.0.1:0", nil)
+			}
+			must(t, err)
+			s, ends := startCutServer(t, l)
+			proxy := startCutProxy(t, l.Addr().String(), rand.New(rand.NewPCG(r.Uint64(), 0)), cuts)
+			resumeRandomCuts(t, r, s, ends, cuts, func(cfg *pitaya.ClientConfig) (*pitaya.Client, error) {
+				return pitaya.Dial(t.Context(), scheme+"://"+proxy, cfg)
+			})
+		})
+	}
+}
+
+// seeded returns random numbers, and prints from what.
+func seeded(t *testing.T) *rand.Rand {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// nextCut says after how many bytes to the client or to the server a connection breaks, -1 being never. The first one
+// gets to working; others may break in their handshakes, which have some 150 bytes in each direction, and an upgrade
+// about as many.
+func nextCut(r *rand.Rand, dialled, cuts, span int) (in, out int) {
+	least := 0
+	if dialled == 1 {
+		least = 500
+	}
+	switch {
+	case dialled > cuts:
+		return -1, -1
+	case r.IntN(2) == 0:
+		return least + r.IntN(2*span), -1
+	}
+	return -1, least + r.IntN(span)
+}
+
+// startCutProxy passes connections on to a server, and breaks them.
+func startCutProxy(t *testing.T, to string, r *rand.Rand, cuts int) (addr string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	open := make(map[net.Conn]bool)
+	t.Cleanup(func() {
+		l.Close()
+		mu.Lock()
+		for c := range open {
+			c.Close()
+		}
+		open = nil
+		mu.Unlock()
+		all.Wait()
+	})
+	track := func(c net.Conn) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if open == nil {
+			c.Close()
+			return false
+		}
+		open[c] = true
+		return true
+	}
+	all.Go(func() {
+		for dialled := 1; ; dialled++ {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", to)
+			if err != nil || !track(client) || !track(server) {
+				client.Close()
+				continue
+			}
+			in, out := nextCut(r, dialled, cuts, 800)
+			if r.IntN(2) == 0 { // with a reset, which can destroy what is on its way
+				client.(*net.TCPConn).SetLinger(0)
+				server.(*net.TCPConn).SetLinger(0)
+			}
+			pass := func(dst, src net.Conn, n int) {
+				if n >= 0 {
+					io.CopyN(dst, src, int64(n))
+				} else {
+					io.Copy(dst, src)
+				}
+				for _, c := range []net.Conn{client, server} {
+					c.Close()
+					mu.Lock()
+					delete(open, c)
+					mu.Unlock()
+				}
+			}
+			all.Go(func() { pass(client, server, in) })
+			all.Go(func() { pass(server, client, out) })
+		}
+	})
+	return l.Addr().String()
+}
+
+func startCutServer(t *testing.T, listeners ...net.Listener) (s *testServer, ends <-chan error) {
 	cfg := pitaya.Config{
 		Heartbeat: time.Second,
 		Resume:    pitaya.ResumeConfig{Window: time.Hour, Messages: 1 << 16, Bytes: 16 << 20},
+		Listeners: listeners,
 	}
-	var ends sync.Map
-	s := startServer(t, cfg, func(s *pitaya.Server) {
+	ended := make(chan error, 1)
+	return startServer(t, cfg, func(s *pitaya.Server) {
 		must(t,
-			pitaya.HandleRaw(s, "conn.bind", func(ctx context.Context, b []byte) ([]byte, error) {
-				return b, pitaya.SessionFromContext(ctx).Bind(ctx, string(b))
-			}),
+			pitaya.HandleRaw(s, "conn.bind", bindHandler),
 			pitaya.HandleRaw(s, "conn.echo", func(_ context.Context, b []byte) ([]byte, error) { return b, nil }),
 			s.OnSessionClose(func(s *pitaya.Session) {
 				if s.UID() != "" {
-					ends.Store(s.UID(), context.Cause(s.Context()))
+					ended <- context.Cause(s.Context())
 				}
 			}),
 		)
-	})
-	conns := 0 // dialling is done by one goroutine at a time
-	dial := func(ctx context.Context) (net.Conn, error) {
-		conn, err := s.Mem.DialContext(ctx)
-		if err != nil {
-			return nil, err
-		}
-		c := &cutConn{Conn: conn, in: -1, out: -1}
-		if conns++; conns > 1 && conns <= cuts+1 || conns == 1 {
-			// The first must get to working; others may break in their handshakes, whose answers have some 150 bytes.
-			low := 0
-			if conns == 1 {
-				low = 400
-			}
-			if r.IntN(2) == 0 {
-				c.in = low + r.IntN(600)
-			} else {
-				c.out = low + r.IntN(400)
-			}
-		}
-		return c, nil
-	}
-	first, err := dial(t.Context())
-	must(t, err)
+	}), ended
+}
+
+// resumeRandomCuts pushes to a client until it has had as many connections as were to be cut, and one more.
+func resumeRandomCuts(t *testing.T, r *rand.Rand, s *testServer, ends <-chan error, cuts int,
+	connect func(*pitaya.ClientConfig) (*pitaya.Client, error)) {
+	const pushers, ahead = 4, 16
 	var mu sync.Mutex
 	got := make([][]int, pushers)
-	lost, fresh := 0, 0
-	c, err := pitaya.NewClient(t.Context(), first, &pitaya.ClientConfig{
-		Resume: true, Redial: dial,
+	lost, fresh := 0, 0 // of the goroutine that handles pushes, which has done so when arrived says it
+	arrived := make(chan struct{}, 1)
+	room := make([]chan struct{}, pushers) // so that nobody is far ahead of the client
+	for i := range room {
+		room[i] = make(chan struct{}, ahead)
+	}
+	c, err := connect(&pitaya.ClientConfig{
+		Resume:       true,
 		OnDisconnect: func(error) { lost++ },
 		OnReconnect: func(resumed bool) {
 			if !resumed {
@@ -136,9 +253,18 @@ func resumeRandomCuts(t *testing.T, r *rand.Rand) {
 			mu.Lock()
 			got[from] = append(got[from], n)
 			mu.Unlock()
+			select {
+			case <-room[from]:
+			default: // a push more than there were
+			}
+			select {
+			case arrived <- struct{}{}:
+			default:
+			}
 		},
 	})
 	must(t, err)
+	defer c.Close()
 	must(t, c.Request(t.Context(), "conn.bind", []byte("u"), nil))
 	session := s.SessionByUID("u")
 
@@ -153,7 +279,7 @@ func resumeRandomCuts(t *testing.T, r *rand.Rand) {
 				case <-stop:
 					sent[from] = n
 					return
-				default:
+				case room[from] <- struct{}{}:
 				}
 				b := fmt.Appendf(nil, "%d:%d %0*d", from, n, own.IntN(40), 0)
 				err := error(nil)
@@ -166,55 +292,67 @@ func resumeRandomCuts(t *testing.T, r *rand.Rand) {
 					t.Errorf("push %s: %v", b, err)
 					return
 				}
-				time.Sleep(time.Duration(own.IntN(10_000)) * time.Microsecond)
 			}
 		})
 	}
+	enough := make(chan struct{})
 	work.Go(func() { // what it asks is answered, or known to be lost
-		for n := 0; ; n++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
+		defer close(enough)
+		for n := 0; s.Stats().Accepted <= int64(cuts); n++ {
 			b, err := c.RequestRaw(t.Context(), "conn.echo", fmt.Append(nil, n))
 			if err == nil && string(b) != fmt.Sprint(n) || err != nil && !errors.Is(err, pitaya.ErrConnectionLost) {
 				t.Errorf("request %d: %q, %v", n, b, err)
 				return
 			}
-			time.Sleep(time.Millisecond)
 		}
 	})
-	for i := 0; s.Stats().Accepted < cuts+2 && i < 100_000; i++ {
-		time.Sleep(100 * time.Millisecond)
-	}
+	<-enough
 	close(stop)
 	work.Wait()
-	time.Sleep(5 * time.Second) // for the last attempts
-	synctest.Wait()
-	mu.Lock()
-	for from := range got {
-		want := make([]int, sent[from])
-		for i := range want {
-			want[i] = i
+	total := 0
+	for _, n := range sent {
+		total += n
+	}
+	for timeout := time.After(realTime); ; {
+		mu.Lock()
+		n := 0
+		for _, list := range got {
+			n += len(list)
 		}
-		if !slices.Equal(got[from], want) {
-			i := 0
-			for i < min(len(want), len(got[from])) && got[from][i] == i {
-				i++
+		mu.Unlock()
+		if n >= total {
+			break
+		}
+		select {
+		case <-arrived:
+			continue
+		case <-timeout:
+			t.Errorf("%d pushes of %d", n, total)
+		}
+		break
+	}
+	mu.Lock()
+	for from, list := range got {
+		for i := range max(len(list), sent[from]) {
+			if i >= len(list) || i >= sent[from] || list[i] != i {
+				t.Errorf("pusher %d: %d pushes, got %d, and from %d on they are %v", from, sent[from], len(list), i, list[min(i, len(list)):min(i+10, len(list))])
+				break
 			}
-			t.Errorf("pusher %d: %d pushes, got %d, and from %d on they are %v", from, len(want), len(got[from]), i, got[from][i:min(i+10, len(got[from]))])
 		}
 	}
 	mu.Unlock()
+	must(t, c.Close())
+	select {
+	case cause := <-ends:
+		if cause != io.EOF {
+			t.Errorf("the session has ended with %v", cause)
+		}
+	case <-time.After(realTime):
+		t.Error("the session has not ended")
+	}
 	stats := s.Stats()
-	if fresh > 0 || stats.NotResumed > 0 || stats.Resumed < int64(lost) || stats.Accepted < cuts+2 {
+	if fresh > 0 || stats.NotResumed > 0 || stats.Resumed < int64(lost) || stats.Requests != stats.Answered+stats.Lost {
 		t.Errorf("lost %d times, %d times with a new session; %+v", lost, fresh, stats)
 	}
 	t.Logf("%d connections, %d lost when they worked, pushes %v", stats.Accepted, lost, sent)
-	c.Close()
-	synctest.Wait()
-	if cause, ok := ends.Load("u"); !ok || !errors.Is(cause.(error), io.EOF) {
-		t.Errorf("the session has ended with %v", cause)
-	}
 }

@@ -360,7 +360,7 @@ type debugSession struct {
 	Waiting int    `json:"waiting"` // messages
 	Packets int    `json:"packets"` // to be sent
 	Queue   int    `json:"queue_bytes"`
-	Away    bool   `json:"away"` // the session waits for its client to come back
+	Away    bool   `json:"away"`  // the session waits for its client to come back
 	Route   string `json:"route"` // of the last message
 }
 

@@ -31,6 +31,7 @@ type Client struct {
 	mu      sync.Mutex // guards the fields below; never held across a callback
 	pushes  map[string][][]byte
 	changed chan struct{} // closed by the next push
+	conn    net.Conn      // the connection
 }
 
 func newClient(ctx context.Context, t testing.TB, conn net.Conn, given *pitaya.ClientConfig) (*Client, error) {
@@ -38,6 +39,18 @@ func newClient(ctx context.Context, t testing.TB, conn net.Conn, given *pitaya.C
 	var cfg pitaya.ClientConfig
 	if given != nil {
 		cfg = *given
+	}
+	c.conn = conn
+	if redial := cfg.Redial; redial != nil {
+		cfg.Redial = func(ctx context.Context) (net.Conn, error) {
+			conn, err := redial(ctx)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if err == nil {
+				c.conn = conn
+			}
+			return conn, err
+		}
 	}
 	also := cfg.OnAnyPush
 	cfg.OnAnyPush = func(route string, payload []byte) {
@@ -52,6 +65,15 @@ func newClient(ctx context.Context, t testing.TB, conn net.Conn, given *pitaya.C
 	}
 	t.Cleanup(func() { c.Close() })
 	return c, nil
+}
+
+// Cut breaks the client's connection without a word to the server, as a network does. A client with
+// [pitaya.ClientConfig].Resume makes another one.
+func (c *Client) Cut() {
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	conn.Close()
 }
 
 // keep is called for each push, in order.

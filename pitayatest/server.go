@@ -128,7 +128,8 @@ func (s *Server) Client(t testing.TB) *Client {
 }
 
 // ClientWith is [Server.Client] with settings, for another handshake, say. Pushes on routes with a handler in
-// cfg.OnPush go there; all others can be expected, and go to cfg.OnAnyPush as well. cfg may be nil.
+// cfg.OnPush go there; all others can be expected, and go to cfg.OnAnyPush as well. With cfg.Resume the client connects to
+// this server again, unless cfg.Redial says something else; [Client.Cut] makes it do so. cfg may be nil.
 func (s *Server) ClientWith(t testing.TB, cfg *pitaya.ClientConfig) *Client {
 	t.Helper()
 	c, err := s.Dial(t, cfg)
@@ -149,6 +150,11 @@ func (s *Server) Dial(t testing.TB, cfg *pitaya.ClientConfig) (*Client, error) {
 	conn, err := s.mem.DialContext(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if cfg != nil && cfg.Resume && cfg.Redial == nil {
+		again := *cfg
+		again.Redial = s.mem.DialContext
+		cfg = &again
 	}
 	return newClient(ctx, t, conn, cfg)
 }

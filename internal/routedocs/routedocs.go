@@ -81,3 +81,12 @@ func DescriptorsRoute(doc map[string]any) string {
 	}
 	return ""
 }
+
+// Imports returns the paths of the files that one imports, given its descriptor as in [Options].
+func Imports(descriptor []byte) ([]string, error) {
+	file, _, err := readFile(descriptor, maxDescriptors)
+	if err != nil {
+		return nil, err
+	}
+	return file.Dependency, nil
+}

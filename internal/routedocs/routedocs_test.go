@@ -510,6 +510,16 @@ func TestDescriptorsRoute(t *testing.T) {
 	}
 }
 
+func TestImports(t *testing.T) {
+	got, err := routedocs.Imports(descriptor(t, `name: "a.proto" dependency: "b.proto" dependency: "c/d.proto"`))
+	if want := []string{"b.proto", "c/d.proto"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	if _, err := routedocs.Imports([]byte("x")); err == nil {
+		t.Error("no error for what is no descriptor")
+	}
+}
+
 func FuzzPage(f *testing.F) {
 	for _, page := range pages(f) {
 		doc, o := page()

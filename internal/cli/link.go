@@ -200,9 +200,9 @@ func (s *shell) watch(l *link) {
 func (s *shell) pushed(l *link, route string, payload []byte) {
 	<-l.learnt
 	v := l.decode(s.pushType(route), payload)
-	s.inbox.add(arrival{route, v})
 	s.saw(route)
 	s.out.Push(route, v)
+	s.inbox.add(arrival{route, v}) // last: who waits for it may leave then
 }
 
 // leave ends the connection, if there is one.

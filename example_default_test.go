@@ -124,7 +124,7 @@ func ExampleConfigure() {
 	}
 	pitaya.RegisterRemote(&Score{})
 	pitaya.AddRoute("score", pitaya.RouteByUID)
-	pitaya.RegisterModule(&Database{}, "database")
+	pitaya.RegisterModule(&Database{}, "database") // and RegisterModuleBefore, RegisterModuleAfter
 	pitaya.SetTimerPrecision(time.Millisecond)
 	ticks := make(chan string)
 	timers := []*pitaya.Timer{
@@ -151,6 +151,7 @@ func ExampleConfigure() {
 	fmt.Println(module.(*Database).Player("ann"), err)
 	err = pitaya.RPC(ctx, "score.Score.Add", new(wrapperspb.Int64Value), nil)
 	fmt.Println(pitaya.ErrorCode(err))
+	fmt.Println(pitaya.RPCTo(ctx, "score-1", "score.Score.Add", new(wrapperspb.Int64Value), nil))
 	stop()
 	fmt.Println(<-ended)
 	// Output:
@@ -161,6 +162,7 @@ func ExampleConfigure() {
 	// 0 no servers available of this type
 	// ann, level 7 <nil>
 	// PIT-500
+	// server not found: pitaya: server unreachable
 	// database closed
 	// <nil>
 }

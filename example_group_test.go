@@ -56,7 +56,7 @@ func ExampleGroup() {
 	err := room.Broadcast(ctx, "", "onMessage", "hello again")
 	var undelivered *pitaya.UndeliveredError
 	if errors.As(err, &undelivered) {
-		fmt.Println("not reached:", undelivered.UIDs, err)
+		fmt.Println("not reached:", undelivered.UIDs, errors.Is(err, pitaya.ErrUserNotFound))
 	}
 	fmt.Println(<-said, <-said)
 	// Output:
@@ -64,7 +64,7 @@ func ExampleGroup() {
 	// bob joins, members: 2 <nil>
 	// <nil>
 	// "hello" "hello"
-	// not reached: [carl] pitaya: 1 users not reached: pitaya: user not found
+	// not reached: [carl] true
 	// "hello again" "hello again"
 }
 

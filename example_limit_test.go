@@ -16,6 +16,7 @@ import (
 // is concerned.
 func ExampleRateLimitConfig() {
 	var server *pitaya.Server
+	causes := make(chan error, 1)
 	cfg := pitaya.Config{RateLimit: pitaya.RateLimitConfig{
 		Limit: 2, Interval: time.Hour, // of a session
 		Address: pitaya.Rate{Limit: 1000, Interval: time.Second}, // of all sessions of an address
@@ -23,7 +24,10 @@ func ExampleRateLimitConfig() {
 	}}
 	dial, stop := runExample(cfg, func(s *pitaya.Server) error {
 		server = s
-		return s.Register(&Hello{})
+		return errors.Join(
+			s.Register(&Hello{}),
+			s.OnSessionClose(func(session *pitaya.Session) { causes <- context.Cause(session.Context()) }),
+		)
 	})
 	defer stop()
 
@@ -33,7 +37,7 @@ func ExampleRateLimitConfig() {
 		fmt.Printf("%q\n", pitaya.ErrorCode(err))
 	}
 	<-client.Done()
-	fmt.Println(errors.Is(client.Err(), pitaya.ErrKicked), client.KickReason())
+	fmt.Println(errors.Is(client.Err(), pitaya.ErrKicked), client.KickReason(), errors.Is(<-causes, pitaya.ErrTooManyRequests))
 	stats := server.Stats()
 	fmt.Println(stats.LimitedBySession, stats.ClosedForAbuse)
 	// Output:
@@ -41,7 +45,7 @@ func ExampleRateLimitConfig() {
 	// ""
 	// "PIT-429"
 	// "PIT-429"
-	// true too many requests
+	// true too many requests true
 	// 2 1
 }
 

@@ -165,3 +165,18 @@ func ExampleNewStatsd() {
 	// pitaya.running:12|g|#serverType:game
 	// pitaya.moves:37.000000|ms|#serverType:game <nil>
 }
+
+// Which quantiles a summary has, and with what error, a settings file says like
+// this.
+func ExampleObjectives() {
+	var cfg pitaya.CustomMetrics
+	err := json.Unmarshal([]byte(`{"summaries": [
+		{"subsystem": "match", "name": "seconds", "objectives": {"0.5": 0.05, "0.99": 0.001}}
+	]}`), &cfg)
+	fmt.Println(cfg.Summaries[0].Objectives[0.99], err)
+	b, err := json.Marshal(pitaya.Objectives{0.9: 0.01})
+	fmt.Println(string(b), err)
+	// Output:
+	// 0.001 <nil>
+	// {"0.9":0.01} <nil>
+}

@@ -127,9 +127,11 @@ func ExampleSession() {
 			session := pitaya.SessionFromContext(ctx)
 			fmt.Println(session.ID() > 0, session.IsFrontend(), session.RemoteAddr().Network())
 
-			// What the client said about itself when it connected.
-			h := session.HandshakeData()
-			fmt.Println(h.Sys.Version, h.User["language"])
+			// What the client said about itself when it connected, and what became of that later.
+			h := *session.HandshakeData()
+			h.User = map[string]any{"language": "de"}
+			session.SetHandshakeData(&h)
+			fmt.Println(session.HandshakeData().Sys.Type, session.HandshakeData().User["language"])
 
 			// Data is any JSON. Get returns it as it was set.
 			if err := session.SetData(map[string]any{"team": "red", "level": 3}); err != nil {
@@ -149,7 +151,7 @@ func ExampleSession() {
 	fmt.Println(client.Request(context.Background(), "profile.show", struct{}{}, nil))
 	// Output:
 	// true true mem
-	//  <nil>
+	//  de
 	// red false map[team:red]
 	// level=INFO msg=shown session.id=1 session.uid=""
 	// <nil>
@@ -166,11 +168,12 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 
 // A goodbye that is sure to be the last thing that the client gets.
 func ExampleSession_PushAndClose() {
+	sent := make(chan string, 1)
 	dial, stop := runExample(pitaya.Config{}, func(s *pitaya.Server) error {
 		return pitaya.HandleNotify(s, "game.leave", func(ctx context.Context, _ *struct{}) {
 			session := pitaya.SessionFromContext(ctx)
 			err := session.PushAndClose(ctx, "onBye", "see you")
-			fmt.Println(err, errors.Is(session.Push(ctx, "onMore", "?"), pitaya.ErrSessionClosed))
+			sent <- fmt.Sprint(err, " ", errors.Is(session.Push(ctx, "onMore", "?"), pitaya.ErrSessionClosed))
 		})
 	})
 	defer stop()
@@ -179,6 +182,7 @@ func ExampleSession_PushAndClose() {
 	pushed := make(chan string, 2)
 	client.OnAnyPush(func(route string, payload []byte) { pushed <- route + " " + string(payload) })
 	client.Notify(context.Background(), "game.leave", struct{}{})
+	fmt.Println(<-sent)
 	fmt.Println(<-pushed)
 	<-client.Done()
 	fmt.Println(client.Err())
@@ -194,15 +198,26 @@ func ExampleSession_Bind_again() {
 	dial, stop := runExample(pitaya.Config{}, func(s *pitaya.Server) error {
 		return errors.Join(
 			s.OnSessionClose(func(session *pitaya.Session) { causes <- context.Cause(session.Context()) }),
+			s.OnAfterSessionBind(func(_ context.Context, session *pitaya.Session) error {
+				fmt.Println("welcome", session.UID())
+				return nil
+			}),
 			pitaya.Handle(s, "account.login", func(ctx context.Context, name *string) (*string, error) {
-				return name, pitaya.SessionFromContext(ctx).Bind(ctx, *name)
+				err := pitaya.SessionFromContext(ctx).Bind(ctx, *name)
+				switch {
+				case errors.Is(err, pitaya.ErrIllegalUID):
+					return nil, pitaya.NewError(err, "APP-NAME")
+				case errors.Is(err, pitaya.ErrAlreadyBound):
+					return nil, pitaya.NewError(err, "APP-TWICE")
+				}
+				return name, err
 			}),
 		)
 	})
 	defer stop()
 	login := func(client *pitaya.Client, name string) {
 		err := client.Request(context.Background(), "account.login", name, nil)
-		fmt.Println(name, err)
+		fmt.Printf("%s %q\n", name, pitaya.ErrorCode(err))
 	}
 
 	first, second := dial(), dial()
@@ -214,10 +229,12 @@ func ExampleSession_Bind_again() {
 	<-first.Done()
 	fmt.Println(first.KickReason())
 	// Output:
-	// an n illegal uid: white space or control characters
-	// ann <nil>
-	// bob session is already bound to an uid
-	// ann <nil>
+	// an n "APP-NAME"
+	// welcome ann
+	// ann ""
+	// bob "APP-TWICE"
+	// welcome ann
+	// ann ""
 	// true
 	// replaced
 }

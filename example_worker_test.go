@@ -205,3 +205,40 @@ func ExampleRetryOptions() {
 	// 5s
 	// 8s
 }
+
+// The store in memory is for tests; those that a cluster shares have the same
+// methods. A worker does what stands here.
+func ExampleMemoryJobs() {
+	ctx := context.Background()
+	var store pitaya.JobStore = pitaya.NewMemoryJobs(pitaya.MemoryJobsOptions{MaxJobs: 1})
+	fmt.Println(store.Enqueue(ctx, "job-1", []byte("body")))
+	fmt.Println(errors.Is(store.Enqueue(ctx, "job-2", nil), pitaya.ErrJobQueueFull))
+
+	lease, err := store.Fetch(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	job := lease.Job()
+	fmt.Println(job.ID, string(job.Body), job.Deliveries, job.Failures)
+	fmt.Println(lease.Bury(ctx, true, "of no use"), errors.Is(lease.Extend(ctx), pitaya.ErrLeaseLost))
+	count, err := store.Count(ctx)
+	fmt.Println(count.Queued, count.Dead, err)
+	dead, err := store.DeadJobs(ctx, 0, 10)
+	fmt.Println(dead[0].ID, dead[0].Reason, err)
+	fmt.Println(store.RequeueDead(ctx, "job-1"))
+
+	fmt.Println(store.Close(ctx))
+	_, err = store.Fetch(ctx)
+	fmt.Println(errors.Is(err, pitaya.ErrJobStoreClosed))
+	// Output:
+	// <nil>
+	// true
+	// job-1 body 1 0
+	// <nil> true
+	// 0 1 <nil>
+	// job-1 of no use <nil>
+	// <nil>
+	// <nil>
+	// true
+}

@@ -24,8 +24,9 @@ const (
 type docsSource interface {
 	// text returns the documentation with pointer names, as JSON.
 	text() (string, error)
-	// descriptors returns the file descriptors for names, in their order, and
-	// nothing for those that are not known.
+	// descriptors returns the file descriptors for names, in their order. It returns
+	// nothing for those that are not known, and for those whose file is that of a
+	// name before: files have many messages, and transports a limit.
 	descriptors(names []string) ([][]byte, error)
 }
 

@@ -197,22 +197,33 @@ func (c *docsCollector) complete(ctx context.Context, names []string, list [][]b
 			errs = append(errs, err)
 			continue
 		}
+		files := c.learn(serverType, got.Desc)
 		for k, i := range places {
-			list[i] = got.Desc[k]
+			if list[i] = got.Desc[k]; isEmpty(list[i]) {
+				list[i] = files[names[i]] // which came for another name
+			}
 		}
-		c.learn(serverType, got.Desc)
 	}
 	return errors.Join(errs...)
 }
 
-// learn notes the files that descriptors import, so that those can be asked for
-// too.
-func (c *docsCollector) learn(serverType string, list [][]byte) {
+// learn returns the files by their paths and messages, and notes what they
+// import, so that it can be asked for too.
+func (c *docsCollector) learn(serverType string, list [][]byte) (files map[string][]byte) {
+	files = make(map[string][]byte)
 	var paths []string
 	for _, b := range list {
-		if imports, err := routedocs.Imports(b); err == nil {
-			paths = append(paths, imports...)
+		if isEmpty(b) {
+			continue
 		}
+		file, err := routedocs.ReadFile(b)
+		if err != nil {
+			continue
+		}
+		for _, name := range append(file.Messages, file.Path) {
+			files[name] = b
+		}
+		paths = append(paths, file.Imports...)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,4 +232,5 @@ func (c *docsCollector) learn(serverType string, list [][]byte) {
 			c.paths[path] = serverType
 		}
 	}
+	return files
 }

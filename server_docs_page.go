@@ -128,7 +128,7 @@ func (d *docsService) pageDescriptors(ctx context.Context, names []string) ([][]
 			break
 		}
 		names = names[:min(len(names), maxDocsNames)]
-		list, err := d.descriptors(names)
+		list, err := d.find(names)
 		if err != nil {
 			return nil, err
 		}
@@ -143,12 +143,12 @@ func (d *docsService) pageDescriptors(ctx context.Context, names []string) ([][]
 				continue
 			}
 			seen[string(b)] = true
-			imports, err := routedocs.Imports(b)
+			file, err := routedocs.ReadFile(b)
 			if err != nil {
 				continue // is another server's
 			}
 			all = append(all, b)
-			for _, path := range imports {
+			for _, path := range file.Imports {
 				if !seen[path] {
 					seen[path] = true
 					names = append(names, path)

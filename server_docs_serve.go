@@ -145,6 +145,22 @@ func (d *docsService) textOfAll(ctx context.Context) (string, error) {
 
 // descriptors implements docsSource.
 func (d *docsService) descriptors(names []string) ([][]byte, error) {
+	list, err := d.find(names)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[string]bool)
+	for i, b := range list {
+		if seen[string(b)] {
+			list[i] = nil
+		}
+		seen[string(b)] = true
+	}
+	return list, checkDocsSize(list)
+}
+
+// find returns the descriptors that the program has, and nothing for other names.
+func (d *docsService) find(names []string) ([][]byte, error) {
 	if len(names) > maxDocsNames {
 		return nil, Errorf(CodeBadRequest, "pitaya: %d names at once, at most %d are allowed", len(names), maxDocsNames)
 	}
@@ -158,13 +174,16 @@ func (d *docsService) descriptors(names []string) ([][]byte, error) {
 			return nil, err
 		}
 	}
-	return list, checkDocsSize(list)
+	return list, nil
 }
 
-// descriptorsOfAll is descriptors with the messages of other types, if they are
-// wanted. It is an error if a name is not known.
+// descriptorsOfAll returns a descriptor for each name, also for messages of other
+// types, if they are wanted. It is an error if a name is not known.
 func (d *docsService) descriptorsOfAll(ctx context.Context, names []string) ([][]byte, error) {
-	list, err := d.descriptors(names)
+	list, err := d.find(names)
+	if err == nil {
+		err = checkDocsSize(list)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -184,9 +184,13 @@ func (p *docPeer) HandleCall(_ context.Context, body []byte, reply func([]byte))
 		var names pb.ProtoNames
 		proto.Unmarshal(req.GetMsg().GetData(), &names)
 		list := &pb.ProtoDescriptors{}
+		seen := make(map[string]bool)
 		for _, name := range names.Name {
-			if b, ok := p.descriptors[name]; ok {
+			if b, ok := p.descriptors[name]; ok && seen[string(b)] {
+				list.Desc = append(list.Desc, nil)
+			} else if ok {
 				list.Desc = append(list.Desc, b)
+				seen[string(b)] = true
 			}
 		}
 		answer = list
@@ -360,6 +364,76 @@ func TestDocsCluster(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		if !has() {
 			t.Error("the others were not asked again")
+		}
+	})
+}
+
+// TestDocsForPeers asks servers as others do: one that has been told to tell of itself, and one that has not.
+func TestDocsForPeers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := pitayatest.NewCluster(t)
+		room := cluster.NewServer(t, pitaya.Config{Type: "room", ID: "room-1"}, func(s *pitaya.Server) {
+			s.RegisterRemote(DocRemote{}, pitaya.WithName("remote"))
+			s.RegisterDocs(pitaya.DocsOptions{Cluster: true}, pitaya.WithSkip("Docs", "Descriptors"))
+		})
+		quiet := cluster.NewServer(t, pitaya.Config{Type: "quiet", ID: "quiet-1"}, nil)
+		discovery, transport := cluster.MemCluster().Node()
+		info := &pitaya.ServerInfo{ID: "peer-1", Type: "peer"}
+		known := make(map[string]string) // features
+		err := transport.Listen(t.Context(), info, &docPeer{})
+		if err == nil {
+			err = discovery.Join(t.Context(), info, func(e pitaya.DiscoveryEvent) { known[e.Server.ID] = e.Server.Metadata["pitaya-go.features"] })
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			ctx := context.WithoutCancel(t.Context())
+			if err := errors.Join(discovery.Leave(ctx), transport.Drain(ctx), transport.Close(ctx)); err != nil {
+				t.Error(err)
+			}
+		}()
+		if !slices.Contains(strings.Split(known["room-1"], ","), "docs") || slices.Contains(strings.Split(known["quiet-1"], ","), "docs") {
+			t.Errorf("announced: %v", known)
+		}
+		ask := func(to *pitaya.ServerInfo, route string, arg []byte) *pb.Response {
+			answers := make(chan *pb.Response, 1)
+			transport.Call(t.Context(), to, userRequest(t, route, string(arg), "{}"), func(body []byte, err error) {
+				res := &pb.Response{}
+				if err = errors.Join(err, proto.Unmarshal(body, res)); err != nil {
+					res = &pb.Response{Error: &pb.Error{Msg: err.Error()}}
+				}
+				answers <- res
+			})
+			return <-answers
+		}
+		var doc pb.Doc
+		if res := ask(room.Info(), "sys.docs", nil); res.Error != nil || proto.Unmarshal(res.Data, &doc) != nil {
+			t.Fatal(res)
+		}
+		if want := documentation(t, room.Server, true); doc.Doc != want || !strings.Contains(want, `"room.remote.Call"`) {
+			t.Errorf("got %s, want %s", doc.Doc, want)
+		}
+		arg, err := proto.Marshal(&pb.ProtoNames{Name: []string{"protos.KickMsg", "pitaya_test.docPlain", "protos.KickAnswer", "protos.Doc", "protos.KickMsg"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list pb.ProtoDescriptors
+		if res := ask(room.Info(), "sys.descriptors", arg); res.Error != nil || proto.Unmarshal(res.Data, &list) != nil {
+			t.Fatal(res)
+		}
+		// One file has the first and the third, and is sent once.
+		if d := list.Desc; len(d) != 5 || !defines(t, d[0], "protos.KickAnswer") || !defines(t, d[3], "protos.Doc") || len(d[1])+len(d[2])+len(d[4]) != 0 {
+			t.Errorf("descriptors: %d", len(d))
+		}
+		if res := ask(room.Info(), "sys.descriptors", []byte{0xff}); res.Error.GetCode() != pitaya.CodeBadRequest {
+			t.Errorf("what is no message: %v", res)
+		}
+		for _, route := range []string{"sys.docs", "sys.descriptors"} {
+			if res := ask(quiet.Info(), route, nil); res.Error.GetCode() != pitaya.CodeNotFound {
+				t.Errorf("%s of a server that has not been asked to tell: %v", route, res)
+			}
 		}
 	})
 }

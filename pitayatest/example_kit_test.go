@@ -138,6 +138,22 @@ func ExampleServer_Restart() {
 	// game-1 Hello, Ada!
 }
 
+// A client whose network fails, and who comes back to its session.
+func ExampleClient_Cut() {
+	inTest(func(t testing.TB) {
+		cfg := pitaya.Config{Resume: pitaya.ResumeConfig{Window: time.Minute}}
+		srv := pitayatest.NewServer(t, cfg, func(s *pitaya.Server) { s.Register(&Hello{}) })
+		back := make(chan bool, 1)
+		c := srv.ClientWith(t, &pitaya.ClientConfig{Resume: true, OnReconnect: func(resumed bool) { back <- resumed }})
+		c.Cut()
+		fmt.Println(<-back)
+		fmt.Println(pitayatest.Request[Message](c, "Hello.Greet", &Message{Text: "Ada"}).Text)
+	})
+	// Output:
+	// true
+	// Hello, Ada!
+}
+
 // A cluster whose network and machines fail when a test wants it.
 func ExampleNewCluster() {
 	inTest(func(t testing.TB) {

@@ -36,9 +36,13 @@ type protoEnum struct {
 	Desc *descriptorpb.EnumDescriptorProto
 }
 
+func newProtoTypes() *protoTypes {
+	return &protoTypes{messages: make(map[string]*protoMessage), enums: make(map[string]*protoEnum)}
+}
+
 // readDescriptors reads gzip-compressed file descriptors.
 func readDescriptors(list [][]byte) (*protoTypes, error) {
-	p := &protoTypes{messages: make(map[string]*protoMessage), enums: make(map[string]*protoEnum)}
+	p := newProtoTypes()
 	left := int64(maxDescriptors)
 	files, read := make(map[string]bool), make(map[string]bool)
 	for i, b := range list {

@@ -75,7 +75,8 @@ describe("100 disconnects", () => {
         if (client.state !== "connected") await next(client, "connected");
         enough = got.length + Math.ceil(dice() * 60);
         if (storage && dice() < 0.2) {
-          // The page goes, and its sockets with it. Another one comes.
+          // The page goes in the middle of it all, and its sockets with it. Another one comes.
+          await pushed(client, "onTick");
           client.close({ keepSession: true });
           await load();
         } else {

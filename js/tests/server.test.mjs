@@ -17,7 +17,7 @@ after(() => server?.stop());
 
 /** A WebSocket class that keeps the packets in either direction. */
 function recorder() {
-  const got = { sent: [], received: [], onSent: () => {} };
+  const got = { sent: [], received: [], onSent: () => {}, onReceived: () => {} };
   class Recorder extends WebSocket {
     constructor(url) {
       super(url);
@@ -26,8 +26,10 @@ function recorder() {
       Object.defineProperty(this, "onmessage", {
         set: (fn) => (handler = fn),
         get: () => (event) => {
-          got.received.push(...reader.push(new Uint8Array(event.data)));
+          const packets = reader.push(new Uint8Array(event.data));
+          got.received.push(...packets);
           handler?.(event);
+          packets.forEach((packet) => got.onReceived(packet));
         },
       });
     }
@@ -136,7 +138,10 @@ describe("connections", () => {
     const { Recorder, got } = recorder();
     const client = await dial(t, server.json, { WebSocket: Recorder });
     // The interval is 1 s: after three of the server's it would long have closed a silent client.
-    while (got.received.filter((p) => p.type === Packet.HEARTBEAT).length < 3) await new Promise((resolve) => setTimeout(resolve, 50));
+    const third = withResolvers();
+    let beats = 0;
+    got.onReceived = ({ type }) => type === Packet.HEARTBEAT && ++beats === 3 && third.resolve();
+    await soon(third.promise, "three heartbeats");
     assert.equal(client.state, "connected");
     assert.ok(got.sent.filter((p) => p.type === Packet.HEARTBEAT).length >= 2);
   });

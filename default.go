@@ -181,6 +181,11 @@ func GetServers() []*ServerInfo { return DefaultServer().Servers("") }
 // so unlike Pitaya's it takes no time and no context.
 func IsReady() bool { return DefaultServer().Healthy() == nil }
 
+// Documentation is [Server.Documentation] on the default server.
+func Documentation(pointerNames bool) (map[string]any, error) {
+	return DefaultServer().Documentation(pointerNames)
+}
+
 // GetMetricsReporters is [Server.Reporters].
 func GetMetricsReporters() []Reporter { return DefaultServer().Reporters() }
 

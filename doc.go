@@ -147,7 +147,7 @@
 //
 // Peers: servers of this library announce in the metadata of their entries what they can do beyond the protocol of
 // Pitaya, under "pitaya-go.features", with commas between: "merge" (changes of session data instead of all of it),
-// "users" (one push for many users), "claim" (asking before a bind) and "events". "pitaya-go.draining" is "true" on one
+// "users" (one push for many users), "claim" (asking before a bind), "events" and "docs" (telling of routes). "pitaya-go.draining" is "true" on one
 // that ends. Toward servers that announce nothing, Pitaya's, all is done as Pitaya does it.
 //
 // # Reliable RPC
@@ -181,6 +181,16 @@
 //
 // The library opens no port for them. An application mounts them beside net/http/pprof and expvar on a listener that the
 // public does not reach; examples/operate does.
+//
+// # Documentation of routes
+//
+// [Server.Documentation] tells the routes of a server and the types of their arguments and results, [Descriptor] the
+// protobuf messages. [Server.RegisterDocs] offers both to clients, on docs.docs and docs.descriptors; pitaya-cli needs them
+// to speak protobuf. Nothing is told without it.
+//
+// [Server.DocsHandler] is a page of all that for people who write clients, with an example for each route, and
+// [Server.DocsMarkdown] the same as a file for a repository. In a cluster both can have the routes of servers of other types
+// too ([DocsOptions]): servers that have called RegisterDocs announce "docs" and answer to remotes of the library's own.
 //
 // # Traces and logs
 //
@@ -321,7 +331,7 @@
 //	routing.go                                        functions that choose among servers
 //	node_rpc.go, node_forward.go                      remotes of others; clients' messages for others
 //	node_serve.go, node_context.go                    what others send here; the contexts of that
-//	node_sys.go                                       the library's own remotes
+//	node_sys.go, node_docs.go                         the library's own remotes; those that tell of routes
 //	node_bind.go, node_push.go, node_event.go         users of the cluster: bound, sent to, told about
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library
@@ -389,6 +399,7 @@
 //	sessionPool.OnSessionBind, .OnAfterSessionBind    Server.OnSessionBind, .OnAfterSessionBind
 //	sessionPool.OnSessionClose                        Server.OnSessionClose
 //	sessionPool.AddHandshakeValidator                 Server.AddHandshakeValidator
+//	app.Documentation, pitaya.Descriptor              Server.Documentation, pitaya.Descriptor; Server.RegisterDocs for the CLI
 //	app.GroupCreate, .GroupCreateWithTTL              Server.Group(name).Create
 //	app.GroupAddMember, .GroupRemoveMember            Group.Add, .Remove
 //	app.GroupMembers, .GroupContainsMember            Group.Members, .Contains

@@ -162,3 +162,31 @@ func TestMigrationDefaults(t *testing.T) {
 		t.Error("docs/configuration.md has no setting that differs from Pitaya")
 	}
 }
+
+// TestMigrationReasons checks that each difference that the guide tells of has a reason: each row has three columns or more,
+// and none is empty.
+func TestMigrationReasons(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.FromSlash(migrationPage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(text), "\n## Differences\n")
+	section, _, ok2 := strings.Cut(after, "\n## ")
+	if !ok || !ok2 {
+		t.Fatalf("%s has no section Differences", migrationPage)
+	}
+	rows := 0
+	for line := range strings.Lines(section) {
+		cells := tableCells(line)
+		if cells == nil {
+			continue
+		}
+		if rows++; len(cells) < 3 || slices.Contains(cells, "") {
+			t.Errorf("%s: no reason: %s", migrationPage, strings.TrimSpace(line))
+		}
+	}
+	if rows == 0 {
+		t.Errorf("%s has no differences", migrationPage)
+	}
+}

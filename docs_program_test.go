@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -88,9 +89,10 @@ func writeModule(t *testing.T, root, dir string) {
 }
 
 // TestDocumentCommands checks what can be checked of the other blocks: that JSON is JSON, and that "go run ./…" and
-// "go test ./…" name packages of the repository.
+// "go test ./…" name packages of the repository; and that no Go code escapes TestDocuments.
 func TestDocumentCommands(t *testing.T) {
 	t.Parallel()
+	compiled := markdownFiles(t, ".")
 	for _, doc := range allMarkdown(t) {
 		text, err := os.ReadFile(doc)
 		if err != nil {
@@ -102,6 +104,10 @@ func TestDocumentCommands(t *testing.T) {
 				lang = b.Words[0]
 			}
 			switch lang {
+			case "go":
+				if !slices.Contains(compiled, doc) {
+					t.Errorf("%s:%d: nobody compiles the Go code of a nested module's documents", doc, b.Line)
+				}
 			case "json":
 				if !json.Valid([]byte(b.Text)) {
 					t.Errorf("%s:%d: no JSON", doc, b.Line)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -148,4 +149,55 @@ func ExampleConfig_listeners() {
 	// Hello, Ann! <nil>
 	// clients: 2
 	// closed: true
+}
+
+// TLS goes on top of any listener.
+func ExampleNewTLSListener() {
+	web := httptest.NewTLSServer(nil) // for its certificate
+	defer web.Close()
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	l, err := pitaya.NewTLSListener(&CountingListener{Listener: tcp}, &tls.Config{Certificates: web.TLS.Certificates})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer serveExample(l)()
+
+	roots := x509.NewCertPool()
+	roots.AddCert(web.Certificate())
+	greet("tls://"+tcp.Addr().String(), &pitaya.ClientConfig{TLS: &tls.Config{RootCAs: roots}})
+	// Output:
+	// Hello, Ann! <nil>
+}
+
+// Connections in memory are for tests: nothing of the system takes part.
+func ExampleListenMem() {
+	mem := pitaya.ListenMem()
+	fmt.Println(mem.Addr().Network())
+	go func() { // what a server does
+		conn, err := mem.Accept()
+		if err == nil {
+			fmt.Fprint(conn, "hello")
+			conn.Close()
+		}
+	}()
+	conn, err := mem.DialContext(context.Background())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer conn.Close()
+	b, err := io.ReadAll(conn)
+	fmt.Println(string(b), err)
+	mem.Close()
+	_, err = mem.DialContext(context.Background())
+	fmt.Println(err != nil)
+	// Output:
+	// mem
+	// hello <nil>
+	// true
 }

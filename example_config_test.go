@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/pitaya-go/pitaya"
 )
@@ -45,4 +46,45 @@ func ExampleReadConfig() {
 	// Output:
 	// pitaya: settings:4: pitaya.handler.timeout = "5": a duration needs a unit, such as "30s"
 	// pitaya: settings:3: pitaya.heartbeat.intervall is no setting; the nearest is pitaya.heartbeat.interval
+}
+
+// What is wrong with settings is said before anything is started, all of it.
+func ExampleConfig_Validate() {
+	cfg := pitaya.Config{
+		Frontend:   true,
+		Heartbeat:  1500 * time.Millisecond,
+		SlowClient: pitaya.SlowClientPolicy(7),
+		Etcd:       pitaya.EtcdConfig{TLS: pitaya.TLSFiles{Cert: "cert.pem"}},
+	}
+	fmt.Println(cfg.Validate())
+	// Output:
+	// pitaya: code: pitaya.heartbeat.interval = "1.5s": must be whole seconds
+	// pitaya: code: pitaya.buffer.agent.slowclient = "7": must be one of: close, drop
+	// pitaya: code: pitaya.cluster.sd.etcd.tls.cert = "cert.pem": certificate and key must be set together
+}
+
+// Each kind of value is written as text in files, flags and variables.
+func ExampleConfig_Bind() {
+	var cfg pitaya.Config
+	fs := flag.NewFlagSet("chat", flag.ContinueOnError)
+	cfg.Bind(fs)
+	err := fs.Parse([]string{"-pitaya.serializertype=2", "-pitaya.handler.messages.pushcodes=never"})
+	fmt.Println(err)
+	err = pitaya.ReadEnv(fs, []string{"PITAYA_BUFFER_AGENT_SLOWCLIENT=drop", "HOME=/root"})
+	fmt.Println(err)
+	fmt.Println(cfg.SerializerType == pitaya.SerializerProtobuf, cfg.PushCodes == pitaya.PushCodesNever, cfg.SlowClient == pitaya.SlowClientDrop)
+
+	// The settings as text, for a page or the log. Passwords are not shown.
+	cfg.Etcd.Password = "secret"
+	for line := range strings.Lines(cfg.String()) {
+		if strings.Contains(line, "sd.etcd.pass") || strings.Contains(line, "slowclient") {
+			fmt.Print(line)
+		}
+	}
+	// Output:
+	// <nil>
+	// <nil>
+	// true true true
+	// pitaya.buffer.agent.slowclient = drop (environment PITAYA_BUFFER_AGENT_SLOWCLIENT)
+	// pitaya.cluster.sd.etcd.pass = *** (code)
 }

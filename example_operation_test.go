@@ -1,11 +1,15 @@
 package pitaya_test
 
 import (
+	"context"
 	"expvar"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/pprof"
+	"slices"
+	"strings"
 
 	"github.com/pitaya-go/pitaya"
 )
@@ -51,6 +55,70 @@ func ExampleServer_DebugHandler() {
 	// /debug/pitaya/ 200
 	// /debug/vars 200
 	// /debug/pprof/ 200
+}
+
+// A page of all routes for those who write clients, on a private listener. DocsMarkdown is the same as a file to keep in the
+// repository.
+func ExampleServer_DocsHandler() {
+	type Join struct {
+		Room string `json:"room"`
+	}
+	type Joined struct {
+		Members []string `json:"members"`
+	}
+	srv, err := pitaya.NewServer(pitaya.Config{Type: "chat", Frontend: true})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	err = pitaya.Handle(srv, "room.join", func(context.Context, *Join) (*Joined, error) { return &Joined{}, nil })
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/docs/", srv.DocsHandler(pitaya.DocsOptions{}))
+
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, httptest.NewRequest("GET", "/docs/?view=json", nil))
+	fmt.Print(w.Body)
+	w = httptest.NewRecorder()
+	mux.ServeHTTP(w, httptest.NewRequest("GET", "/docs/?view=markdown", nil))
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "- Argument") || strings.HasPrefix(line, "- Result") {
+			fmt.Print(line)
+		}
+	}
+	// Output:
+	// {"handlers":{"chat.room.join":{"input":{"*pitaya_test.Join":{"room":"string"}},"output":[{"*pitaya_test.Joined":{"members":["string"]}},"error"]}},"remotes":{}}
+	// - Argument: [pitaya\_test.Join](#type-pitaya_test.Join) { room: string }
+	// - Result: [pitaya\_test.Joined](#type-pitaya_test.Joined) { members: \[\]string }
+}
+
+// The ready-made handlers by which tools learn the routes of a server. WithBound keeps them from clients that have not logged
+// in.
+func ExampleServer_RegisterDocs() {
+	srv, err := pitaya.NewServer(pitaya.Config{Type: "chat", Frontend: true})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := srv.RegisterDocs(pitaya.DocsOptions{}, pitaya.WithBound()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	doc, err := srv.Documentation(false)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	handlers := doc["handlers"].(map[string]any)
+	for _, route := range slices.Sorted(maps.Keys(handlers)) {
+		fmt.Println(route)
+	}
+	// Output:
+	// chat.docs.descriptors
+	// chat.docs.docs
 }
 
 // Readiness as a program asks for it: with ?verbose there is a line for each check.

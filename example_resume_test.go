@@ -5,83 +5,86 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/pitaya-go/pitaya"
 )
 
-// A client that loses its connection gets its session back, and the pushes that it has missed.
+// A client that loses its connection gets its session back, with what was pushed
+// meanwhile: nothing is missing and nothing is there twice.
 func ExampleResumeConfig() {
 	mem := pitaya.ListenMem()
-	away, back, online := make(chan bool), make(chan bool), make(chan bool, 1)
-	online <- true
-	s, err := pitaya.NewServer(pitaya.Config{
-		Frontend:  true,
-		Listeners: []net.Listener{mem},
-		Resume:    pitaya.ResumeConfig{Window: 30 * time.Second},
+	server, err := pitaya.NewServer(pitaya.Config{
+		Type: "game", Frontend: true, Listeners: []net.Listener{mem}, Logger: discard,
+		Resume: pitaya.ResumeConfig{Window: time.Minute, Messages: 100},
 	})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
+	away := make(chan *pitaya.Session, 1)
+	back := make(chan string)
+	begun := make(chan struct{})
 	err = errors.Join(
-		s.OnSessionDetach(func(session *pitaya.Session) { away <- true }),
-		pitaya.Handle(s, "account.login", func(ctx context.Context, name *string) (*bool, error) {
-			return new(true), pitaya.SessionFromContext(ctx).Bind(ctx, *name)
+		server.OnSessionDetach(func(s *pitaya.Session) { away <- s }),
+		server.OnSessionResume(func(s *pitaya.Session) { back <- s.UID() }),
+		pitaya.Handle(server, "account.login", func(ctx context.Context, name *string) (*string, error) {
+			return name, pitaya.SessionFromContext(ctx).Bind(ctx, *name)
+		}),
+		pitaya.Handle(server, "shop.buy", func(ctx context.Context, item *string) (*string, error) {
+			close(begun)
+			<-ctx.Done()
+			return item, nil
 		}),
 	)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	ctx, end := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { s.Run(ctx) })
-	defer running.Wait()
-	defer end()
-	<-s.Ready()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
 
-	var conn net.Conn
-	dial := func(ctx context.Context) (net.Conn, error) {
-		<-online
-		var err error
-		conn, err = mem.DialContext(ctx)
-		return conn, err
+	// With Dial instead of NewClient there is no need of Redial.
+	wait := make(chan struct{})
+	redial := func(ctx context.Context) (net.Conn, error) {
+		<-wait // the tunnel is long
+		return mem.DialContext(ctx)
 	}
-	first, err := dial(ctx)
+	conn, err := mem.DialContext(ctx)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	c, err := pitaya.NewClient(ctx, first, &pitaya.ClientConfig{ // pitaya.Dial needs no Redial
-		Resume:      true,
-		Redial:      dial,
-		OnReconnect: func(resumed bool) { fmt.Println("back, resumed:", resumed) },
-		OnPush: map[string]func([]byte){"onGold": func(payload []byte) {
-			fmt.Println("gold:", string(payload))
-			back <- true
-		}},
+	news := make(chan string)
+	client, err := pitaya.NewClient(ctx, conn, &pitaya.ClientConfig{
+		Resume: true, Redial: redial,
+		OnPush: map[string]func(payload []byte){"onNews": func(payload []byte) { news <- string(payload) }},
 	})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	defer c.Close()
-	if err := c.Request(ctx, "account.login", "ann", nil); err != nil {
-		fmt.Println(err)
-		return
-	}
-	conn.Close() // the network, say
-	<-away
-	session := s.SessionByUID("ann")
-	fmt.Println("push:", session.Push(ctx, "onGold", 90))
-	online <- true
-	<-back
-	fmt.Println("connected:", session.Connected())
+	client.Request(ctx, "game.account.login", "ann", nil)
+	bought := make(chan error)
+	go func() { bought <- client.Request(ctx, "game.shop.buy", "sword", nil) }()
+	<-begun
+	conn.Close()
+	session := <-away
+	fmt.Println(session.UID(), "is connected:", session.Connected())
+	fmt.Println(errors.Is(<-bought, pitaya.ErrConnectionLost)) // nobody knows whether it was bought
+	fmt.Println(session.Push(ctx, "onNews", "dinner is ready"))
+	close(wait)
+	fmt.Println(<-back, "is back")
+	fmt.Println(<-news, client.Handshake().Sys.Resume.Resumed)
+	client.Close()
+	stop()
+	<-ended
 	// Output:
-	// push: <nil>
-	// back, resumed: true
-	// gold: 90
-	// connected: true
+	// ann is connected: false
+	// true
+	// <nil>
+	// ann is back
+	// "dinner is ready" true
 }

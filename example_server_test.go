@@ -1,7 +1,9 @@
 package pitaya_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -171,4 +173,47 @@ func ExampleServer_AddHandshakeValidator() {
 	// Output:
 	// 1.0 pitaya: server refused the handshake with code 400: please update to version 2.0
 	// 2.0 <nil>
+}
+
+// Guest is an argument whose field has a name for clients.
+type Guest struct {
+	Name string `json:"name"`
+}
+
+// What a server offers, for tools and for those who write clients.
+func ExampleServer_Documentation() {
+	server, err := pitaya.NewServer(pitaya.Config{Type: "game", Frontend: true})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	err = pitaya.Handle(server, "door.knock", func(ctx context.Context, in *Guest) (*[]Guest, error) {
+		return &[]Guest{*in}, nil
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	docs, err := server.Documentation(false)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	text, err := json.Marshal(docs["handlers"])
+	fmt.Println(string(text), err)
+
+	// The same as pages, which are the same for the same routes.
+	markdown, err := server.DocsMarkdown()
+	fmt.Println(bytes.Contains(markdown, []byte("game.door.knock")), err)
+	html, err := server.DocsHTML()
+	fmt.Println(bytes.Contains(html, []byte("game.door.knock")), err)
+
+	// Of protobuf messages tools can get the description.
+	file, err := pitaya.Descriptor("google.protobuf.StringValue")
+	fmt.Println(len(file) > 0, err)
+	// Output:
+	// {"game.door.knock":{"input":{"name":"string"},"output":[[{"name":"string"}],"error"]}} <nil>
+	// true <nil>
+	// true <nil>
+	// true <nil>
 }

@@ -63,3 +63,28 @@ func ExampleServer_NewCondTimer() {
 	// Output:
 	// the match begins
 }
+
+// A timer can be stopped at any time, by its own function too.
+func ExampleTimer() {
+	var server *pitaya.Server
+	_, stop := runExample(pitaya.Config{}, func(s *pitaya.Server) error {
+		server = s
+		return nil
+	})
+	defer stop()
+	rung := make(chan string)
+	alarm, err := server.NewAfterTimer(time.Millisecond, func() { rung <- "ring" })
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	never, err := server.NewAfterTimer(time.Hour, func() { rung <- "too late" })
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	never.Stop()
+	fmt.Println(<-rung, alarm.ID() != never.ID())
+	// Output:
+	// ring true
+}

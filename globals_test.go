@@ -26,7 +26,6 @@ var readOnlyGlobals = map[string]string{
 	"protoType":       "a type",
 	"pushCodesWords":  "words of an enumeration",
 	"serializerWords": "words of an enumeration",
-	"timeType":        "a type",
 	"slowClientWords": "words of an enumeration",
 	"wsUnavailable":   "an answer that is always the same",
 }

@@ -185,8 +185,41 @@ func (r *registry) register(value any, opts []RegisterOption) error {
 	if err != nil {
 		return err
 	}
+	if err := r.addService(s, &o); err != nil {
+		return err
+	}
+	r.components.add(s.Name, value)
+	r.remote.remove(value)
+	return nil
+}
+
+// registerFuncs adds handlers as if they were the methods of a component. name
+// is that of the service if the options give it no other, and methods get names
+// in lower case.
+func (r *registry) registerFuncs(name string, methods map[string]*handlerEntry, opts []RegisterOption) error {
+	o := registration{Name: name, Rename: strings.ToLower}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	s := &service{Name: o.Name, Methods: make(map[string]*handlerEntry), what: name}
+	s.checkName(r.services)
+	for _, method := range slices.Sorted(maps.Keys(methods)) {
+		if !slices.Contains(o.Skip, method) {
+			s.add(method, methods[method], &o)
+		}
+	}
+	for _, skip := range o.Skip {
+		if methods[skip] == nil {
+			s.mistake("there is no method %s to skip", skip)
+		}
+	}
+	return r.addService(s, &o)
+}
+
+// addService adds the handlers of a service, or none if it has mistakes.
+func (r *registry) addService(s *service, o *registration) error {
 	for _, method := range slices.Sorted(maps.Keys(s.Methods)) {
-		s.Methods[method].apply(&o)
+		s.Methods[method].apply(o)
 		if r.services[s.Name] {
 			continue // is a mistake already, once for all methods
 		}
@@ -198,8 +231,6 @@ func (r *registry) register(value any, opts []RegisterOption) error {
 		return errors.Join(s.errs...)
 	}
 	r.services[s.Name] = true
-	r.components.add(s.Name, value)
-	r.remote.remove(value)
 	for method, e := range s.Methods {
 		r.put(s.Name, method, e)
 	}
@@ -211,12 +242,38 @@ type service struct {
 	Name    string
 	Methods map[string]*handlerEntry // by the names that they get
 
-	of   reflect.Type
+	what string // is registered, for errors
 	errs []error
 }
 
 func (s *service) mistake(format string, args ...any) {
-	s.errs = append(s.errs, fmt.Errorf("pitaya: register "+s.of.String()+": "+format, args...))
+	s.errs = append(s.errs, fmt.Errorf("pitaya: register "+s.what+": "+format, args...))
+}
+
+// checkName looks at the name of the service. taken are those that are there
+// already.
+func (s *service) checkName(taken map[string]bool) {
+	if err := checkRoutePart(s.Name); err != nil {
+		s.mistake("service name %q: %w", s.Name, err)
+	}
+	if taken[s.Name] {
+		s.mistake("there is a service with the name %q already", s.Name)
+	}
+}
+
+// add adds a method under the name that the options give it.
+func (s *service) add(name string, e *handlerEntry, o *registration) {
+	method := name
+	if o.Rename != nil {
+		method = o.Rename(method)
+	}
+	if err := checkRoutePart(method); err != nil {
+		s.mistake("method %s: name %q: %w", name, method, err)
+	}
+	if s.Methods[method] != nil {
+		s.mistake("two methods have the name %q", method)
+	}
+	s.Methods[method] = e
 }
 
 // examine finds the methods of a component that qualify, which shape decides
@@ -230,7 +287,7 @@ func (o *registration) examine(value any, noun string, taken map[string]bool,
 		return nil, errors.New("pitaya: register: no component given")
 	}
 	t := v.Type()
-	s := &service{Methods: make(map[string]*handlerEntry), of: t}
+	s := &service{Methods: make(map[string]*handlerEntry), what: t.String()}
 	typeName := t.Name()
 	if t.Kind() == reflect.Pointer {
 		typeName = t.Elem().Name()
@@ -242,12 +299,7 @@ func (o *registration) examine(value any, noun string, taken map[string]bool,
 	if o.Name != "" {
 		s.Name = o.Name
 	}
-	if err := checkRoutePart(s.Name); err != nil {
-		s.mistake("service name %q: %w", s.Name, err)
-	}
-	if taken[s.Name] {
-		s.mistake("there is a service with the name %q already", s.Name)
-	}
+	s.checkName(taken)
 	near := 0
 	for m := range t.Methods() {
 		if slices.Contains(o.Skip, m.Name) {
@@ -261,17 +313,7 @@ func (o *registration) examine(value any, noun string, taken map[string]bool,
 			}
 			continue
 		}
-		method := m.Name
-		if o.Rename != nil {
-			method = o.Rename(method)
-		}
-		if err := checkRoutePart(method); err != nil {
-			s.mistake("method %s: name %q: %w", m.Name, method, err)
-		}
-		if s.Methods[method] != nil {
-			s.mistake("two methods have the name %q", method)
-		}
-		s.Methods[method] = e
+		s.add(m.Name, e, o)
 	}
 	if len(s.Methods) == 0 && near == 0 {
 		hint := ""

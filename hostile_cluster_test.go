@@ -141,7 +141,7 @@ func hostileCalls(t testing.TB) (calls []hostileCall) {
 		add(fmt.Sprintf("remote %.20q", route), userRequest(t, route, "", "{}"))
 		add(fmt.Sprintf("handler %.20q", route), sysRequest(t, session, route, "", "{}"))
 	}
-	for _, route := range []string{"bindsession", "pushsession", "mergesession", "kick", "pushusers", "claimuser", "sessionevent", "nope"} {
+	for _, route := range []string{"bindsession", "pushsession", "mergesession", "kick", "pushusers", "claimuser", "sessionevent", "docs", "descriptors", "nope"} {
 		for _, payload := range []string{"", "\xff", "\x0a", "\x0a\x7f", "\x08\x01", "\x0a\x01\xff", "\x12\x01\xff", "null", strings.Repeat("\x0b", 20_000)} {
 			add(fmt.Sprintf("sys.%s with %.10q", route, payload), userRequest(t, "sys."+route, payload, "{}"))
 			add(fmt.Sprintf("connector.sys.%s with %.10q", route, payload), userRequest(t, "connector.sys."+route, payload, "{}"))
@@ -234,7 +234,7 @@ func TestHostilePeers(t *testing.T) {
 			srv := natsServer(t, url, self, pitaya.Config{Logger: errorLogs(t)}, func(s *pitaya.Server) {
 				handler.srv = s
 				lower := pitaya.WithNameFunc(strings.ToLower)
-				must(t, s.Register(HostileRoom{handler}, pitaya.WithName("h"), lower), s.RegisterRemote(remote, pitaya.WithName("r"), lower))
+				must(t, s.RegisterDocs(pitaya.DocsOptions{Cluster: true}), s.Register(HostileRoom{handler}, pitaya.WithName("h"), lower), s.RegisterRemote(remote, pitaya.WithName("r"), lower))
 				if !self.Frontend {
 					must(t, s.OnSessionEvent(func(pitaya.SessionEvent) {}))
 				}

@@ -28,14 +28,15 @@ const (
 	featureUsers                      // takes one push for many users
 	featureClaim                      // answers claims to users before they are bound elsewhere
 	featureEvents                     // wants to be told of binds and ends of sessions
+	featureDocs                       // tells of its routes and messages
 )
 
 // featureName returns the name that a feature is announced by.
 func featureName(bit int) string {
-	return [...]string{"merge", "users", "claim", "events"}[bit]
+	return [...]string{"merge", "users", "claim", "events", "docs"}[bit]
 }
 
-const featureCount = 4
+const featureCount = 5
 
 func (f feature) String() string {
 	var names []string

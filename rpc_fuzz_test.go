@@ -455,7 +455,7 @@ func newFuzzServer(f *testing.F) *fuzzServer {
 	srv.testServer = runCluster(f, vectorFront(), cfg, func(s *pitaya.Server) {
 		handler.srv = s
 		lower := pitaya.WithNameFunc(strings.ToLower)
-		must(f, s.Register(handler, pitaya.WithName("h"), lower), s.RegisterRemote(FuzzPing{}, pitaya.WithName("r"), lower),
+		must(f, s.RegisterDocs(pitaya.DocsOptions{}), s.Register(handler, pitaya.WithName("h"), lower), s.RegisterRemote(FuzzPing{}, pitaya.WithName("r"), lower),
 			s.OnSessionEvent(func(pitaya.SessionEvent) {}))
 	})
 	_, srv.peer = c.Node()
@@ -564,7 +564,7 @@ func FuzzBackend(f *testing.F) {
 	for kind := range byte(4) {
 		add("nats_publish", kind)
 	}
-	for _, route := range []string{"bindsession", "pushsession", "mergesession", "kick", "pushusers", "claimuser", "sessionevent"} {
+	for _, route := range []string{"bindsession", "pushsession", "mergesession", "kick", "pushusers", "claimuser", "sessionevent", "docs", "descriptors"} {
 		f.Add(byte(0), userRequest(f, "sys."+route, "\x08\x01\x12\x03u-1\x1a\x02{}", "{}"))
 		f.Add(byte(0), userRequest(f, "sys."+route, "\x0a\x03u-1\x12\x01f\x18\x05", "{}"))
 	}

@@ -70,6 +70,9 @@ func (s *Server) newCluster(host *sessionHost, d, remotes *dispatcher) (*cluster
 	}
 	c.lost = make(map[string]bool)
 	c.backend = newBackend(n, d, remotes, unique, c.events, c.notices)
+	if s.docs != nil {
+		c.backend.serveDocs(s.docs)
+	}
 	d.Forward = newForwards(n, d)
 	return c, nil
 }
@@ -82,6 +85,9 @@ func (s *Server) features() feature {
 	}
 	if len(s.onEvent) > 0 {
 		f |= featureEvents
+	}
+	if s.docs != nil {
+		f |= featureDocs
 	}
 	return f
 }

@@ -2,15 +2,9 @@ package pitaya
 
 import (
 	"bytes"
-	"cmp"
 	"compress/gzip"
-	"errors"
 	"fmt"
-	"reflect"
 	"strings"
-	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -25,20 +19,33 @@ import (
 //	{"handlers": {"chat.room.join": {"input": {"name": "string"}, "output": [{"members": ["string"]}, "error"]}}, "remotes": {}}
 //
 // The keys are full routes. The input is null for a handler without argument,
-// the output is empty for a notify. Structs are objects of their fields, under
-// the names that JSON gives them; slices and arrays are lists of their one
-// element type; everything else, [time.Time] and []byte included, is the name
-// of its Go type. Where a type contains itself its name stands in the place of
-// its fields.
+// the output is empty for a notify. The remotes are those of the application;
+// the library's own, of the service "sys", are not for others to call. Types are
+//
+//   - structs: objects of their fields, under the names that they have in JSON.
+//     The first letter of a name that is from no tag is lower case in arguments.
+//     Fields of embedded structs stand beside the others, as in JSON. What is not
+//     exported or has the tag "-" is left out, and so are fields named XXX_… of
+//     protobuf messages.
+//   - pointers: what they point to.
+//   - slices and arrays: lists of their one element type, but "[]byte".
+//   - everything else the name of its Go type: basic types and those made of
+//     them, maps, interfaces (of which a oneof is one), and types that write or
+//     read their JSON themselves, as [time.Time] does.
+//
+// Where a type contains itself, its name stands in the place of its fields, as it
+// does once an argument or a result has been described by 10,000 fields.
 //
 // With pointerNames each named struct is wrapped in an object whose key is an
 // asterisk and the name of the type: for protobuf messages their full name, by
 // which [Descriptor] knows them. The command line client of the Pitaya family
-// wants it so.
+// wants it so. It looks at names that contain "proto" only, so the packages of
+// messages had better be named accordingly.
 //
 // Documentation may be called at any time; handlers that are registered later
 // are missing from the result, which is the caller's. Its error is always nil
-// so far.
+// so far. [Server.RegisterDocs] offers it to clients, [Server.DocsHandler] as a
+// page.
 func (s *Server) Documentation(pointerNames bool) (map[string]any, error) {
 	s.mu.Lock()
 	list := s.registry.all()
@@ -63,155 +70,25 @@ func describeEntry(e *handlerEntry, pointerNames bool) map[string]any {
 	}
 }
 
-// describe documents the type of an argument or of a result.
-func describe(t reflect.Type, output, pointerNames bool) any {
-	if t == nil {
-		return nil
-	}
-	d := describer{Output: output, PointerNames: pointerNames, open: make(map[reflect.Type]bool)}
-	return d.describe(t)
-}
-
-// describeResult documents what a handler returns.
-func describeResult(t reflect.Type, pointerNames bool) []any {
-	if t == nil {
-		return []any{}
-	}
-	return []any{describe(t, true, pointerNames), "error"}
-}
-
-// A describer turns one type into its documentation.
-type describer struct {
-	Output       bool // of a result, not of an argument
-	PointerNames bool
-	open         map[reflect.Type]bool // named types that are being described, further out
-}
-
-var timeType = reflect.TypeFor[time.Time]()
-
-func (d *describer) describe(t reflect.Type) any {
-	if t == timeType {
-		return t.String()
-	}
-	if t.Name() != "" {
-		if d.open[t] {
-			return d.name(t)
-		}
-		d.open[t] = true
-		defer delete(d.open, t)
-	}
-	switch t.Kind() {
-	case reflect.Pointer:
-		return d.describe(t.Elem())
-	case reflect.Slice:
-		if t.Elem().Kind() == reflect.Uint8 {
-			return "[]byte" // which reflect calls []uint8
-		}
-		return []any{d.describe(t.Elem())}
-	case reflect.Array:
-		return []any{d.describe(t.Elem())}
-	case reflect.Struct:
-		fields := make(map[string]any)
-		d.fields(t, fields)
-		if d.PointerNames && t.Name() != "" {
-			return map[string]any{d.name(t): fields}
-		}
-		return fields
-	}
-	return t.String()
-}
-
-// fields adds the documentation of a struct's fields. Those of embedded structs
-// stand beside the struct's own, as in its JSON, and are hidden by them.
-func (d *describer) fields(t reflect.Type, into map[string]any) {
-	var embedded []reflect.Type
-	for f := range t.Fields() {
-		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Tag.Get("json") == "-" || strings.HasPrefix(f.Name, "XXX_") {
-			continue
-		}
-		if f.Anonymous && tag == "" {
-			elem := f.Type
-			if elem.Kind() == reflect.Pointer {
-				elem = elem.Elem()
-			}
-			if elem.Kind() == reflect.Struct && elem != timeType {
-				embedded = append(embedded, elem)
-				continue
-			}
-		}
-		if !f.IsExported() {
-			continue
-		}
-		into[cmp.Or(tag, d.fieldName(f.Name))] = d.describe(f.Type)
-	}
-	for _, elem := range embedded {
-		if d.open[elem] {
-			continue // it embeds itself, and adds nothing
-		}
-		d.open[elem] = true
-		promoted := make(map[string]any)
-		d.fields(elem, promoted)
-		delete(d.open, elem)
-		for name, field := range promoted {
-			if _, hidden := into[name]; !hidden {
-				into[name] = field
-			}
-		}
-	}
-}
-
-// fieldName is the name of a field without a tag. JSON reads both spellings, so
-// arguments are shown in the one that clients prefer; it writes only the other.
-func (d *describer) fieldName(name string) string {
-	if d.Output {
-		return name
-	}
-	first, n := utf8.DecodeRuneInString(name)
-	return string(unicode.ToLower(first)) + name[n:]
-}
-
-// name is what a type is called where its fields are not shown, or beside them.
-func (d *describer) name(t reflect.Type) string {
-	if !d.PointerNames || t.Kind() != reflect.Struct {
-		return t.String()
-	}
-	if name, ok := messageName(t); ok {
-		return "*" + name
-	}
-	return "*" + t.String()
-}
-
-// messageName returns the full name of a protobuf message type.
-func messageName(t reflect.Type) (name string, ok bool) {
-	m, ok := reflect.New(t).Interface().(proto.Message)
-	if !ok {
-		return "", false
-	}
-	// A struct that embeds the interface implements it, but not when it is
-	// empty.
-	defer func() {
-		if recover() != nil {
-			name, ok = "", false
-		}
-	}()
-	return string(m.ProtoReflect().Descriptor().FullName()), true
-}
-
 // Descriptor returns the serialized and gzip-compressed file descriptor that
 // defines a protobuf message, given its full name ("types." stands for
 // "google.protobuf."), or that of a .proto file, given its path. All messages
-// that are linked into the program are known; others are an error. Tools learn
-// from it how to write and read the messages of a server; see the client
-// protocol, section 13.
+// that are linked into the program are known; for others the error has the code
+// [CodeNotFound], and the name in its metadata. Tools learn from it how to write
+// and read the messages of a server; see the client protocol, section 13.
 func Descriptor(name string) ([]byte, error) {
 	file, err := findFile(name)
 	if err != nil {
-		return nil, fmt.Errorf("pitaya: descriptor of %q: %w", name, err)
+		return nil, err
 	}
+	return packFile(file)
+}
+
+// packFile returns a file descriptor as it is sent.
+func packFile(file protoreflect.FileDescriptor) ([]byte, error) {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(protodesc.ToFileDescriptorProto(file))
 	if err != nil {
-		return nil, fmt.Errorf("pitaya: descriptor of %q: %w", name, err)
+		return nil, fmt.Errorf("pitaya: descriptor of %q: %w", file.Path(), err)
 	}
 	var out bytes.Buffer
 	w := gzip.NewWriter(&out) // writing to memory does not fail
@@ -220,19 +97,33 @@ func Descriptor(name string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// findFile returns the file that has a path, or in which a message is defined.
 func findFile(name string) (protoreflect.FileDescriptor, error) {
 	if strings.HasSuffix(name, ".proto") {
-		return protoregistry.GlobalFiles.FindFileByPath(name)
+		if file, err := protoregistry.GlobalFiles.FindFileByPath(name); err == nil {
+			return file, nil
+		}
+		return nil, errNoDescriptor(name)
 	}
-	if short, ok := strings.CutPrefix(name, "types."); ok {
-		name = "google.protobuf." + short
+	names := []string{name}
+	if short, ok := strings.CutPrefix(name, "types."); ok { // unless the application has a package of that name
+		names = append(names, "google.protobuf."+short)
 	}
-	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
-	if err != nil {
-		return nil, err
+	for _, name := range names {
+		d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
+		if _, ok := d.(protoreflect.MessageDescriptor); ok && err == nil {
+			return d.ParentFile(), nil
+		}
 	}
-	if _, ok := d.(protoreflect.MessageDescriptor); !ok {
-		return nil, errors.New("it is no message")
+	return nil, errNoDescriptor(name)
+}
+
+// errNoDescriptor is the answer to a name that is not known. It may be long.
+func errNoDescriptor(name string) error {
+	name = strings.ToValidUTF8(name[:min(len(name), MaxRouteLength)], "\uFFFD")
+	return &Error{
+		Code:     CodeNotFound,
+		Message:  fmt.Sprintf("pitaya: descriptor of %q: no such message or file", name),
+		Metadata: map[string]string{"name": name},
 	}
-	return d.ParentFile(), nil
 }

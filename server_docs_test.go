@@ -111,9 +111,9 @@ func TestDocumentationTypes(t *testing.T) {
 			name: "kinds of types",
 			doc:  document[int, docTypes],
 			plain: `"input":"int","output":[{"Any":"interface {}","Array":["string"],"Bytes":"[]byte","Inline":{"X":"float64"},` +
-				`"Map":"map[string]pitaya_test.docPlain","Nested":{"NoTag":"string","a":"int"},"Pointer":"int","Raw":"[]byte","Times":["time.Time"]},"error"]`,
+				`"Map":"map[string]pitaya_test.docPlain","Nested":{"NoTag":"string","a":"int"},"Pointer":"int","Raw":"json.RawMessage","Times":["time.Time"]},"error"]`,
 			names: `"input":"int","output":[{"*pitaya_test.docTypes":{"Any":"interface {}","Array":["string"],"Bytes":"[]byte","Inline":{"X":"float64"},` +
-				`"Map":"map[string]pitaya_test.docPlain","Nested":{"*pitaya_test.docPlain":{"NoTag":"string","a":"int"}},"Pointer":"int","Raw":"[]byte","Times":["time.Time"]}},"error"]`,
+				`"Map":"map[string]pitaya_test.docPlain","Nested":{"*pitaya_test.docPlain":{"NoTag":"string","a":"int"}},"Pointer":"int","Raw":"json.RawMessage","Times":["time.Time"]}},"error"]`,
 		}, {
 			name:  "a struct that contains itself",
 			doc:   document[docNode, int],
@@ -125,9 +125,10 @@ func TestDocumentationTypes(t *testing.T) {
 			plain: `"input":"pitaya_test.docLoop","output":[["pitaya_test.docList"],"error"]`,
 			names: `"input":"pitaya_test.docLoop","output":[["pitaya_test.docList"],"error"]`,
 		}, {
-			name:  "embedded structs",
-			doc:   document[int, docOuter],
-			plain: `"input":"int","output":[{"All":["pitaya_test.docNode"],"Name":"int","Next":"pitaya_test.docNode","NoTag":"string","a":"int"},"error"]`,
+			name: "embedded structs",
+			doc:  document[int, docOuter],
+			plain: `"input":"int","output":[{"All":[{"All":["pitaya_test.docNode"],"Name":"string","Next":"pitaya_test.docNode"}],"Name":"int",` +
+				`"Next":{"All":["pitaya_test.docNode"],"Name":"string","Next":"pitaya_test.docNode"},"NoTag":"string","a":"int"},"error"]`,
 		}, {
 			name:  "protobuf messages",
 			doc:   document[pb.Error, docMessage],

@@ -10,16 +10,20 @@ import (
 // served.
 func (s *Server) kickReplaced() { s.host.Unique = true }
 
+// serializer returns what payloads are encoded with, as it is set up so far.
+func (s *Server) serializer() Serializer {
+	switch {
+	case s.cfg.Serializer != nil:
+		return s.cfg.Serializer
+	case s.cfg.SerializerType == SerializerProtobuf:
+		return Protobuf{}
+	}
+	return JSON{}
+}
+
 // newHost builds what sessions share. The set-up is over by then.
 func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	cfg := &s.cfg
-	serializer := cfg.Serializer
-	if serializer == nil {
-		serializer = JSON{}
-		if cfg.SerializerType == SerializerProtobuf {
-			serializer = Protobuf{}
-		}
-	}
 	host := &sessionHost{
 		ServerID: cfg.ID,
 		Conn: &connConfig{
@@ -35,7 +39,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 			DropWhenSlow:     cfg.SlowClient == SlowClientDrop,
 		},
 		Table:           s.table,
-		Serializer:      serializer,
+		Serializer:      s.serializer(),
 		Dict:            s.dict,
 		Compress:        !cfg.NoCompression,
 		PushCodes:       pushCodesRule(cfg.PushCodes),
@@ -78,7 +82,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Registry:    s.registry,
 		Pipeline:    s.pipeline,
 		Host:        host,
-		Serializer:  serializer,
+		Serializer:  s.serializer(),
 		Meters:      host.Meters,
 		Counters:    &s.counters,
 		Inspect:     host.Inspect,

@@ -299,10 +299,10 @@ func (s *Server) shutdown(ctx context.Context) error {
 		s.log.Warn("the end of the server could not be announced", "err", err)
 	}
 	s.closeListeners()
-	s.drainWorker()
 	if s.host.Resumes != nil {
 		s.host.Resumes.close() // no client can come back any more
 	}
+	s.drainWorker()
 	if s.cfg.DrainEnabled {
 		if err := s.modules.startDraining(ctx); err != nil {
 			errs = append(errs, err)

@@ -64,8 +64,8 @@ type counters struct {
 	LimitedBySession, LimitedByAddress, LimitedByServer, LimitedByPending atomic.Int64
 	LimitedHandshakes, Shed, ClosedForAbuse                               atomic.Int64
 
-	JobsEnqueued, JobsDone, JobsFailed, JobsRetried, JobsDead       atomic.Int64
 	Resumed, ResumeUnknown, ResumeGap, ResumeChanged, ResumeRefused atomic.Int64
+	JobsEnqueued, JobsDone, JobsFailed, JobsRetried, JobsDead       atomic.Int64
 
 	// Each connection counts in one of these, chosen by nextTraffic, so that
 	// connections on different processors do not wait for each other's caches.
@@ -177,13 +177,13 @@ func (c *counters) snapshot() Stats {
 		LimitedHandshakes: c.LimitedHandshakes.Load(),
 		Shed:              c.Shed.Load(),
 		ClosedForAbuse:    c.ClosedForAbuse.Load(),
+		Resumed:           c.Resumed.Load(),
+		NotResumed:        c.ResumeUnknown.Load() + c.ResumeGap.Load() + c.ResumeChanged.Load() + c.ResumeRefused.Load(),
 		JobsEnqueued:      c.JobsEnqueued.Load(),
 		JobsDone:          c.JobsDone.Load(),
 		JobsFailed:        c.JobsFailed.Load(),
 		JobsRetried:       c.JobsRetried.Load(),
 		JobsDead:          c.JobsDead.Load(),
-		Resumed:           c.Resumed.Load(),
-		NotResumed:        c.ResumeUnknown.Load() + c.ResumeGap.Load() + c.ResumeChanged.Load() + c.ResumeRefused.Load(),
 	}
 }
 
@@ -231,14 +231,14 @@ func (c *counters) metrics() []counterMetric {
 		{metricRefused, by("pending"), c.LimitedByPending.Load},
 		{metricRefused, by("handshake"), c.LimitedHandshakes.Load},
 		{metricRefused, by("deadline"), c.Shed.Load},
-		{metricJobsRetried, nil, c.JobsRetried.Load},
-		{metricJobsDead, nil, c.JobsDead.Load},
-		{metricJobsEnqueued, nil, c.JobsEnqueued.Load},
 		{metricResumed, nil, c.Resumed.Load},
 		{metricNotResumed, reason(resumeUnknown), c.ResumeUnknown.Load},
 		{metricNotResumed, reason(resumeGap), c.ResumeGap.Load},
 		{metricNotResumed, reason(resumeChanged), c.ResumeChanged.Load},
 		{metricNotResumed, reason(resumeRefused), c.ResumeRefused.Load},
+		{metricJobsRetried, nil, c.JobsRetried.Load},
+		{metricJobsDead, nil, c.JobsDead.Load},
+		{metricJobsEnqueued, nil, c.JobsEnqueued.Load},
 		{metricSentPackets, nil, c.sentPackets},
 		{metricSentBytes, nil, c.sentBytes},
 		{metricReceivedPackets, nil, c.receivedPackets},

@@ -92,7 +92,7 @@ func settled(t testing.TB, store pitaya.JobStore, dead int64) {
 func TestNATSJobs(t *testing.T) {
 	t.Parallel()
 	nats := startNATS(t, "-jetstream")
-	const lease = 1600 * time.Millisecond
+	const lease = 2400 * time.Millisecond
 	open := func(t testing.TB) pitaya.JobStore {
 		return natsJobs(t, nats.URL(), pitaya.NATSJobsOptions{Namespace: t.Name()[max(0, len(t.Name())-64):], Lease: lease})
 	}
@@ -100,7 +100,7 @@ func TestNATSJobs(t *testing.T) {
 		Open:  open,
 		Other: func(t testing.TB, _ pitaya.JobStore) pitaya.JobStore { return open(t) },
 		Lease: lease,
-		Slack: 390 * time.Millisecond,
+		Slack: 590 * time.Millisecond,
 	})
 }
 

@@ -782,3 +782,48 @@ func (h *HoldRoom) Do(_ context.Context, in *wrapperspb.StringValue) (*wrappersp
 	h.f()
 	return in, nil
 }
+
+// The functions of the package have Pitaya's arguments.
+func TestDefaultReliableRPC(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		must(t, pitaya.Configure(true, "room", pitaya.Standalone, nil, pitaya.Config{
+			Logger: testLogger(t), Worker: pitaya.WorkerConfig{RetryMax: 1, RetryMinDelay: time.Minute},
+		}))
+		begin := time.Now()
+		var ran []string
+		must(t, pitaya.RegisterRPCJob(jobFunc(func(_ context.Context, route, arg string) error {
+			ran = append(ran, fmt.Sprint(route, " ", arg, " ", time.Since(begin)))
+			return errors.New("failed on purpose")
+		})), pitaya.StartWorker())
+		stop := startDefault(t)
+		defer stop()
+		id, err := pitaya.ReliableRPC("room.room.do", map[string]any{"k": 1}, &wrapperspb.StringValue{}, wrapperspb.String("a"))
+		must(t, err)
+		other, err := pitaya.ReliableRPCWithOptions("room.room.do", nil, nil, wrapperspb.String("b"), pitaya.RetryOptions{})
+		must(t, err)
+		if id == other || len(id) != 24 {
+			t.Errorf("ids %q and %q", id, other)
+		}
+		pass(time.Hour)
+		// The longest pause, 10 s by default, bounds the least one, as in Pitaya.
+		if want := []string{"room.room.do a 0s", "room.room.do b 0s", "room.room.do a 10s"}; !slices.Equal(ran, want) {
+			t.Errorf("ran %q, want %q", ran, want)
+		}
+	})
+}
+
+func TestWorkerSettingsMistakes(t *testing.T) {
+	for _, tt := range []struct {
+		cfg  pitaya.WorkerConfig
+		want string
+	}{
+		{pitaya.WorkerConfig{Namespace: strings.Repeat("x", 65)}, "64 bytes"},
+		{pitaya.WorkerConfig{Namespace: "\xff"}, "UTF-8"},
+		{pitaya.WorkerConfig{RetryExponential: 101}, "100"},
+		{pitaya.WorkerConfig{Concurrency: -1}, "concurrency"},
+	} {
+		if _, err := pitaya.NewServer(pitaya.Config{Worker: tt.cfg}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%+v: got %v", tt.cfg, err)
+		}
+	}
+}

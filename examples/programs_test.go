@@ -62,6 +62,7 @@ var programs = map[string]program{
 	"acceptor":   small("acceptor", "-listen"),
 	"embed":      {args: []string{"-listen", "127.0.0.1:0"}, ready: next("embed"), signals: ctrlCAndTerm},
 	"pipeline":   small("pipeline", "-listen"),
+	"protobuf":   small("protobuf", "-listen"),
 	"ratelimit":  small("ratelimit", "-listen"),
 	"rooms":      small("rooms", "-listen"),
 	"serializer": small("serializer", "-listen"),

@@ -433,6 +433,7 @@ function isToken(token) {
  * @property {number} sentAt when the last packet went
  * @property {number} interval of heartbeats in milliseconds, 0 for none
  * @property {number} unconfirmed bytes of pushes that the server has not been told of
+ * @property {number} confirmedAt when it was told last
  * @property {Set<ReturnType<typeof setTimeout>>} timers
  */
 
@@ -454,7 +455,8 @@ const PITAYA_JS = "1.1.0"; // announced as sys.version
 const MAX_ID = 2 ** 31 - 1; // what every server implementation takes
 const MAX_TIMER = 2 ** 31 - 1; // ms; longer ones fire at once
 const CONFIRM_BYTES = 64 << 10; // pushes of this size are confirmed before the next heartbeat is due
-const PUSH_COST = 512; // what a push counts beyond its payload: servers keep a number of pushes, however small they are
+const PUSH_COST = 656; // what a push counts beyond its payload: servers keep a number of them, so that 100 are enough
+const CONFIRM_PAUSE = 1000; // ms between two heartbeats of that kind; a server might take more for a flood
 const THAW_MS = 1000; // for what has come while the page was frozen
 
 /** Statuses of close frames. 1000 ends the session for good; after others the server keeps it, if it can be resumed. */
@@ -703,6 +705,7 @@ export class Client extends EventTarget {
       sentAt: now,
       interval: 0,
       unconfirmed: 0,
+      confirmedAt: now,
       timers: new Set(),
     };
     this.#link = link;
@@ -934,6 +937,7 @@ export class Client extends EventTarget {
       new DataView(body.buffer).setUint32(0, this.#kept.received % 2 ** 32);
     }
     link.unconfirmed = 0;
+    link.confirmedAt = performance.now();
     this.#sendPacket(link, Packet.HEARTBEAT, body);
   }
 
@@ -1164,7 +1168,7 @@ export class Client extends EventTarget {
     if (this.#link !== link) return;
     // The server keeps what is not confirmed, as long as it has room.
     link.unconfirmed += payload.length + PUSH_COST;
-    if (link.unconfirmed >= CONFIRM_BYTES) this.#sendHeartbeat(link);
+    if (link.unconfirmed >= CONFIRM_BYTES && performance.now() - link.confirmedAt >= CONFIRM_PAUSE) this.#sendHeartbeat(link);
   }
 
   /** @param {string} route @param {Uint8Array} payload */

@@ -46,8 +46,8 @@
 // # Testing an implementation of a seam
 //
 // Each seam of a server has rules, which the comment of its interface lists, and a suite here that checks them:
-// [TestDiscovery], [TestTransport], [TestGroupStore], [TestBindingStore], [TestSerializer], [TestTracer]. What comes with
-// the library passes them, and so should what replaces it.
+// [TestDiscovery], [TestTransport], [TestGroupStore], [TestJobStore], [TestBindingStore], [TestSerializer], [TestTracer]. What
+// comes with the library passes them, and so should what replaces it.
 //
 // # Traces
 //

@@ -12,6 +12,7 @@ func (c check) Run(t testing.TB) { c.run(t) }
 var (
 	DiscoveryChecks  = discoveryChecks
 	GroupChecks      = groupChecks
+	JobChecks        = jobChecks
 	BindingChecks    = bindingChecks
 	SerializerChecks = serializerChecks
 	TracerChecks     = tracerChecks

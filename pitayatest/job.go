@@ -382,6 +382,9 @@ func (t *jobTest) pages() {
 	noError(t, t.store.DeleteDead(t.Context(), "job-3"))
 	var got []string
 	for after := uint64(0); ; {
+		if len(got) > n {
+			t.Fatalf("got %q, and there are more", got)
+		}
 		list, err := t.store.DeadJobs(t.Context(), after, 2)
 		noError(t, err)
 		if len(list) == 0 {

@@ -35,6 +35,7 @@
 //	-docs ROUTE          where the server has its documentation (default docs.docs); off: do not ask
 //	-push ROUTE=MESSAGE  pushes with that route are that protobuf message; may be given again
 //	-serializer NAME     json or protobuf, instead of the one that the server names
+//	-resume              connect again when the connection is lost, and go on with the session if the server still has it
 //	-compress            compress payloads that shrink by it
 //	-history FILE        keep the lines typed in a file, for their owner alone; auto: pitaya-cli/history in
 //	                     $XDG_STATE_HOME or ~/.local/state; the environment's PITAYA_CLI_HISTORY is the default
@@ -71,7 +72,7 @@
 //
 // To a server that speaks protobuf payloads are written in JSON all the same, and what it sends is shown in JSON: its
 // messages are learnt from its documentation and descriptors, which it must offer
-// ([github.com/pitaya-go/pitaya.Server.Documentation]). Which message a push is, they do not say: the command or flag push
+// ([github.com/pitaya-go/pitaya.Server.RegisterDocs]). Which message a push is, they do not say: the command or flag push
 // does.
 //
 // # Exit status

@@ -46,7 +46,7 @@
 // # Phases
 //
 // Connections are opened, -dialers at the same time, or evenly over -ramp; then all begin together (with -ramp each begins
-// at once). After -warmup follows what is measured, for -duration. What was to be sent in that time counts, and is waited
+// at once, and what the schedule of an open load has for a connection that is yet to be opened is left out). After -warmup follows what is measured, for -duration. What was to be sent in that time counts, and is waited
 // for if it is under way at the end. -requests ends a run after a number of operations. Ctrl-C ends it early, with the
 // report of what there is; a second one at once.
 //
@@ -95,6 +95,8 @@
 // something else: {{conn}} the number of the connection, from 0; {{n}} how many steps it has made; {{rand}}, {{rand 6}} and
 // {{rand 1 6}} a random number up to 2147483647, below 6, and from 1 to 6; {{fill 100}} a hundred letters.
 //
+// A notify whose connection is closed right after it may never reach its handler; a request behind it makes sure.
+//
 // Requests and notifies are counted by step. In an open load the first of a block counts from the scheduled time.
 // Connections of a script are clients of the library, which cost more than those of the other scenarios.
 //
@@ -104,7 +106,8 @@
 // Processor time is that of the time measured; divided by the operations it is what one costs. Memory is looked at
 // before the first connection and at the end of the time measured, and the difference divided by the connections. With
 // -gc the processes get SIGUSR1 before, upon which the testing server collects its garbage; a server that does not handle
-// that signal ends by it. All this is read from /proc, so it is "not available" on systems other than Linux.
+// that signal ends by it. For the memory of connections take a server that has just been started: what others have left
+// behind is used again. All this is read from /proc, so it is "not available" on systems other than Linux.
 //
 // # Errors
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"reflect"
 	"regexp"
@@ -56,15 +57,23 @@ func dial(t *testing.T, l *pitaya.MemListener, key string) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t}
-	cfg := &pitaya.ClientConfig{OnAnyPush: func(route string, payload []byte) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.pushes = append(p.pushes, route+" "+string(payload))
-	}}
+	cfg := new(pitaya.ClientConfig)
 	if key != "" {
 		cfg.Handshake = &pitaya.HandshakeData{User: map[string]any{"key": key}}
 	}
+	return dialOn(t, conn, cfg)
+}
+
+// dialOn is dial on a connection that there is.
+func dialOn(t *testing.T, conn net.Conn, cfg *pitaya.ClientConfig) *peer {
+	t.Helper()
+	p := &peer{t: t}
+	cfg.OnAnyPush = func(route string, payload []byte) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.pushes = append(p.pushes, route+" "+string(payload))
+	}
+	var err error
 	if p.Client, err = pitaya.NewClient(t.Context(), conn, cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -415,6 +424,61 @@ func TestProgram(t *testing.T) {
 			if err := c.Request(t.Context(), "chat.join", &JoinRequest{"lobby", fmt.Sprint("Ada ", i)}, &reply); err != nil {
 				t.Fatal(err)
 			}
+		})
+	}
+}
+
+// Who loses the connection stays in the room for half a minute, and has missed nothing when it is back.
+func TestConnectionLost(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		after time.Duration
+		left  bool
+	}{
+		{"back in time", 29 * time.Second, false},
+		{"away for too long", 31 * time.Second, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := serve(t)
+				conn, err := l.DialContext(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				network := make(chan struct{}) // closed when there is one again
+				ada := dialOn(t, conn, &pitaya.ClientConfig{Resume: true, Redial: func(ctx context.Context) (net.Conn, error) {
+					select {
+					case <-network:
+						return l.DialContext(ctx)
+					case <-ctx.Done():
+						return nil, context.Cause(ctx)
+					}
+				}})
+				grace := dial(t, l, "")
+				ada.join("lobby", "Ada")
+				grace.join("lobby", "Grace")
+				ada.pushed()
+
+				conn.Close()
+				line := grace.say("Ada?")
+				time.Sleep(test.after)
+				if left := slices.Contains(grace.pushed(), `onLeave {"room":"lobby","name":"Ada"}`); left != test.left {
+					t.Fatalf("Grace is told that Ada left: %v, want %v", left, test.left)
+				}
+				if test.left {
+					return
+				}
+				close(network)
+				time.Sleep(20 * time.Second) // the most that a client waits between two attempts
+				want := []string{fmt.Sprintf(`onMessage {"room":"lobby","at":%d,"name":"Grace","text":"Ada?"}`, line.At)}
+				if got := ada.pushed(); !slices.Equal(got, want) {
+					t.Errorf("pushed to Ada: %q, want %q", got, want)
+				}
+				ada.say("Here I am.")
+				if got := grace.pushed("onLeave", "onJoin"); len(got) > 0 {
+					t.Errorf("pushed to Grace: %q", got)
+				}
+			})
 		})
 	}
 }

@@ -99,7 +99,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 
 // newServer makes the game server, ready to run.
 func newServer(listeners ...net.Listener) (*pitaya.Server, error) {
-	srv, err := pitaya.NewServer(pitaya.Config{Type: "chat", Frontend: true, Listeners: listeners})
+	srv, err := pitaya.NewServer(pitaya.Config{
+		Type: "chat", Frontend: true, Listeners: listeners,
+		// Who loses the connection stays in the room for a while, and gets what was said when it is back.
+		Resume: pitaya.ResumeConfig{Window: 30 * time.Second},
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -92,12 +92,16 @@ func (l *lifetime) Shutdown(context.Context) error {
 
 // setUpRoom registers what a server for rooms handles.
 func setUpRoom(room *pitaya.Server) error {
-	return pitaya.Handle(room, "table.play", func(ctx context.Context, in *move) (*played, error) {
-		if rand.IntN(200) == 0 {
-			return nil, pitaya.Errorf("GAME-TURN", "it is not your turn")
-		}
-		return &played{in.X * 2}, pause(ctx, time.Duration(rand.ExpFloat64()*float64(3*time.Millisecond)))
-	})
+	return errors.Join(
+		pitaya.Handle(room, "table.play", func(ctx context.Context, in *move) (*played, error) {
+			if rand.IntN(200) == 0 {
+				return nil, pitaya.Errorf("GAME-TURN", "it is not your turn")
+			}
+			return &played{in.X * 2}, pause(ctx, time.Duration(rand.ExpFloat64()*float64(3*time.Millisecond)))
+		}),
+		// The page of routes, on the gate, has those of rooms as well. Clients are not told.
+		room.RegisterDocs(pitaya.DocsOptions{}, pitaya.WithSkip("Docs", "Descriptors")),
+	)
 }
 
 // startRoom starts a server for rooms, and returns what ends it and waits for that.

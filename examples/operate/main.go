@@ -198,6 +198,7 @@ func operations(srv *pitaya.Server, metrics *pitaya.Metrics, writable bool) http
 	mux.Handle("/readyz", srv.Readyz())
 	mux.Handle("/livez", srv.Livez())
 	mux.Handle("/debug/pitaya/", srv.DebugHandler(pitaya.DebugOptions{Writable: writable}))
+	mux.Handle("/docs/", srv.DocsHandler(pitaya.DocsOptions{Cluster: true})) // for those who write clients
 	mux.Handle("/debug/vars", expvar.Handler())
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -207,7 +208,7 @@ func operations(srv *pitaya.Server, metrics *pitaya.Metrics, writable bool) http
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		fmt.Fprint(w, "<!doctype html>\n<title>operate</title>\n<ul>\n")
-		for _, path := range []string{"/debug/pitaya/", "/readyz?verbose", "/livez?verbose", "/metrics", "/debug/pprof/", "/debug/vars"} {
+		for _, path := range []string{"/debug/pitaya/", "/readyz?verbose", "/livez?verbose", "/metrics", "/docs/", "/debug/pprof/", "/debug/vars"} {
 			fmt.Fprintf(w, "<li><a href=%q>%[1]s</a>\n", path)
 		}
 		fmt.Fprint(w, "</ul>\n")

@@ -105,6 +105,12 @@ func TestOperate(t *testing.T) {
 	if body := get("metrics"); !strings.Contains(body, `pitaya_handler_requests{`) {
 		t.Errorf("metrics: %s", body)
 	}
+	docs := get("docs/")
+	for _, route := range []string{"gate.shop.buy", "room.table.play"} {
+		if !strings.Contains(docs, `id="route-`+route+`"`) {
+			t.Errorf("docs: no %s in %s", route, docs)
+		}
+	}
 	cancel()
 	if err := <-ran; err != nil {
 		t.Error(err)

@@ -120,13 +120,13 @@ func TestRoomEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		enter, srv := hall(t, time.Minute)
 		ada := enter("ada", "lobby")
-		time.Sleep(time.Minute - 1)
+		time.Sleep(time.Minute - time.Nanosecond)
 		ada.Request("hall.room.say", Words{Text: "hm"}, nil) // which keeps it
-		time.Sleep(time.Minute - 1)
+		time.Sleep(time.Minute - time.Nanosecond)
 		if n, err := srv.Group(prefix + "lobby").Count(t.Context()); n != 1 || err != nil {
 			t.Errorf("%d members and %v, want one", n, err)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		ada.ExpectError("hall.room.say", Words{Text: "anybody?"}, "ROOM-GONE")
 		bob := enter("bob", "lobby")
 		ada.ExpectError("hall.room.say", Words{Text: "am I in?"}, "ROOM-GONE") // of that one ada is no member

@@ -55,13 +55,13 @@ func setUp(s *pitaya.Server, o *options) error {
 		return setUpProtobuf(s)
 	case o.ProtoCLI:
 		return errors.Join(
-			register(s, "docs", &Docs{server: s}),
+			s.RegisterDocs(pitaya.DocsOptions{}),
 			register(s, "protosvc", &ProtoSvc{}),
 		)
 	}
 	err := errors.Join(
 		s.Group("g1").Create(context.Background(), 0),
-		register(s, "docs", &Docs{server: s}),
+		s.RegisterDocs(pitaya.DocsOptions{}),
 		register(s, "testsvc", &TestSvc{server: s}),
 		registerInterop(s, o.Config.Frontend),
 	)

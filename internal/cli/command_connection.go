@@ -48,6 +48,9 @@ func (s *shell) cmdStatus(context.Context, string) error {
 	fmt.Fprintf(&b, "serializer   %s\n", clean(l.client.Serializer().Name()))
 	fmt.Fprintf(&b, "heartbeat    %gs\n", h.Sys.Heartbeat)
 	fmt.Fprintf(&b, "dictionary   %d routes\n", len(h.Sys.Dict))
+	if r := h.Sys.Resume; r != nil {
+		fmt.Fprintf(&b, "resume       for %ds after a connection is lost\n", r.Window)
+	}
 	if k := l.known.Load(); k.docs != nil {
 		fmt.Fprintf(&b, "documented   %d routes\n", len(k.docs.Routes))
 	} else {

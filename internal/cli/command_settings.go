@@ -90,6 +90,7 @@ func settingsTable() []setting {
 		text("path", "of WebSocket, where the address has none", func(s *shell) *string { return &s.set.dial.Path }),
 		text("serializer", "json or protobuf, instead of the one that the server names", func(s *shell) *string { return &s.set.dial.Serializer }),
 		onOff("compress", "payloads that shrink by it are compressed", func(s *shell) *bool { return &s.set.dial.Compress }),
+		onOff("resume", "a connection that is lost is made again, and the session goes on", func(s *shell) *bool { return &s.set.dial.Resume }),
 	}
 }
 

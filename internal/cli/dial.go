@@ -33,6 +33,10 @@ type dialSettings struct {
 	Compress   bool
 	Handshake  *pitaya.HandshakeData // nil: the client's own
 	OnPush     func(route string, payload []byte)
+
+	Resume       bool // connect again when the connection is lost, and go on with the session
+	OnDisconnect func(cause error)
+	OnReconnect  func(resumed bool)
 }
 
 // targets returns the URLs to try for an address: a URL of one transport, or host:port, with or without a path, which
@@ -160,8 +164,11 @@ func (s *dialSettings) client() (*pitaya.ClientConfig, error) {
 		Compress:         s.Compress,
 		HandshakeTimeout: s.Timeout,
 		OnAnyPush:        s.OnPush,
+		Resume:           s.Resume,
+		OnDisconnect:     s.OnDisconnect,
+		OnReconnect:      s.OnReconnect,
 		TLS: &tls.Config{
-			InsecureSkipVerify: s.Insecure, //nolint:gosec // asked for
+			InsecureSkipVerify: s.Insecure, // only where the user asks for it
 			ServerName:         s.ServerName,
 		},
 	}

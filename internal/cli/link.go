@@ -106,6 +106,17 @@ func (s *shell) connect(ctx context.Context, addr string) error {
 	d := s.set.dial
 	d.Handshake = s.set.handshake
 	d.OnPush = func(route string, payload []byte) { s.pushed(l, route, payload) }
+	d.OnDisconnect = func(cause error) {
+		text := "connection lost: " + describeError(cause) + "; connecting again"
+		s.out.Note(text, event{Event: "lost", Message: text})
+	}
+	d.OnReconnect = func(resumed bool) {
+		text := "connected again, to a new session"
+		if resumed {
+			text = "connected again, to the session as it was"
+		}
+		s.out.Note(text, event{Event: "reconnected", Message: text, Resumed: &resumed})
+	}
 	client, u, err := dial(ctx, addr, &d)
 	if err != nil {
 		if exitStatus(err) == exitUsage {
@@ -189,9 +200,9 @@ func (s *shell) watch(l *link) {
 func (s *shell) pushed(l *link, route string, payload []byte) {
 	<-l.learnt
 	v := l.decode(s.pushType(route), payload)
-	s.inbox.add(arrival{route, v})
 	s.saw(route)
 	s.out.Push(route, v)
+	s.inbox.add(arrival{route, v}) // last: who waits for it may leave then
 }
 
 // leave ends the connection, if there is one.

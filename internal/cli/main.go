@@ -29,6 +29,7 @@ func Main(ctx context.Context, p Process) int {
 		return exitUsage
 	}
 	out := &output{style: o.Style, shown: o.Shown, out: p.Stdout, err: p.Stderr}
+	defer out.End()
 	s := newShell(o.Set, out)
 	for route, name := range o.PushTypes {
 		s.setPushType(route, name)

@@ -156,6 +156,7 @@ func (o *options) connectionFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Set.docs, "docs", "", "`route` of the server's documentation (default "+defaultDocs+", asked if types are needed); off: none")
 	fs.StringVar(&d.Serializer, "serializer", "", "json or protobuf, instead of the `one` that the server names")
 	fs.BoolVar(&d.Compress, "compress", false, "compress payloads that shrink by it")
+	fs.BoolVar(&d.Resume, "resume", false, "connect again when the connection is lost, and go on with the session if the server still has it")
 	fs.Func("handshake", "`JSON` of what the client says about itself, or @FILE, as the command sethandshake takes it", func(value string) (err error) {
 		o.Set.handshake, err = parseHandshake(value)
 		return err

@@ -36,6 +36,7 @@ type event struct {
 	Message    string            `json:"message,omitempty"`
 	Metadata   map[string]string `json:"metadata,omitempty"`
 	Note       string            `json:"note,omitempty"`
+	Resumed    *bool             `json:"resumed,omitempty"`
 	Millis     *float64          `json:"ms,omitempty"`
 }
 
@@ -50,6 +51,14 @@ type output struct {
 	out   io.Writer
 	err   io.Writer
 	above func(text string) // writes above the line that is being typed; nil while there is none
+	ended bool
+}
+
+// End makes what is still said unheard: a push that came last may be on its way here from a connection that is closed.
+func (o *output) End() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
 }
 
 // SetStyle changes how things are told from now on.
@@ -87,12 +96,15 @@ func (o *output) SetAbove(f func(text string)) {
 	o.above = f
 }
 
-// write writes text as lines. mu is held, so that lines do not mix.
+// writeLocked writes text as lines. mu is held, so that lines do not mix.
 func (o *output) writeLocked(w io.Writer, text string) {
 	if !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
-	if o.above != nil {
+	switch {
+	case o.ended:
+		return
+	case o.above != nil:
 		o.above(text)
 		return
 	}

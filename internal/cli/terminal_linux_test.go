@@ -25,7 +25,7 @@ type game struct {
 func startGame(t *testing.T) *game {
 	g := &game{waits: make(chan struct{}, 10), pushNow: make(chan struct{})}
 	var sessions atomic.Pointer[pitaya.Session]
-	g.addr = serve(t, pitaya.Config{}, func(s *pitaya.Server) {
+	g.addr = serve(t, pitaya.Config{Resume: pitaya.ResumeConfig{Window: ptytest.Patience}}, func(s *pitaya.Server) {
 		must(t, pitaya.HandleRaw(s, "room.echo", func(ctx context.Context, in []byte) ([]byte, error) { return in, nil }))
 		must(t, pitaya.HandleRaw(s, "room.wait", func(ctx context.Context, in []byte) ([]byte, error) {
 			g.waits <- struct{}{}
@@ -298,4 +298,31 @@ func TestTerminalDumb(t *testing.T) {
 		t.Errorf("exit status %d", got)
 	}
 	r.Type("\n")
+}
+
+// What becomes of the connection appears above the line too.
+func TestTerminalConnection(t *testing.T) {
+	t.Parallel()
+	g := startGame(t)
+	relay := startRelay(t, g.addr)
+	g.addr = "tcp://" + relay.Addr().String()
+	r := g.sit(t, nil, "-resume")
+	r.Type("half")
+	r.ExpectLast("pitaya> half")
+	relay.cut()
+	r.Expect("connecting again\nconnected again, to the session as it was\npitaya> half")
+	r.Type("\x15exit\r")
+	r.wantExit(0)
+
+	r = g.sit(t, nil)
+	r.Type("half")
+	r.ExpectLast("pitaya> half")
+	relay.cut()
+	r.Expect("\ndisconnected: connection ")
+	r.ExpectLast("pitaya> half")
+	r.Type("\x15request room.echo 1\r")
+	r.Expect("error: not connected any more (disconnected: connection ")
+	r.Type("\x03")
+	r.Type("\x03")
+	r.wantExit(130)
 }

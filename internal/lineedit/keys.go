@@ -51,7 +51,8 @@ type Decoder struct {
 // maxSequence bounds an escape sequence. What is longer is no key.
 const maxSequence = 32
 
-var pasteEnd = []byte("\x1b[201~") //nolint:gochecknoglobals // a constant that Go cannot have
+// pasteEnd is the mark behind a paste.
+const pasteEnd = "\x1b[201~"
 
 // Keys takes bytes in and returns the keys that are complete.
 func (d *Decoder) Keys(b []byte) []Key {
@@ -87,7 +88,7 @@ func (d *Decoder) Keys(b []byte) []Key {
 
 // paste takes a piece of a paste off the start of b.
 func (d *Decoder) paste(b []byte) (k Key, n int) {
-	i := bytes.Index(b, pasteEnd)
+	i := bytes.Index(b, []byte(pasteEnd))
 	if i == 0 {
 		d.pasting = false
 		return Key{}, len(pasteEnd)
@@ -95,7 +96,7 @@ func (d *Decoder) paste(b []byte) (k Key, n int) {
 	if i < 0 {
 		i = len(b)
 		for m := min(len(pasteEnd)-1, len(b)); m > 0; m-- { // the mark may be cut
-			if bytes.HasSuffix(b, pasteEnd[:m]) {
+			if bytes.HasSuffix(b, []byte(pasteEnd[:m])) {
 				i -= m
 				break
 			}

@@ -35,11 +35,12 @@ type client struct {
 
 	// Owned by the goroutine that reads.
 	in      []byte
-	r, w    int   // in[r:w] is not decoded yet
-	heard   int64 // when bytes last came in
-	began   bool  // the scenario has started on it
-	drained bool  // the server has announced its end
-	refused bool  // the last answer had the error flag
+	r, w    int            // in[r:w] is not decoded yet
+	heard   int64          // when bytes last came in
+	began   bool           // the scenario has started on it
+	drained bool           // the server has announced its end
+	refused bool           // the last answer had the error flag
+	msg     pitaya.Message // the one that is taken in
 
 	// mu guards all that follows; it is never held across I/O. Who holds it may not take the lock of a shard, but the
 	// other way round.
@@ -209,11 +210,12 @@ func (e *protocolError) Unwrap() error { return pitaya.ErrProtocol }
 
 // message takes in one message.
 func (c *client) message(now int64, body []byte) error {
-	m, err := pitaya.DecodeMessage(body, c.srv.dict)
+	decoded, err := pitaya.DecodeMessage(body, c.srv.dict)
 	if err != nil {
 		return err
 	}
-	s := c.shard
+	c.msg = decoded // what is handed to an interface would be allocated each time
+	m, s := &c.msg, c.shard
 	switch m.Type {
 	case pitaya.MessageResponse:
 		at, ok := c.pend.take(m.ID)
@@ -233,10 +235,10 @@ func (c *client) message(now int64, body []byte) error {
 			s.counts.Late++
 			return nil
 		}
-		c.run.load.answered(c, now, at, &m)
+		c.run.load.answered(c, now, at, m)
 	case pitaya.MessagePush:
 		s.counts.Pushes++
-		c.run.load.pushed(c, now, &m)
+		c.run.load.pushed(c, now, m)
 	default:
 		return &protocolError{m.Type.String() + " from the server"}
 	}
@@ -353,10 +355,18 @@ func (c *client) write() {
 				c.conn.Close() // the reader finds out
 				return
 			}
+			if c.run.stopped(c.run.now()) {
+				c.wakeUp() // the reader may have waited for this to be written
+			}
 		case <-c.gone:
 			return
 		}
 	}
+}
+
+// wakeUp makes the reader look after itself.
+func (c *client) wakeUp() {
+	c.conn.SetReadDeadline(time.Unix(1, 0)) // an error means that the connection has ended
 }
 
 // end closes the connection and counts what is lost with it.

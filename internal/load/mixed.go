@@ -106,7 +106,7 @@ func (u *user) connect(life context.Context, first bool) (*pitaya.Client, *count
 }
 
 // session is one connection. Its error says that there is reason for another one.
-func (u *user) session(life context.Context, first bool) error {
+func (u *user) session(life context.Context, first bool) (err error) {
 	r := u.run
 	client, conn, err := u.connect(life, first)
 	if err != nil {
@@ -115,7 +115,7 @@ func (u *user) session(life context.Context, first bool) error {
 	u.count(func(s *shard) { s.counts.Connections++ })
 	r.open.Add(1)
 	defer func() {
-		if r.hold.Load() {
+		if err == nil && r.hold.Load() {
 			select {
 			case <-r.quit:
 			case <-life.Done():

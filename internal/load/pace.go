@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -46,7 +47,7 @@ func (r *run) pace(life context.Context) {
 				return
 			}
 			// Not for long at once: the run may stop.
-			s.sleep(min(time.Duration(next)-time.Duration(now), 100*time.Millisecond))
+			s.sleep(min(time.Duration(math.Ceil(next-float64(now))), 100*time.Millisecond))
 			now = r.now()
 		}
 		at := int64(next)
@@ -59,7 +60,9 @@ func (r *run) pace(life context.Context) {
 			default:
 				r.unsent(turn, at)
 			}
-		} else if c := r.pick(turn); c == nil || !c.schedule(at, now) {
+		} else if c := r.pick(turn); c == nil && r.untried.Load() > 0 {
+			r.refund() // it is yet to be opened: the load grows with the connections
+		} else if c == nil || !c.schedule(at, now) {
 			r.unsent(turn, at)
 		}
 		if r.cfg.Poisson {

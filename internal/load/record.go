@@ -3,8 +3,10 @@ package load
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode"
 
 	"github.com/pitaya-go/pitaya/internal/load/hist"
 	"github.com/pitaya-go/pitaya/internal/load/script"
@@ -87,9 +89,13 @@ func (s *shard) fail(kind, code string, n int64) {
 	if n == 0 {
 		return
 	}
-	if len(code) > 100 {
-		code = code[:100]
-	}
+	// The server may have chosen it, and it goes to a terminal.
+	code = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, code[:min(len(code), 100)])
 	k := errKey{kind, code}
 	if _, ok := s.errs[k]; !ok && len(s.errs) >= maxCodes {
 		k.Code = "others"

@@ -237,6 +237,7 @@ func (r *run) finish(rep *Report, last *hist.Hist) {
 	if m.Seconds > 0 {
 		rep.Generator.Cores = own.Seconds() / m.Seconds
 	}
+	r.remark(rep)
 	if len(r.cfg.PIDs) == 0 {
 		return
 	}
@@ -259,6 +260,17 @@ func (r *run) finish(rep *Report, last *hist.Hist) {
 		}
 	}
 	rep.Server = s
+}
+
+// remark adds what a reader of the figures should know.
+func (r *run) remark(rep *Report) {
+	m, g := rep.Measured, rep.Generator
+	if m.Seconds > 0.5 && g.Cores > 0.95*float64(g.CPUs) {
+		rep.Notes = append(rep.Notes, "the generator has used all of its processor time: the figures show its limit, and not the server's")
+	}
+	if want := r.cfg.Duration.Seconds(); !rep.Interrupted && r.cfg.Requests == 0 && m.Seconds < want {
+		rep.Notes = append(rep.Notes, "the load ended early, because its connections did")
+	}
 }
 
 func newMemory(s procstat.Sample) Memory { return Memory{RSS: s.RSS, Anon: s.Anon, PSS: s.PSS} }

@@ -261,6 +261,8 @@ func (r *run) live(life context.Context, id int) {
 // once is one connection. It reports whether there is reason for another one.
 func (r *run) once(life context.Context, id int, first bool) (again bool) {
 	var c *client
+	stop := func() bool { return true }
+	defer func() { stop() }()
 	err := func() error {
 		if first {
 			defer r.try()
@@ -277,6 +279,7 @@ func (r *run) once(life context.Context, id int, first bool) (again bool) {
 			r.failed(id, kind, err)
 			return err
 		}
+		stop = context.AfterFunc(life, func() { c.conn.Close() })
 		if err := r.load.prepare(life, c); err != nil {
 			c.setupFailed(err)
 			return err
@@ -288,8 +291,6 @@ func (r *run) once(life context.Context, id int, first bool) (again bool) {
 	if err != nil {
 		return true
 	}
-	stop := context.AfterFunc(life, func() { c.conn.Close() })
-	defer stop()
 	var writer sync.WaitGroup
 	if c.wake != nil {
 		writer.Go(c.write)
@@ -331,7 +332,7 @@ func (c *client) setupFailed(err error) {
 func (r *run) wakeAll() {
 	for i := range r.slots {
 		if c := r.slots[i].Load(); c != nil {
-			c.conn.SetReadDeadline(time.Unix(1, 0)) // an error means that it has ended
+			c.wakeUp()
 		}
 	}
 }

@@ -12,13 +12,13 @@ import (
 // The plot's measures, in units of its view box.
 const (
 	svgWidth   = 900
-	svgLeft    = 78
+	svgLeft    = 114
 	svgRight   = 24
 	svgTop     = 74
 	svgPanel   = 260 // height of the latencies
 	svgGap     = 56
 	svgLower   = 110 // height of the throughput
-	svgBottom  = 48
+	svgBottom  = 54
 	svgHeight  = svgTop + svgPanel + svgGap + svgLower + svgBottom
 	svgPlot    = svgWidth - svgLeft - svgRight
 	svgLowerAt = svgTop + svgPanel + svgGap
@@ -33,6 +33,7 @@ svg { --bg: #0d1117; --ink: #e6edf3; --faint: #9198a1; --grid: #30363d; --p50: #
 .bg { fill: var(--bg); }
 text { fill: var(--ink); font: 13px system-ui, sans-serif; }
 .title { font-size: 17px; font-weight: 600; }
+@media (max-width: 600px) { text { font-size: 19px; } .title { font-size: 23px; } .line { stroke-width: 3; } }
 .faint { fill: var(--faint); }
 .grid { stroke: var(--grid); stroke-width: 1; }
 .axis { stroke: var(--faint); stroke-width: 1; }
@@ -128,12 +129,12 @@ func (p *plot) timeAxis(top, height float64, labels bool) {
 		x := p.x(t)
 		p.line("grid", x, top, x, top+height)
 		if labels {
-			p.text(x, top+height+18, "faint", "middle", strconv.FormatFloat(math.Round(t/step)*step, 'g', 6, 64))
+			p.text(x, top+height+20, "faint", "middle", strconv.FormatFloat(math.Round(t/step)*step, 'g', 6, 64))
 		}
 	}
 	p.line("axis", svgLeft, top+height, svgLeft+svgPlot, top+height)
 	if labels {
-		p.text(svgLeft+svgPlot/2, top+height+38, "", "middle", "seconds since the beginning of what is measured")
+		p.text(svgLeft+svgPlot/2, top+height+42, "", "middle", "seconds since the beginning of what is measured")
 	}
 }
 
@@ -166,7 +167,7 @@ func (p *plot) latencies() {
 	for d := from; d <= to; d++ {
 		for _, f := range []float64{1, 2, 5} {
 			us := f * math.Pow(10, d)
-			if d == to && f > 1 || to-from > 3 && f > 1 {
+			if d == to && f > 1 || to-from > 2 && f > 1 {
 				continue
 			}
 			p.line("grid", svgLeft, y(us), svgLeft+svgPlot, y(us))
@@ -205,7 +206,7 @@ func (p *plot) latencies() {
 		}
 	}
 	for i, name := range []string{"max", "p99", "p90", "p50"} {
-		x := float64(svgWidth - svgRight - 260 + 66*i)
+		x := float64(svgWidth - svgRight - 306 + 78*i)
 		p.printf(`<line class="line %s" x1="%s" y1="61" x2="%s" y2="61"/>`+"\n", name, coord(x), coord(x+20))
 		p.text(x+26, 65, "", "start", name)
 	}

@@ -214,7 +214,7 @@ func size(n float64) string {
 			return sign + digits(n/u.unit) + " " + u.name
 		}
 	}
-	return sign + digits(n) + " B"
+	return fmt.Sprintf("%s%.0f B", sign, n)
 }
 
 // integer writes a number with its thousands apart.

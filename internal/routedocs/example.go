@@ -3,6 +3,7 @@ package routedocs
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -128,14 +129,12 @@ func (m *exampleMaker) fields(fields []field) object {
 }
 
 func (m *exampleMaker) entry(t *typeEntry) any {
-	for _, open := range m.open {
-		if open == t {
-			return missing{}
-		}
+	if slices.Contains(m.open, t) {
+		return missing{}
 	}
 	m.open = append(m.open, t)
 	defer func() { m.open = m.open[:len(m.open)-1] }()
-	if v, ok := wellKnown(t.Name); ok && m.page.Serializer == "protobuf" {
+	if v, ok := wellKnown(t.Name); ok && m.page.protobuf() {
 		return v
 	}
 	if desc := m.page.proto.messages[t.Name]; desc != nil {
@@ -170,8 +169,8 @@ func (m *exampleMaker) word(name string, result bool) any {
 		if _, ok := v.(missing); ok {
 			return object{}
 		}
-		if n, ok := m.word(key, result).(int); ok {
-			return object{{Name: string(rune('0' + n%10)), Value: v}}
+		if _, ok := m.word(key, result).(int); ok {
+			return object{{Name: "1", Value: v}}
 		}
 		return object{{Name: "key", Value: v}}
 	}
@@ -187,6 +186,9 @@ func (m *exampleMaker) word(name string, result bool) any {
 	}
 	return nil
 }
+
+// protobuf reports whether the examples are in the JSON of protobuf, in which large numbers and enums are texts.
+func (p *page) protobuf() bool { return p.Serializer == "protobuf" }
 
 // wellKnown returns examples of messages that the JSON of protobuf has a form of its own for.
 func wellKnown(name string) (v any, ok bool) {
@@ -258,10 +260,11 @@ func (m *exampleMaker) message(desc *descriptorpb.DescriptorProto) any {
 			v = object{}
 			elem := m.protoValue(entry.Field[1])
 			if _, ok := elem.(missing); !ok {
-				key := "key"
-				if k, ok := m.protoValue(entry.Field[0]).(int); ok {
-					key = string(rune('0' + k%10))
-				} else if entry.Field[0].GetType() == descriptorpb.FieldDescriptorProto_TYPE_BOOL {
+				key := "1"
+				switch entry.Field[0].GetType() {
+				case descriptorpb.FieldDescriptorProto_TYPE_STRING:
+					key = "key"
+				case descriptorpb.FieldDescriptorProto_TYPE_BOOL:
 					key = "true"
 				}
 				v = object{{key, elem}}
@@ -298,10 +301,19 @@ func (m *exampleMaker) protoValue(f *descriptorpb.FieldDescriptorProto) any {
 	case descriptorpb.FieldDescriptorProto_TYPE_DOUBLE, descriptorpb.FieldDescriptorProto_TYPE_FLOAT:
 		return 1.5
 	case descriptorpb.FieldDescriptorProto_TYPE_ENUM:
-		if e := m.page.proto.enums[strings.TrimPrefix(f.GetTypeName(), ".")]; e != nil && len(e.Desc.Value) > 0 {
-			return int(e.Desc.Value[0].GetNumber())
+		e := m.page.proto.enums[strings.TrimPrefix(f.GetTypeName(), ".")]
+		switch {
+		case e == nil || len(e.Desc.Value) == 0:
+			return 0
+		case m.page.protobuf():
+			return e.Desc.Value[0].GetName()
 		}
-		return 0
+		return int(e.Desc.Value[0].GetNumber())
+	case descriptorpb.FieldDescriptorProto_TYPE_INT64, descriptorpb.FieldDescriptorProto_TYPE_UINT64, descriptorpb.FieldDescriptorProto_TYPE_SINT64,
+		descriptorpb.FieldDescriptorProto_TYPE_FIXED64, descriptorpb.FieldDescriptorProto_TYPE_SFIXED64:
+		if m.page.protobuf() {
+			return "1"
+		}
 	case descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, descriptorpb.FieldDescriptorProto_TYPE_GROUP:
 		if t := m.page.byName(strings.TrimPrefix(f.GetTypeName(), "."), false); t != nil {
 			return m.entry(t)

@@ -36,9 +36,13 @@ type protoEnum struct {
 	Desc *descriptorpb.EnumDescriptorProto
 }
 
+func newProtoTypes() *protoTypes {
+	return &protoTypes{messages: make(map[string]*protoMessage), enums: make(map[string]*protoEnum)}
+}
+
 // readDescriptors reads gzip-compressed file descriptors.
 func readDescriptors(list [][]byte) (*protoTypes, error) {
-	p := &protoTypes{messages: make(map[string]*protoMessage), enums: make(map[string]*protoEnum)}
+	p := newProtoTypes()
 	left := int64(maxDescriptors)
 	files, read := make(map[string]bool), make(map[string]bool)
 	for i, b := range list {
@@ -46,37 +50,36 @@ func readDescriptors(list [][]byte) (*protoTypes, error) {
 			continue
 		}
 		read[string(b)] = true
-		plain, err := inflate(b, left)
+		file, size, err := readFile(b, left)
 		if err != nil {
 			return nil, fmt.Errorf("descriptor %d: %w", i, err)
 		}
-		left -= int64(len(plain))
-		var file descriptorpb.FileDescriptorProto
-		if err := proto.Unmarshal(plain, &file); err != nil {
-			return nil, fmt.Errorf("descriptor %d: %w", i, err)
-		}
+		left -= size
 		if files[file.GetName()] {
 			continue
 		}
 		files[file.GetName()] = true
-		p.addFile(&file)
+		p.addFile(file)
 	}
 	return p, nil
 }
 
-func inflate(b []byte, limit int64) ([]byte, error) {
+// readFile reads a descriptor of at most limit bytes, and returns how many it has.
+func readFile(b []byte, limit int64) (*descriptorpb.FileDescriptorProto, int64, error) {
 	r, err := gzip.NewReader(bytes.NewReader(b))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	plain, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if int64(len(plain)) > limit {
-		return nil, errors.New("the descriptors are too large")
+	size := int64(len(plain))
+	if size > limit {
+		return nil, 0, errors.New("the descriptors are too large")
 	}
-	return plain, nil
+	file := &descriptorpb.FileDescriptorProto{}
+	return file, size, proto.Unmarshal(plain, file)
 }
 
 func (p *protoTypes) addFile(file *descriptorpb.FileDescriptorProto) {

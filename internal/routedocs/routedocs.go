@@ -81,3 +81,21 @@ func DescriptorsRoute(doc map[string]any) string {
 	}
 	return ""
 }
+
+// A File is what a descriptor says of a .proto file.
+type File struct {
+	Path     string
+	Imports  []string // paths
+	Messages []string // full names, also of those that are declared in others
+}
+
+// ReadFile reads a descriptor as in [Options].
+func ReadFile(descriptor []byte) (*File, error) {
+	file, _, err := readFile(descriptor, maxDescriptors)
+	if err != nil {
+		return nil, err
+	}
+	types := newProtoTypes()
+	types.addFile(file)
+	return &File{file.GetName(), file.Dependency, slices.Sorted(maps.Keys(types.messages))}, nil
+}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -507,6 +508,18 @@ func TestDescriptorsRoute(t *testing.T) {
 	}
 	if got := routedocs.DescriptorsRoute(map[string]any{"remotes": handlers}); got != "" {
 		t.Errorf("got %q of no handlers", got)
+	}
+}
+
+func TestReadFile(t *testing.T) {
+	got, err := routedocs.ReadFile(descriptor(t, `name: "a.proto" package: "p" dependency: "b.proto" dependency: "c/d.proto"
+		message_type { name: "B" nested_type { name: "C" } } message_type { name: "A" }`))
+	want := &routedocs.File{Path: "a.proto", Imports: []string{"b.proto", "c/d.proto"}, Messages: []string{"p.A", "p.B", "p.B.C"}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	if _, err := routedocs.ReadFile([]byte("x")); err == nil {
+		t.Error("no error for what is no descriptor")
 	}
 }
 

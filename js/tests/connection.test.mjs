@@ -504,8 +504,16 @@ describe("the browser", () => {
   });
 
   test("is not listened to by a client that is closed, or was told not to", async () => {
+    const listening = new Set();
+    for (const target of [globalThis, page.document]) {
+      const { addEventListener, removeEventListener } = target;
+      Object.defineProperty(target, "addEventListener", { configurable: true, value: (...args) => (listening.add(args[1]), addEventListener.apply(target, args)) });
+      Object.defineProperty(target, "removeEventListener", { configurable: true, value: (...args) => (listening.delete(args[1]), removeEventListener.apply(target, args)) });
+    }
     const { client } = await connected();
+    assert.equal(listening.size, 3);
     client.close();
+    assert.equal(listening.size, 0);
     network(false);
     network(true);
     show("visible");

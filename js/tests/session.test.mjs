@@ -117,15 +117,26 @@ describe("what the server can forget", () => {
     assert.equal(last().sent.at(-1), "03000004" + "00000005");
   });
 
-  test("and earlier where many come", async () => {
+  test("and earlier where many or large ones come, but not more than once in a second", async () => {
     const { socket } = await open({ sys: { ...offer("one"), heartbeat: 30 } });
-    for (let i = 0; i < 100; i++) socket.receive(push("p", json(1)));
+    const some = (n, value = 1) => {
+      for (let i = 0; i < n; i++) socket.receive(push("p", json(value)));
+    };
+    advance(1000);
+    some(99);
     assert.equal(socket.sent.length, 0);
-    for (let i = 0; i < 100; i++) socket.receive(push("p", json(1)));
-    assert.equal(socket.sent.length, 1);
-    assert.match(socket.sent[0], /^030000040000/);
-    socket.receive(push("p", json("x".repeat(70_000))));
-    assert.equal(socket.sent[1], "03000004" + "000000c9");
+    some(1);
+    assert.deepEqual(socket.sent.splice(0), ["03000004" + "00000064"]);
+    some(300);
+    advance(995);
+    some(1);
+    assert.deepEqual(socket.sent, []);
+    advance(5);
+    some(1);
+    assert.deepEqual(socket.sent.splice(0), ["03000004" + "00000192"]);
+    advance(1000);
+    some(1, "x".repeat(70_000));
+    assert.deepEqual(socket.sent, ["03000004" + "00000193"]);
   });
 
   test("heartbeats of other sessions have no body", async () => {

@@ -1,6 +1,6 @@
 // The page of the chat example. What others have written reaches the document through textContent only.
 
-import { Client } from "./pitaya.js";
+import { Client, DisconnectedError } from "./pitaya.js";
 
 const $ = (/** @type {string} */ id) => document.getElementById(id);
 const title = document.title;
@@ -29,7 +29,7 @@ function connect() {
   const url = new URL("ws", location.href);
   url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   // Failures show in the state of the connection.
-  client.connect(url, { user: { key }, reconnect: { first: true } }).catch(() => {});
+  client.connect(url, { user: { key }, reconnect: { first: true }, resume: true }).catch(() => {});
 }
 
 /** @type {ReturnType<typeof setInterval> | undefined} the countdown to the next attempt */
@@ -62,10 +62,16 @@ client.addEventListener("state", ({ detail }) => {
   $("send-button").disabled = $("join-button").disabled = state !== "connected";
 });
 
-client.addEventListener("connected", async () => {
+/** Whether the connection was lost while we were on our way into a room or out of it, and nobody knows if we got there. */
+let unsure = false;
+
+client.addEventListener("connected", async ({ detail }) => {
+  // The session has waited for us, and what was said meanwhile is on its way.
+  if (detail.resumed && !unsure) return;
+  unsure = false;
   try {
     if (place) await join(place.room, place.name);
-    else await request("chat.leave"); // in case the server has not noticed that we left while we were offline
+    else await request("chat.leave");
   } catch (err) {
     if (client.state !== "connected") return; // lost again: the next connection tries again
     if (place) leavePlace(err.message);
@@ -80,15 +86,19 @@ $("retry-button").addEventListener("click", () => {
 // Who goes to another page leaves at once. Browsers may keep this one as it is, sockets included, for the way back.
 window.addEventListener("pagehide", () => client.close());
 window.addEventListener("pageshow", (event) => event.persisted && connect());
-window.addEventListener("online", () => client.reconnectNow());
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  client.reconnectNow();
-  setUnread(0);
+  if (!document.hidden) setUnread(0);
 });
 
 /** @param {string} route @param {any} [data] */
-const request = (route, data) => client.request(route, data);
+async function request(route, data) {
+  try {
+    return await client.request(route, data);
+  } catch (err) {
+    if (err instanceof DisconnectedError && route !== "chat.say") unsure = true;
+    throw err;
+  }
+}
 
 // ---------------------------------------------------------------------------------------------- rooms
 

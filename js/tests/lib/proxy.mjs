@@ -35,7 +35,7 @@ export class Proxy {
     server.on("error", () => {});
     client.setNoDelay(true);
     server.setNoDelay(true);
-    const link = { client, server };
+    const link = { client, server, held: false, frozen: false };
     this.#links.add(link);
     const end = () => {
       this.#links.delete(link);
@@ -44,13 +44,13 @@ export class Proxy {
     };
     client.on("close", end);
     server.on("close", end);
-    this.#pipe(client, server, plan.up ?? Infinity, link);
-    this.#pipe(server, client, plan.down ?? Infinity, link);
+    this.#pipe(client, server, plan.up ?? Infinity, () => link.frozen, link);
+    this.#pipe(server, client, plan.down ?? Infinity, () => link.frozen || link.held, link);
   }
 
-  #pipe(from, to, left, link) {
+  #pipe(from, to, left, stopped, link) {
     from.on("data", (chunk) => {
-      if (link.frozen) return; // as in a network that has lost its way: nothing comes, and nobody is told
+      if (stopped()) return; // as in a network that has lost its way: nothing comes, and nobody is told
       to.write(chunk.subarray(0, left));
       left -= chunk.length;
       if (left < 0) this.#cut(link);
@@ -62,9 +62,10 @@ export class Proxy {
   #cut(link) {
     this.#links.delete(link);
     // The client gets what was sent to it, and then the end; the server a reset.
-    link.client.end();
     link.client.destroySoon();
-    link.server.resetAndDestroy();
+    // Node does not close a socket that is reset while it is being shut down.
+    if (link.server.writableEnded) link.server.destroy();
+    else link.server.resetAndDestroy();
   }
 
   /** Ends all connections. */
@@ -75,6 +76,11 @@ export class Proxy {
   /** Lets nothing pass from here on, on the connections that there are. */
   freeze() {
     for (const link of this.#links) link.frozen = true;
+  }
+
+  /** Lets nothing pass to the clients. */
+  hold() {
+    for (const link of this.#links) link.held = true;
   }
 
   async stop() {

@@ -62,7 +62,10 @@ func run(args []string, in io.Reader, out io.Writer) error {
 			ws.Close()
 			return "", err
 		}
-		t := &Service{ended: make(map[int64]chan struct{}), held: make(map[string]chan struct{})}
+		t := &Service{
+			ending: ctx.Done(), ended: make(map[int64]chan struct{}),
+			held: make(map[string]chan struct{}), holds: make(map[string]chan struct{}),
+		}
 		var handler any = t
 		if cfg.Serializer != nil {
 			handler = &t.Bytes
@@ -162,30 +165,27 @@ func (*Bytes) Fail(context.Context, []byte) ([]byte, error) {
 type Service struct {
 	Bytes
 
+	ending <-chan struct{} // closed when the server has been told to end
+
 	mu    sync.Mutex
 	ended map[int64]chan struct{}  // by session; closed when the session has ended
 	held  map[string]chan struct{} // by key; closed by Release
+	holds map[string]chan struct{} // by key; closed when Hold has it
 }
 
 func (s *Service) close(session *pitaya.Session) { close(s.end(session.ID())) }
 
 // end returns the channel of a session.
-func (s *Service) end(id int64) chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended[id] == nil {
-		s.ended[id] = make(chan struct{})
-	}
-	return s.ended[id]
-}
+func (s *Service) end(id int64) chan struct{} { return channel(s, s.ended, id) }
 
-func (s *Service) hold(key string) chan struct{} {
+// channel returns the one of that key.
+func channel[K comparable](s *Service, m map[K]chan struct{}, key K) chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held[key] == nil {
-		s.held[key] = make(chan struct{})
+	if m[key] == nil {
+		m[key] = make(chan struct{})
 	}
-	return s.held[key]
+	return m[key]
 }
 
 // Big answers with size letters, which compress well.
@@ -221,7 +221,7 @@ type tick struct {
 // number. It answers at once.
 func (s *Service) Tick(ctx context.Context, in *struct{ Key string }) (*struct{}, error) {
 	session := pitaya.SessionFromContext(ctx)
-	stop := s.hold(in.Key)
+	stop := channel(s, s.held, in.Key)
 	go func() {
 		ctx := session.Context()
 		every := time.NewTicker(time.Millisecond)
@@ -249,15 +249,25 @@ func (s *Service) Tick(ctx context.Context, in *struct{ Key string }) (*struct{}
 	return &struct{}{}, nil
 }
 
-// Hold answers when the key is released.
+// Hold answers when the key is released. A key is held once.
 func (s *Service) Hold(ctx context.Context, in *struct{ Key string }) (*string, error) {
-	session := pitaya.SessionFromContext(ctx)
-	if err := session.Push(ctx, "onHold", in); err != nil {
+	close(channel(s, s.holds, in.Key))
+	if err := pitaya.SessionFromContext(ctx).Push(ctx, "onHold", in); err != nil {
 		return nil, err
 	}
 	select {
-	case <-s.hold(in.Key):
+	case <-channel(s, s.held, in.Key):
 		return &in.Key, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Holding answers when Hold has the key.
+func (s *Service) Holding(ctx context.Context, in *struct{ Key string }) (*struct{}, error) {
+	select {
+	case <-channel(s, s.holds, in.Key):
+		return &struct{}{}, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -265,8 +275,21 @@ func (s *Service) Hold(ctx context.Context, in *struct{ Key string }) (*string, 
 
 // Release lets Hold and Tick go on.
 func (s *Service) Release(_ context.Context, in *struct{ Key string }) (*struct{}, error) {
-	close(s.hold(in.Key))
+	close(channel(s, s.held, in.Key))
 	return &struct{}{}, nil
+}
+
+// Last pushes onHold and answers when the server has been told to end.
+func (s *Service) Last(ctx context.Context) (*string, error) {
+	if err := pitaya.SessionFromContext(ctx).Push(ctx, "onHold", nil); err != nil {
+		return nil, err
+	}
+	select {
+	case <-s.ending:
+		return new("last"), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // Kick ends the session of the caller.

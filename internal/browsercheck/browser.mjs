@@ -1,4 +1,4 @@
-// As much of the Chrome DevTools protocol as the check needs, over the browser's pipe (file descriptors 3 and 4), so
+// As much of the Chrome DevTools protocol as checks of pages need, over the browser's pipe (file descriptors 3 and 4), so
 // without any package.
 
 import { spawn } from "node:child_process";
@@ -25,7 +25,7 @@ export class Browser {
 
   static async start() {
     const browser = new Browser();
-    browser.#profile = await mkdtemp(join(tmpdir(), "chat-check-profile-"));
+    browser.#profile = await mkdtemp(join(tmpdir(), "browser-check-"));
     const args = [...FLAGS, `--user-data-dir=${browser.#profile}`, "about:blank"];
     const programs = process.env.CHROMIUM ? [process.env.CHROMIUM] : PROGRAMS;
     for (const program of programs) {

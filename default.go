@@ -268,6 +268,12 @@ func OnAfterSessionBind(f func(ctx context.Context, session *Session) error) err
 // OnSessionClose is [Server.OnSessionClose].
 func OnSessionClose(f func(session *Session)) error { return DefaultServer().OnSessionClose(f) }
 
+// OnSessionDetach is [Server.OnSessionDetach].
+func OnSessionDetach(f func(session *Session)) error { return DefaultServer().OnSessionDetach(f) }
+
+// OnSessionResume is [Server.OnSessionResume].
+func OnSessionResume(f func(session *Session)) error { return DefaultServer().OnSessionResume(f) }
+
 // GetSessionByUID is [Server.SessionByUID].
 func GetSessionByUID(uid string) *Session { return DefaultServer().SessionByUID(uid) }
 

@@ -541,14 +541,16 @@ func (c *conn) packet(t PacketType, body []byte) error {
 		case stateStart:
 			return errEarlyAck
 		case stateHandshake:
+			if c.cfg.HandshakeTimeout > 0 {
+				// First: with another user this is a connection that stopReading
+				// wakes by its deadline.
+				c.setReadDeadline(time.Time{})
+			}
 			if err := c.user.acknowledged(c); err != nil {
 				c.end(err, endNow, nil)
 				return errConnEnded
 			}
 			c.state = stateWorking
-			if c.cfg.HandshakeTimeout > 0 {
-				c.rwc.SetReadDeadline(time.Time{})
-			}
 			if c.work() {
 				c.user.drain()
 			}

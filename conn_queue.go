@@ -286,6 +286,9 @@ func (c *conn) fitsLocked(n int) bool {
 // tookLocked gives written bytes back to the budget.
 func (c *conn) tookLocked(n int) {
 	c.bytes -= n
+	if c.ring != nil { // what is repeated comes first
+		c.ring.replayedBytes = max(c.ring.replayedBytes-n, 0)
+	}
 	if n > 0 {
 		c.over = time.Time{}
 	}
@@ -486,6 +489,9 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 		c.tookLocked(cost)
 		c.packets -= packets
 		c.writing = 0
+		if c.ring != nil {
+			c.ring.replayedPackets = max(c.ring.replayedPackets-packets, 0)
+		}
 		if len(items) > 0 {
 			c.tellLocked()
 		}

@@ -26,8 +26,8 @@ type pushRing struct {
 	acked  int64          // the client has said that it has those up to here
 	taken  int64          // those up to here were put into the queue of a connection
 
-	// What the present connection was charged for pushes that it was to repeat,
-	// until its queue was empty once: they are not its client's slowness.
+	// What the present connection is charged for pushes that it has to repeat and
+	// that were not written yet: they are not its client's slowness.
 	replayedBytes, replayedPackets int
 }
 

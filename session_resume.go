@@ -141,6 +141,12 @@ func (s *Session) keepPush(m Message, dict *Dictionary) error {
 // keeps the session's pushes if it is a new one.
 func (s *Session) agreeResume(c *conn, ask *resumeRequest) ([]byte, *pushRing, error) {
 	agreed, ring := s.host.Resumes.agree(s, ask)
+	if c.hasEnded() {
+		// While a validator thought about it: what told the session of the end
+		// may have found nothing to take back.
+		s.forgoResume()
+		return nil, nil, errConnEnded
+	}
 	inflates, _ := s.abilities()
 	answer, err := s.host.acceptResume(&agreed, inflates)
 	if err != nil {

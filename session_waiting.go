@@ -175,9 +175,12 @@ func (r *resumes) connEnded(own *resumption, c *conn, cause error, lost bool) (_
 		delete(own.claim.of.claims, own)
 		r.mu.Unlock()
 		return cause, true
-	case own.over: // somebody has ended it in this moment
-		defer r.mu.Unlock()
-		return own.cause, true
+	case own.over: // somebody has ended it in this moment, or it was forgone
+		if own.cause != nil {
+			cause = own.cause
+		}
+		r.mu.Unlock()
+		return cause, true
 	case r.closed && lost:
 		cause, lost = ErrServerClosed, false
 	}
@@ -320,7 +323,9 @@ func (r *resumes) forget(own *resumption) {
 		delete(own.claim.of.claims, own)
 		return
 	}
-	r.overLocked(own, nil)
+	if !own.over { // else why it ended stays
+		r.overLocked(own, nil)
+	}
 }
 
 // close ends all sessions that wait. No others do any more.

@@ -98,6 +98,20 @@ func (w *jobWorker) stop(ctx context.Context) error {
 
 // work fetches jobs and does them, one after the other.
 func (w *jobWorker) work() {
+	done := false
+	defer func() {
+		if !done {
+			// A job ended its goroutine, as testing.T.FailNow does. Its lease runs
+			// out; the others need somebody who does them.
+			w.wg.Go(w.work)
+		}
+	}()
+	w.workUntilEnd()
+	done = true
+}
+
+// workUntilEnd is work in one goroutine.
+func (w *jobWorker) workUntilEnd() {
 	pause := jobStorePause
 	for w.fetching.Err() == nil {
 		lease, err := w.Store.Fetch(w.fetching)
@@ -268,7 +282,10 @@ func (w *jobWorker) run(j job, stored StoredJob) (err error) {
 		if err != nil {
 			return err
 		}
-		return w.Job.RPC(ctx, id, j.Info.Route, reply, arg)
+		if err = w.Job.RPC(ctx, id, j.Info.Route, reply, arg); err != nil {
+			_ = err.Error() // here, where a panic is that of the job: the text is wanted later
+		}
+		return err
 	})
 }
 

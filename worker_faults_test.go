@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -278,6 +279,47 @@ func TestWorkerPanic(t *testing.T) {
 		pass(time.Minute)
 		if st := s.Stats(); runs != 3 || st.Panics != 2 || st.JobsDone != 1 || st.JobsDead != 0 {
 			t.Errorf("%d runs, %+v", runs, st)
+		}
+	})
+}
+
+// A job that ends its goroutine costs the worker nobody: the others are done, and it is given out again when its lease is
+// over, as one whose worker has vanished.
+func TestWorkerGoexit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var runs []string
+		s := jobServer(t, memoryJobs(), pitaya.Config{}, func(_ context.Context, _, arg string) error {
+			runs = append(runs, arg)
+			if len(runs) == 1 {
+				runtime.Goexit()
+			}
+			return nil
+		})
+		enqueue(t, s, "exits", 0)
+		enqueue(t, s, "next", 0)
+		pass(time.Minute)
+		if !slices.Equal(runs, []string{"exits", "next", "exits"}) || s.Stats().JobsDone != 2 {
+			t.Errorf("runs %q, %+v", runs, s.Stats())
+		}
+	})
+}
+
+// brokenError is an error that cannot say what it is.
+type brokenError struct{ text string }
+
+func (e *brokenError) Error() string { return e.text }
+
+// An error whose text panics, as that of a nil pointer does, is one of the job, not the end of the process.
+func TestWorkerBrokenError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := jobServer(t, memoryJobs(), pitaya.Config{}, func(context.Context, string, string) error {
+			var err *brokenError
+			return err
+		})
+		enqueue(t, s, "x", 1)
+		pass(time.Minute)
+		if st := s.Stats(); st.JobsFailed != 2 || st.Panics != 2 || st.JobsDead != 1 {
+			t.Errorf("%+v", st)
 		}
 	})
 }

@@ -260,6 +260,9 @@ func (j job) encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pitaya: metadata of a job: %w", err)
 	}
+	if len(body) > maxJobBody {
+		return nil, Errorf(CodeBadRequest, "pitaya: reliable RPC to %s: a job of %d bytes, and workers take %d", i.Route, len(body), maxJobBody)
+	}
 	return body, nil
 }
 

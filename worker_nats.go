@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -363,7 +364,7 @@ func natsJobNumber(h nats.Header, key string) int {
 	if err != nil || n < 0 {
 		return 0
 	}
-	return n
+	return min(n, math.MaxInt32) // one more is a number too
 }
 
 // RequeueDead implements [JobStore].

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,8 @@ const (
 	natsAckDone     = "+ACK"
 	natsAckRelease  = "-NAK"
 	natsAckProgress = "+WPI"
+
+	natsAckPrefix = "$JS.ACK." // of the subjects for that
 )
 
 // Fetch implements [JobStore].
@@ -107,7 +110,7 @@ func (s *NATSJobs) pull(ctx context.Context, l *natsJobsLink) (*nats.Msg, error)
 		silence.Reset(2*natsJobsBeat + time.Second)
 		select {
 		case m := <-in:
-			if m.Reply != "" && !isNATSStatus(m, "100") { // a message of the consumer
+			if isNATSJob(m) {
 				sub.Unsubscribe()
 				return m, nil
 			}
@@ -136,10 +139,9 @@ func (s *NATSJobs) pull(ctx context.Context, l *natsJobsLink) (*nats.Msg, error)
 	}
 }
 
-// isNATSStatus reports whether a message is a word of JetStream's.
-func isNATSStatus(m *nats.Msg, status string) bool {
-	return len(m.Data) == 0 && m.Header.Get("Status") == status && m.Header.Get(natsJobID) == ""
-}
+// isNATSJob reports whether a message is one of the consumer, and not a word of
+// JetStream's, by where it is answered: what is in it can be anything.
+func isNATSJob(m *nats.Msg) bool { return strings.HasPrefix(m.Reply, natsAckPrefix) }
 
 // leave takes a request for a job back. A job that is on its way already is given
 // back.
@@ -153,7 +155,7 @@ func (s *NATSJobs) leave(l *natsJobsLink, sub *nats.Subscription, in <-chan *nat
 	for {
 		select {
 		case m := <-in:
-			if m.Reply != "" && !isNATSStatus(m, "100") {
+			if isNATSJob(m) {
 				l.nc.RequestWithContext(ctx, m.Reply, []byte(natsAckRelease))
 			}
 		default:

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -284,6 +285,8 @@ func TestNATSJobsGarbage(t *testing.T) {
 		{Subject: "pitaya.jobs._.retry", Header: nats.Header{"Pitaya-Job-Id": {"a.*.>"}, "Pitaya-Job-Failures": {"-5"}, "Pitaya-Job-Due": {far}}},
 		{Subject: "pitaya.jobs._.retry", Header: nats.Header{"Pitaya-Job-Id": {"due"}, "Pitaya-Job-Failures": {"9999999999999999999"}, "Pitaya-Job-Due": {"-9223372036854775808"}}},
 		{Subject: "pitaya.jobs._.new", Header: nats.Header{"Pitaya-Job-Id": {"large"}}, Data: make([]byte, 1<<20-200)},
+		{Subject: "pitaya.jobs._.new", Header: nats.Header{"Status": {"100"}}},
+		{Subject: "pitaya.jobs._.retry", Header: nats.Header{"Pitaya-Job-Id": {"most"}, "Pitaya-Job-Failures": {"9223372036854775807"}}},
 	} {
 		_, err := js.PublishMsg(t.Context(), m)
 		if err != nil {
@@ -295,19 +298,23 @@ func TestNATSJobsGarbage(t *testing.T) {
 	if got := take(t, done, 1); got[0] != "good" {
 		t.Errorf("done: %q", got)
 	}
-	settled(t, store, 7)
+	settled(t, store, 9)
 	dead, err := s.DeadJobs(t.Context(), 0, 100)
 	must(t, err)
 	var ids []string
 	for _, d := range dead {
 		ids = append(ids, d.ID)
-		if d.Failures != 0 || !strings.Contains(d.Reason, "malformed") {
+		failures := 0
+		if d.ID == "most" {
+			failures = math.MaxInt32
+		}
+		if d.Failures != failures || !strings.Contains(d.Reason, "malformed") {
 			t.Errorf("%s: %d failures, because %q", d.ID, d.Failures, d.Reason)
 		}
 		must(t, s.DeleteDeadJob(t.Context(), d.ID))
 	}
 	slices.Sort(ids)
-	if want := []string{"beat", "due", "large", "seq-1", "seq-2", "seq-3", "seq-5"}; !slices.Equal(ids, want) {
+	if want := []string{"beat", "due", "large", "most", "seq-1", "seq-2", "seq-3", "seq-5", "seq-8"}; !slices.Equal(ids, want) {
 		t.Errorf("dead: %q, want %q", ids, want)
 	}
 }

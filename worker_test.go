@@ -403,6 +403,7 @@ func TestReliableRPCErrors(t *testing.T) {
 			{"no server type", "b.c", nil, nil, good, "server type"},
 			{"metadata", "a.b.c", map[string]any{"f": func() {}}, nil, good, "metadata"},
 			{"argument", "a.b.c", nil, wrapperspb.String("\xff"), good, "UTF-8"},
+			{"what no worker would read", "a.b.c", nil, wrapperspb.Bytes(make([]byte, 8<<20)), good, "workers take"},
 			{"retries", "a.b.c", nil, nil, pitaya.RetryOptions{Max: -1}, "Max"},
 			{"exponent", "a.b.c", nil, nil, pitaya.RetryOptions{Exponential: 101}, "Exponential"},
 			{"seconds without a unit", "a.b.c", nil, nil, pitaya.RetryOptions{MinDelay: 10}, "MinDelay of 10ns"},

@@ -119,7 +119,7 @@ func (r *clientResume) request(user map[string]any) map[string]any {
 // begin makes a connection the client's, whose handshake is done.
 func (r *clientResume) begin(link *Client) {
 	r.mu.Lock()
-	if r.over != nil {
+	if r.over != nil || r.c.closing() {
 		r.mu.Unlock()
 		link.goodbye()
 		link.Close()
@@ -192,7 +192,9 @@ func (r *clientResume) lost(link *Client, cause error) {
 	go func() {
 		defer r.goroutines.Done()
 		link.goroutines.Wait() // so all that came is counted, and in its place
-		r.reconnect(cause, time.Duration(link.answer.Sys.Resume.Window)*time.Second)
+		// No server lets a session wait for longer; a number of any size would overflow.
+		window := time.Duration(min(max(link.answer.Sys.Resume.Window, 1), int(maxResumeWindow/time.Second))) * time.Second
+		r.reconnect(cause, window)
 	}()
 }
 
@@ -266,7 +268,15 @@ func (r *clientResume) giveUp(cause error) {
 	close(r.c.done)
 }
 
-// close is Close of the client.
+// closing reports whether Close was called.
+func (c *Client) closing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// close is Close of the client. A connection that is made at this moment is seen
+// here, or sees that the client is closing: it is told goodbye in any case.
 func (r *clientResume) close() {
 	r.c.mu.Lock()
 	r.c.closed = true

@@ -30,7 +30,7 @@ func TestResumeEnds(t *testing.T) {
 		}, "pitaya: kicked: why"},
 		{"Server.Kick", func(t *testing.T, s *testServer, session *pitaya.Session, dial func() *rawClient) {
 			must(t, s.Kick(t.Context(), "", []string{"u"}))
-		}, "pitaya: kicked: kicked"},
+		}, "pitaya: kicked"},
 		{"Close", func(t *testing.T, s *testServer, session *pitaya.Session, dial func() *rawClient) {
 			must(t, session.Close(), session.Close())
 		}, "pitaya: session closed"},

@@ -44,6 +44,8 @@ const (
 	// clients gets them back one after the other. Each pause may be twice as long as the one before, up to clientPause.
 	clientFirstPause = 100 * time.Millisecond
 	clientPause      = 5 * time.Second
+	// clientLongestWindow bounds how long a client tries, whatever the server says.
+	clientLongestWindow = 24 * time.Hour
 	// clientCounts is after how many pushes the server is told their count, if the last time was clientCountPause ago:
 	// it keeps all that it does not know to have arrived, and cannot keep much.
 	clientCounts     = 100
@@ -193,7 +195,7 @@ func (r *clientResume) lost(link *Client, cause error) {
 		defer r.goroutines.Done()
 		link.goroutines.Wait() // so all that came is counted, and in its place
 		// No server lets a session wait for longer; a number of any size would overflow.
-		window := time.Duration(min(max(link.answer.Sys.Resume.Window, 1), int(maxResumeWindow/time.Second))) * time.Second
+		window := time.Duration(min(max(link.answer.Sys.Resume.Window, 1), int(clientLongestWindow/time.Second))) * time.Second
 		r.reconnect(cause, window)
 	}()
 }

@@ -240,7 +240,7 @@ func ExampleServer_OnSessionEvent() {
 	// true ann gate-1 <nil>
 	// "dinner" <nil>
 	// <nil>
-	// true ann pitaya: kicked: kicked
+	// true ann pitaya: kicked
 }
 
 // A backend has a copy of the session, and its changes of the data reach the

@@ -58,6 +58,8 @@ func ExampleRun() {
 		fmt.Println(s.UID(), "is bound:", pitaya.GetSessionByUID(s.UID()) == s, pitaya.GetSessionByID(s.ID()) == s)
 		return nil
 	})
+	pitaya.OnSessionDetach(func(s *pitaya.Session) { fmt.Println(s.UID(), "is away") }) // with Config.Resume
+	pitaya.OnSessionResume(func(s *pitaya.Session) { fmt.Println(s.UID(), "is back") })
 	left := make(chan string, 1)
 	pitaya.OnSessionClose(func(s *pitaya.Session) { left <- s.UID() })
 	pitaya.Register(&Lobby{}, pitaya.WithName("lobby"), pitaya.WithNameFunc(strings.ToLower))

@@ -267,5 +267,5 @@ func ExampleServer_Sessions() {
 	// Output:
 	// [ann bob] 2
 	// true
-	// pitaya: kicked: kicked true
+	// pitaya: kicked true
 }

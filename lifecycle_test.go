@@ -135,7 +135,7 @@ func TestFailedStart(t *testing.T) {
 			}
 			must(t, s.Register(part), s.AddModule("good", &gear{Part: &Part{name: "good", log: log}}), s.AddModule("bad", bad))
 			err = s.Run(ctx)
-			if err == nil {
+			if ended := how == "context"; (err == nil) != ended { // who is told to end and does has not failed
 				t.Errorf("%s: Run: %v", how, err)
 			}
 			want := "a.Init a.AfterInit good.Init bad.Init good.Shutdown a.BeforeShutdown a.Shutdown"

@@ -175,10 +175,13 @@ func (m *modules) start(ctx context.Context) error {
 	return errors.Join(err, m.beforeShutdown(ctx), m.shutdown(ctx))
 }
 
+// errNotStarted says that the start was over before a module's turn came.
+var errNotStarted = errors.New("not started")
+
 func (m *modules) initAll(ctx context.Context) error {
 	for _, e := range m.entries() {
 		if ctx.Err() != nil {
-			return fmt.Errorf("pitaya: module %q: not started: %w", e.name, context.Cause(ctx))
+			return fmt.Errorf("pitaya: module %q: %w: %w", e.name, errNotStarted, context.Cause(ctx))
 		}
 		if err := m.call(ctx, e, "Init", e.module.Init); err != nil {
 			return err

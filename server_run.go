@@ -23,7 +23,8 @@ func (s *Server) endLocked(err error) {
 
 // Run starts the server, serves clients until ctx ends or [Server.Shutdown] is
 // called, and returns when everything that it started has ended. It returns
-// nil then, and an error if the server could not start or did not end in time.
+// nil then, and an error if the server could not start, with what it was waiting
+// for when ctx ended, or did not end in time.
 //
 // Components are initialised first, then modules; then the server joins its
 // cluster, and listeners are served last, so that nobody meets a server that is
@@ -44,6 +45,10 @@ func (s *Server) Run(ctx context.Context) error {
 	case ErrServerClosed: // as told by Shutdown
 		return s.endStart(ctx)
 	default:
+		if errors.Is(err, errNotStarted) { // as told by the caller, a little early, and with nothing wrong
+			s.log.Info("ended during the start", "err", err)
+			err = nil
+		}
 		return errors.Join(err, s.endStart(ctx))
 	}
 	var gaveUp <-chan struct{}

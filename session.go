@@ -470,7 +470,10 @@ func (s *Session) answer(c *conn, id uint64, payload []byte, isErr bool, mark *w
 //
 // On a backend the session must be bound. The frontend is asked to kick the
 // user, and Kick waits for its answer.
-func (s *Session) Kick(ctx context.Context) error { return s.KickReason(ctx, "kicked") }
+func (s *Session) Kick(ctx context.Context) error { return s.KickReason(ctx, plainKick) }
+
+// plainKick is the reason of a kick without one. It adds nothing to ErrKicked.
+const plainKick = "kicked"
 
 // KickReason is Kick with a reason, which the client gets as the packet's body
 // {"reason":"…"}. From a backend the reason does not travel.
@@ -478,7 +481,11 @@ func (s *Session) KickReason(ctx context.Context, reason string) error {
 	if s.front != nil {
 		return s.front.kick(ctx, s.UID())
 	}
-	if s.ends() || !s.end(fmt.Errorf("%w: %s", ErrKicked, reason), endFlush, kickPacket(reason)) {
+	cause := ErrKicked
+	if reason != plainKick {
+		cause = fmt.Errorf("%w: %s", ErrKicked, reason)
+	}
+	if s.ends() || !s.end(cause, endFlush, kickPacket(reason)) {
 		return ErrSessionClosed
 	}
 	return nil
@@ -493,7 +500,7 @@ func kickPacket(reason string) []byte {
 	}{reason})
 	b, err := AppendPacket(nil, PacketKick, body)
 	if err != nil {
-		b, _ = AppendPacket(nil, PacketKick, []byte(`{"reason":"kicked"}`))
+		b, _ = AppendPacket(nil, PacketKick, []byte(`{"reason":"`+plainKick+`"}`))
 	}
 	return b
 }

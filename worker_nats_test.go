@@ -257,6 +257,14 @@ func TestWorkerNATSEmpty(t *testing.T) {
 		t.Errorf("done: %q", got)
 	}
 	settled(t, store, 0)
+
+	// So does a server that stays connected while somebody deletes them.
+	other := natsJobs(t, nats.URL(), pitaya.NATSJobsOptions{Namespace: "other"})
+	must(t, other.Enqueue(t.Context(), "a", nil), jetStream(t, nats.URL()).DeleteStream(t.Context(), "pitaya-jobs-other"))
+	if err := other.Enqueue(t.Context(), "b", nil); !errors.Is(err, pitaya.ErrUnreachable) {
+		t.Errorf("the first to notice: got %v", err)
+	}
+	must(t, other.Enqueue(t.Context(), "c", nil))
 }
 
 // What somebody has put into the stream is put aside, whatever it is, and goes round no loop.

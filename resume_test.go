@@ -428,6 +428,34 @@ func TestResumeTwoClaimants(t *testing.T) {
 	})
 }
 
+// TestResumeLateAck loses a connection right behind the acknowledgement, which the server gets only after the client has
+// come back with the token that was offered on it.
+func TestResumeLateAck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, dial, log := startResume(t, "mem", pitaya.Config{}, nil)
+		c := dial()
+		session, first := c.begin(s, "u")
+		pushNumbers(t, session, 0, 2)
+		c.Close()
+		synctest.Wait()
+		lost, c := dial(), dial()
+		second := lost.askResume(back(first, 0)).Token
+		third := c.askResume(back(second, 1))
+		if !third.Resumed {
+			t.Fatalf("%+v", third)
+		}
+		lost.ack()
+		lost.expectClosed()
+		c.ack()
+		c.wantNumbers(1, 2)
+		log.want(t, "detach u false", "resume u true")
+		c.Close()
+		synctest.Wait()
+		dial().comeBack(third.Token, 2)
+		log.want(t, "detach u false", "resume u true")
+	})
+}
+
 // TestResumeClaimLost acknowledges when the session is over, or can not be resumed any more.
 func TestResumeClaimLost(t *testing.T) {
 	for _, tt := range []struct {

@@ -22,7 +22,7 @@ type resumption struct {
 	// Guarded by resumes.mu.
 	current string               // token
 	offered string               // the one offered last to a connection that was not acknowledged yet; "" if there is none
-	claims  map[*resumption]bool // sessions whose connections were offered one
+	claims  map[*resumption]bool // sessions whose connections were offered one; false: their client has given them up
 	over    bool                 // the session has ended, or is about to
 	cause   error                // why, if that is not the end of its connection; or why it waits
 	waiting bool                 // it has no connection, and is in the list of those

@@ -94,6 +94,11 @@ func (r *resumes) claimLocked(s *Session, ask *resumeRequest, token string) (rea
 	if ask.Token == of.offered { // so the client has it
 		delete(r.byToken, of.current)
 		of.current = of.offered
+		// It has also given up the connection that it got it on, whose
+		// acknowledgement may still be on its way and must not win.
+		for other := range of.claims {
+			of.claims[other] = false
+		}
 	} else if of.offered != "" {
 		delete(r.byToken, of.offered)
 	}
@@ -114,8 +119,9 @@ func (r *resumes) attach(own *resumption, c *conn) error {
 	of := own.claim.of
 	s := of.session
 	r.mu.Lock()
+	wanted := of.claims[own]
 	delete(of.claims, own)
-	if r.closed || of.over || !own.session.giveUp() {
+	if !wanted || r.closed || of.over || !own.session.giveUp() {
 		r.mu.Unlock()
 		return errClaimLost
 	}

@@ -63,7 +63,8 @@
 //	status, history, help [COMMAND], exit
 //
 // A command ends at the end of its line or at a semicolon; JSON may span lines and have any. A # where a command would
-// begin starts a comment. "!" before a command wants it to fail. ROUTE is type.service.method, or service.method for the
+// begin starts a comment. "!" before a command wants it to fail; one that is written wrongly is an error all the same, and
+// so is a payload that is not what the route's message can be. ROUTE is type.service.method, or service.method for the
 // server that is connected to. PAYLOAD is the rest of the line. The options of request and notify are -raw, for a payload
 // that is sent as it is, -hex, for one in hexadecimal digits, -type MESSAGE, for the protobuf message that it is, and, of
 // request, -t DURATION.
@@ -91,6 +92,8 @@
 // routes, messages and settings, twice lists them. Lines that begin with a space are not kept. Ctrl-C ends the command that
 // runs, twice the program. What the server sends meanwhile appears above the line. Where the terminal cannot do that
 // (TERM=dumb) plain lines are read.
+//
+// Pushes are shown by themselves: one that came just before an answer may be shown behind it.
 //
 // What a server sends is never written to a terminal as it is: control characters, and others that could deceive, are
 // shown as escapes.

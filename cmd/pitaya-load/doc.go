@@ -66,7 +66,7 @@
 // after each connect; then, again and again, one of the others, chosen by the weights.
 //
 //	once
-//	    bind connector.testsvc.testbindid user-{{conn}}
+//	    bind connector.testsvc.testbindid user-{{rand}}
 //	    request connector.interopsvc.join {}
 //
 //	play 8

@@ -217,8 +217,8 @@ type ResumeConfig struct {
 	// Bytes bounds the same in bytes (bytes). One push that is larger is kept when it is the only one. Zero means
 	// 256 KiB.
 	Bytes int
-	// MaxSessions is how many sessions may wait (maxsessions). When there are more, the one ends that has waited longest.
-	// Zero means 10,000.
+	// MaxSessions is how many sessions may wait (maxsessions). When there are more, the one ends that has waited longest
+	// of those that had no user when they began to, or of all if each had one. Zero means 10,000.
 	MaxSessions int
 }
 

@@ -164,7 +164,7 @@ func (c *Config) table() []configSection {
 			{name: "session.resume.window", value: resumeWindow, help: "how long a session waits for its client after its connection was lost; 0: sessions end with their connections"},
 			{name: "session.resume.messages", value: atMost(maxResumeMessages, number(&c.Resume.Messages, 1000, zeroRefused)), help: "pushes that are kept for a client until it has said that it received them"},
 			{name: "session.resume.bytes", value: size(&c.Resume.Bytes, 256<<10, 0), help: "bytes of those pushes"},
-			{name: "session.resume.maxsessions", value: number(&c.Resume.MaxSessions, 10_000, zeroRefused), help: "sessions that may wait; beyond it the one ends that has waited longest"},
+			{name: "session.resume.maxsessions", value: number(&c.Resume.MaxSessions, 10_000, zeroRefused), help: "sessions that may wait; beyond it the one ends that has waited longest, of those without a user first"},
 			{name: "session.drain.enabled", value: on(&c.DrainEnabled), help: "at the end, wait until clients have left"},
 			{name: "shutdown.timeout", value: duration(&c.ShutdownTimeout, 10*time.Second, zeroRefused), help: "longest time for the end of the server, after the drain"},
 			{name: "session.drain.timeout", value: duration(&c.DrainTimeout, 6*time.Hour, zeroRefused), help: "longest wait"},

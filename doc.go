@@ -220,7 +220,7 @@
 //	messages waiting          64       MailboxMessages; more are not read, and nobody is closed
 //	queue toward the client   1 MiB    QueueBytes; SlowClient says what happens
 //	pushes kept for resume    256 KiB  Resume.Bytes, and 1,000 of them, Resume.Messages; for clients that ask for it
-//	sessions that wait        10,000   Resume.MaxSessions; beyond it the one ends that has waited longest
+//	sessions that wait        10,000   Resume.MaxSessions; beyond it one ends, without a user first
 //	socket takes nothing      10 s     WriteTimeout
 //	silence                   60 s     two intervals of Heartbeat
 //	connections               none     MaxConns, MaxConnsPerIP

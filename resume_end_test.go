@@ -356,6 +356,43 @@ func TestResumeMaxSessions(t *testing.T) {
 	})
 }
 
+// TestResumeMaxSessionsAnonymous has strangers connect and vanish: they take each other's place, and no player's.
+func TestResumeMaxSessionsAnonymous(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, dial, log := startResume(t, "mem", pitaya.Config{Resume: pitaya.ResumeConfig{MaxSessions: 2}}, nil)
+		vanish := func() (token string) {
+			c := dial()
+			token = c.askResume(`{}`).Token
+			c.ack()
+			c.request(1, "test.echo", "x")
+			c.message()
+			c.Close()
+			time.Sleep(time.Second)
+			return token
+		}
+		c := dial()
+		_, player := c.begin(s, "a")
+		c.Close()
+		first := vanish()
+		second := vanish()
+		dial().refusedResume(back(first, 0), "unknown")
+		c = dial()
+		_, other := c.begin(s, "b")
+		c.Close()
+		time.Sleep(time.Second)
+		dial().refusedResume(back(second, 0), "unknown")
+		vanish() // and goes itself
+		if got := s.Stats(); got.Waiting != 2 || got.Sessions != 4 { // the two that were refused are there
+			t.Errorf("%+v", got)
+		}
+		log.sort()
+		log.want(t, "detach  false", "detach  false", "detach  false", "detach a false", "detach b false")
+		dial().comeBack(player, 0)
+		dial().comeBack(other, 0)
+		log.want(t, "resume a true", "resume b true")
+	})
+}
+
 // TestResumeAgain repeats the handshake on one connection, which makes the session an ordinary one.
 func TestResumeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

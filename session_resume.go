@@ -25,7 +25,7 @@ type resumption struct {
 	claims  map[*resumption]bool // sessions whose connections were offered one; false: their client has given them up
 	over    bool                 // the session has ended, or is about to
 	cause   error                // why, if that is not the end of its connection; or why it waits
-	waiting bool                 // it has no connection, and is in the list of those
+	waiting *waitingList         // it has no connection, and is in this list of those; nil else
 	due     int64                // when that is over, as time since resumes.epoch
 	next    *resumption          // in that list
 	prev    *resumption          // likewise

@@ -1,6 +1,7 @@
 package pitaya
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -12,8 +13,11 @@ import (
 // resumes knows the tokens of the sessions of one server that can be resumed, and
 // those sessions that wait for their clients.
 //
-// All wait equally long, so the list, to whose end a session goes when it begins
-// to wait, is sorted by when that is over: one timer serves all of them.
+// All wait equally long, so a list, to whose end a session goes when it begins to
+// wait, is sorted by when that is over: one timer serves all of them. Sessions
+// without a user have a list of their own, because they are the first to go when
+// there are too many: anybody can connect and vanish ten thousand times, and no
+// player is to lose a session by that.
 type resumes struct {
 	resumesConfig
 	epoch time.Time // immutable
@@ -21,13 +25,17 @@ type resumes struct {
 	// mu guards the fields below and what resumption says. It is taken before the
 	// locks of sessions and connections, never behind them, and not held across
 	// callbacks or I/O. A session gets another connection with mu held only.
-	mu         sync.Mutex
-	byToken    map[string]*resumption
-	head, tail *resumption // those that wait
-	n          int         // how many wait
-	timer      *time.Timer // set for when head's time is over; nil before the first session waits
-	closed     bool        // nobody waits any more
+	mu        sync.Mutex
+	byToken   map[string]*resumption
+	anonymous waitingList // those that wait and had no user when they began to
+	bound     waitingList // the others
+	n         int         // how many wait
+	timer     *time.Timer // set for when the first one's time is over; nil before the first session waits
+	closed    bool        // nobody waits any more
 }
+
+// waitingList is a list of sessions that wait, linked by resumption.next and .prev.
+type waitingList struct{ Head, Tail *resumption }
 
 // resumesConfig says what the bounds are. Immutable.
 type resumesConfig struct {
@@ -49,8 +57,8 @@ func newResumes(c resumesConfig) *resumes {
 	return &resumes{resumesConfig: c, epoch: time.Now(), byToken: make(map[string]*resumption)}
 }
 
-// errTooManyWaiting is why the session ends that has waited longest, when there
-// are too many.
+// errTooManyWaiting is why a session ends that must wait no more because too many
+// do.
 var errTooManyWaiting = errors.New("pitaya: too many sessions wait for their clients")
 
 // agree says what a client gets that asks for resume, in the handshake of s: the
@@ -134,7 +142,7 @@ func (r *resumes) attach(own *resumption, c *conn) error {
 		r.mu.Unlock()
 		return fmt.Errorf("%w: %w", errClaimLost, err)
 	}
-	if of.waiting {
+	if of.waiting != nil {
 		r.unlinkLocked(of)
 	} else {
 		of.notice(false)
@@ -213,26 +221,38 @@ func (r *resumes) connEnded(own *resumption, c *conn, cause error, lost bool) (_
 	return nil, false
 }
 
-// waitLocked puts a session to the end of the list. If there are too many it
-// takes the first out and returns it, for finish.
+// waitLocked puts a session to the end of its list. If there are too many it
+// takes one out and returns it, for finish: it can be the same session.
 func (r *resumes) waitLocked(own *resumption) (surplus *resumption) {
-	own.waiting = true
+	own.waiting = &r.bound
+	if own.session.UID() == "" {
+		own.waiting = &r.anonymous
+	}
 	own.due = int64(time.Since(r.epoch) + r.Window)
-	if own.prev = r.tail; own.prev != nil {
+	if own.prev = own.waiting.Tail; own.prev != nil {
 		own.prev.next = own
 	} else {
-		r.head = own
+		own.waiting.Head = own
 	}
-	r.tail = own
+	own.waiting.Tail = own
 	r.n++
 	if r.n > r.MaxSessions {
-		surplus = r.head
+		surplus = cmp.Or(r.anonymous.Head, r.bound.Head)
 		r.overLocked(surplus, fmt.Errorf("%w: %w", errTooManyWaiting, surplus.cause))
 	}
-	if r.head != nil && r.n == 1 {
+	if r.n == 1 {
 		r.armLocked()
 	}
 	return surplus
+}
+
+// firstLocked returns the session that has waited longest, nil if none waits.
+func (r *resumes) firstLocked() *resumption {
+	a, b := r.anonymous.Head, r.bound.Head
+	if a == nil || b != nil && b.due < a.due {
+		return b
+	}
+	return a
 }
 
 // overLocked makes a session one that cannot be resumed any more.
@@ -240,7 +260,7 @@ func (r *resumes) overLocked(own *resumption, cause error) {
 	own.over, own.cause = true, cause
 	delete(r.byToken, own.current)
 	delete(r.byToken, own.offered)
-	if own.waiting {
+	if own.waiting != nil {
 		r.unlinkLocked(own)
 	}
 }
@@ -249,20 +269,20 @@ func (r *resumes) unlinkLocked(own *resumption) {
 	if own.prev != nil {
 		own.prev.next = own.next
 	} else {
-		r.head = own.next
+		own.waiting.Head = own.next
 	}
 	if own.next != nil {
 		own.next.prev = own.prev
 	} else {
-		r.tail = own.prev
+		own.waiting.Tail = own.prev
 	}
-	own.prev, own.next, own.waiting = nil, nil, false
+	own.prev, own.next, own.waiting = nil, nil, nil
 	r.n--
 }
 
-// armLocked sets the timer for the head of the list.
+// armLocked sets the timer for the session that has waited longest.
 func (r *resumes) armLocked() {
-	d := max(time.Duration(r.head.due)-time.Since(r.epoch), 0)
+	d := max(time.Duration(r.firstLocked().due)-time.Since(r.epoch), 0)
 	if r.timer == nil {
 		r.timer = time.AfterFunc(d, r.expire)
 	} else {
@@ -275,7 +295,7 @@ func (r *resumes) armLocked() {
 func (r *resumes) expire() {
 	for {
 		r.mu.Lock()
-		own := r.head
+		own := r.firstLocked()
 		if own == nil || r.closed {
 			r.mu.Unlock()
 			return
@@ -312,7 +332,7 @@ func (r *resumes) endWaiting(own *resumption, c *conn, cause error) (first, agai
 		r.mu.Unlock()
 		return false, false
 	}
-	waited := own.waiting
+	waited := own.waiting != nil
 	r.overLocked(own, cause)
 	r.mu.Unlock()
 	if waited {
@@ -342,7 +362,7 @@ func (r *resumes) close() {
 		r.timer.Stop()
 	}
 	var list []*resumption
-	for own := r.head; own != nil; own = r.head {
+	for own := r.firstLocked(); own != nil; own = r.firstLocked() {
 		r.overLocked(own, ErrServerClosed)
 		list = append(list, own)
 	}

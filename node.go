@@ -91,9 +91,7 @@ const (
 )
 
 // errNoServers is that there is nobody to call. Nothing was sent.
-func errNoServers() error {
-	return &Error{Code: CodeInternal, Message: textNoServers, Err: ErrUnreachable}
-}
+func errNoServers() error { return Errorf(CodeInternal, textNoServers) }
 
 // route chooses the server for a call to a type, other than those to skip.
 func (n *node) route(ctx context.Context, route Route, payload []byte, skip []*member) (*member, error) {

@@ -381,7 +381,7 @@ func TestResumeMaxSessionsAnonymous(t *testing.T) {
 		c.Close()
 		time.Sleep(time.Second)
 		dial().refusedResume(back(second, 0), "unknown")
-		vanish() // and goes itself
+		vanish()                                                     // and goes itself
 		if got := s.Stats(); got.Waiting != 2 || got.Sessions != 4 { // the two that were refused are there
 			t.Errorf("%+v", got)
 		}

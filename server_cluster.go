@@ -305,9 +305,11 @@ func (s *Server) ServerByID(id string) *ServerInfo {
 // An error that the remote returned is an [*Error] with its code, text and
 // metadata. Without an answer in time the code is [CodeTimeout]; how long that
 // is say ctx's deadline, "reqTimeout" (see [AddToPropagateCtx]) and the
-// transport's settings. If nobody can be reached the error wraps
-// [ErrUnreachable]: the remote was not called then. When ctx ends, RPC returns,
-// and the context of the remote ends where the transport can tell.
+// transport's settings. If the server that was chosen cannot be reached, nor
+// another one, the error wraps [ErrUnreachable], and if there is no server of
+// the type the code is [CodeInternal]: the remote was not called then. When ctx
+// ends, RPC returns, and the context of the remote ends where the transport can
+// tell.
 //
 // RPC may be called from any goroutine while the server runs.
 func (s *Server) RPC(ctx context.Context, route string, reply, arg proto.Message) error {

@@ -59,6 +59,9 @@ func FuzzParse(f *testing.F) {
 			if open && i == len(list)-1 || !utf8.ValidString(text) || c.Name == "" || strings.HasPrefix(c.Name, "#") || strings.HasPrefix(c.Name, "!") {
 				continue
 			}
+			if strings.ContainsAny(c.Name, `[{"`) {
+				continue // no command is called that; what ends the name then may be a line break, which also ends quotes
+			}
 			again, _ := cli.Parse(c.String())
 			if len(again) != 1 || again[0].Name != c.Name || again[0].Args != c.Args || again[0].Not != c.Not {
 				t.Errorf("%q: %q is %q when parsed again", text, c, again)

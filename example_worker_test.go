@@ -158,8 +158,8 @@ func ExampleServer_DeadJobs() {
 	<-server.Ready()
 
 	id, err := server.ReliableRPC(ctx, "mail.Mail.Send", nil, &wrapperspb.BoolValue{}, wrapperspb.String("ann"))
-	fmt.Println(id != "", err) // it is kept: all that is known now
 	<-done
+	fmt.Println(id != "", err) // it was kept: that is all this says
 
 	for _, to := range []string{"", "bob"} { // with one worker, the first is settled when the second begins
 		server.ReliableRPC(ctx, "mail.Mail.Send", nil, &wrapperspb.BoolValue{}, wrapperspb.String(to))
@@ -180,9 +180,9 @@ func ExampleServer_DeadJobs() {
 	stop()
 	fmt.Println(<-ended)
 	// Output:
-	// true <nil>
 	// sending to ann
 	// mail to ann <nil>
+	// true <nil>
 	// sending to bob
 	// mail to bob <nil>
 	// dead: 1 <nil>

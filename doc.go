@@ -347,6 +347,7 @@
 //	cluster_mem.go                                    a cluster in one process
 //	etcd.go, discovery_etcd*.go                       etcd: client and lease; who is in the cluster
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
+//	nats.go                                           NATS: servers, options, attempts to connect
 //	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
 //	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC
 //	worker_nats.go, worker_nats_*.go                  jobs in NATS JetStream

@@ -51,6 +51,7 @@ var layers = [][]string{
 	{"a cluster in one process", "cluster_mem"},
 	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd discovery_etcd_twin", "group_etcd",
 		"binding_etcd"},
+	{"cluster in NATS: addresses, options, attempts to connect", "nats"},
 	{"cluster: what carries calls between servers", "nats: rpc_nats rpc_nats_*", "grpc: rpc_grpc rpc_grpc_*"},
 	{"reliable RPC: jobs in NATS, and who does jobs", "nats_jobs: worker_nats worker_nats_*", "worker"},
 	{"server: wiring, start, drain, stop", "server server_*"},

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
@@ -155,7 +156,7 @@ func TestWorkerProcessKilled(t *testing.T) {
 	must(t, err)
 	child := exec.Command(exe, "-worker.child", nats.URL())
 	child.Stderr = t.Output()
-	ownGroup(child)
+	devtest.OwnGroup(child)
 	stdin, err := child.StdinPipe()
 	must(t, err)
 	defer stdin.Close()

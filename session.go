@@ -506,8 +506,11 @@ func kickPacket(reason string) []byte {
 }
 
 // PushAndClose sends one last push, behind everything that is queued, and ends
-// the session. Nothing can come between the two. On a backend it returns
-// [ErrBackendSession].
+// the session. Nothing can come between the two. A session that waits for its
+// client to come back ends as well, but there is nobody to send to: the push is
+// lost, and the error is [ErrSessionClosed], as it is for one that has ended. On
+// a backend it returns [ErrBackendSession]. Of a push that cannot be encoded the
+// error says so, and the session goes on.
 func (s *Session) PushAndClose(ctx context.Context, route string, v any) error {
 	if s.front != nil {
 		return ErrBackendSession
@@ -528,7 +531,7 @@ func (s *Session) PushAndClose(ctx context.Context, route string, v any) error {
 	if err != nil {
 		return err
 	}
-	if !s.end(ErrSessionClosed, endFlush, packet) {
+	if _, taken := s.endWith(ErrSessionClosed, endFlush, packet); !taken {
 		return ErrSessionClosed
 	}
 	return s.pushed(nil)

@@ -258,6 +258,18 @@ func (r *run) live(life context.Context, id int) {
 	}
 }
 
+// take waits until one more may connect, which release ends. It reports false if life ends before.
+func (r *run) take(life context.Context) bool {
+	select {
+	case r.tokens <- struct{}{}:
+		return true
+	case <-life.Done():
+		return false
+	}
+}
+
+func (r *run) release() { <-r.tokens }
+
 // once is one connection. It reports whether there is reason for another one.
 func (r *run) once(life context.Context, id int, first bool) (again bool) {
 	var c *client
@@ -267,12 +279,10 @@ func (r *run) once(life context.Context, id int, first bool) (again bool) {
 		if first {
 			defer r.try()
 		}
-		select {
-		case r.tokens <- struct{}{}:
-			defer func() { <-r.tokens }()
-		case <-life.Done():
+		if !r.take(life) {
 			return life.Err()
 		}
+		defer r.release()
 		var kind string
 		var err error
 		if c, kind, err = r.connect(life, id); err != nil {

@@ -125,7 +125,7 @@ func (s *NATSJobs) use(ctx context.Context, f func(ctx context.Context, l *natsJ
 	if err != nil {
 		return err
 	}
-	inner, cancel := l.limit(ctx, s.conn.cfg.RequestTimeout)
+	inner, cancel := l.limit(ctx, s.conn.timeout)
 	defer cancel()
 	streams, err := s.prepare(inner, l)
 	if err == nil {

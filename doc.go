@@ -304,7 +304,7 @@
 //	stats.go                                          what a server counts
 //	meter.go                                          time series for what is reported often
 //	histogram.go                                      distributions of durations
-//	buffer.go                                         pooled bytes
+//	buffer.go, runner.go                              pooled bytes; pooled goroutines
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	build_*.go                                        whether etcd and NATS are part of the program
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
@@ -328,7 +328,7 @@
 //	pipeline.go                                       functions before and after a call
 //	discovery.go, transport.go, binding.go            the seams of a cluster
 //	discovery_entry.go, rpc.go                        servers as JSON; the envelopes of calls
-//	handler.go, remote.go                             registration
+//	handler.go, handler_call.go, remote.go            registration; calling a method
 //	component.go, dispatch.go                         lifecycle; calls and answers
 //	members.go, node.go                               the servers of the cluster; calls to them
 //	routing.go                                        functions that choose among servers

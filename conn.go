@@ -227,7 +227,7 @@ func (c *conn) transportHandshake(ctx context.Context) (err error) {
 	// Under the lock because others may end the connection from now on.
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended {
+	if c.ended.Load() {
 		return errConnEnded
 	}
 	c.established = true
@@ -302,7 +302,7 @@ func (c *conn) stopReading(ask bool) bool {
 		c.sendControl(partingPacket)
 		return true
 	}
-	c.stopping.Store(!c.ended)
+	c.stopping.Store(!c.ended.Load())
 	c.mu.Unlock()
 	c.wake()
 	return true
@@ -323,7 +323,7 @@ func (c *conn) wake() {
 func (c *conn) setReadDeadline(when time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ended {
+	if !c.ended.Load() {
 		c.rwc.SetReadDeadline(when)
 	}
 }

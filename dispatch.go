@@ -130,7 +130,7 @@ func (d *dispatcher) message(s *Session, from mail) error {
 	}
 	q := request{Session: s, From: from.Conn, Entry: entry, Text: route, ID: m.ID, Payload: payload, Arrived: from.Arrived}
 	if !d.Stamped {
-		q.Arrived = time.Now()
+		q.Arrived = d.Host.now()
 	}
 	if entry != nil {
 		if !m.HasCode {
@@ -337,10 +337,12 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 		}
 	}
 	out, err := d.call(q)
-	if took := time.Since(q.Arrived) - waited; d.Slow > 0 && took > d.Slow {
-		d.Counters.SlowHandlers.Add(1)
-		if n, ok := d.slowSampling.pass(); ok {
-			d.log(q).Warn("slow handler", "route", q.Entry.Route, "took", took, "unlogged", n)
+	if d.Slow > 0 {
+		if took := time.Since(q.Arrived) - waited; took > d.Slow {
+			d.Counters.SlowHandlers.Add(1)
+			if n, ok := d.slowSampling.pass(); ok {
+				d.log(q).Warn("slow handler", "route", q.Entry.Route, "took", took, "unlogged", n)
+			}
 		}
 	}
 	if q.Notify {

@@ -118,6 +118,8 @@
 // there, and [Server.OnServerChange] tells of changes. Outages of etcd and NATS pass: servers that are known stay, calls
 // fail meanwhile at once, with errors that wrap [ErrUnreachable].
 //
+// Programs built with the tag nocluster are without etcd and NATS; what needs them fails with [ErrLeftOut].
+//
 // Forwarding: a client's message whose route has the type of another server goes there, to a handler registered with
 // [Server.Register], and its answer comes back, in the order that is described above for each session and server. If
 // the server cannot have got it, another one is tried.
@@ -304,6 +306,7 @@
 //	histogram.go                                      distributions of durations
 //	buffer.go, runner.go                              pooled bytes; pooled goroutines
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
+//	build_*.go                                        whether etcd and NATS are part of the program
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
 //	tracing.go, tracing_parent.go                     Tracer, the seam for spans; traceparent of the W3C
 //	packet.go                                         type and length
@@ -353,6 +356,7 @@
 //	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC
 //	worker_nats.go, worker_nats_*.go                  jobs in NATS JetStream
 //	worker.go                                         who does jobs
+//	nocluster.go                                      what stands on etcd and NATS, in programs without them
 //	server.go, server_*.go                            wiring, start, stop
 //	default.go                                        the calls on the package, over one server
 //

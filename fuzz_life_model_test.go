@@ -301,7 +301,7 @@ func (m *lifeModel) pass(d time.Duration) {
 		cause := context.Cause(c.session.Context())
 		switch {
 		case m.stopped && time.Since(m.stoppedAt) >= lifeShutdown:
-			m.end(c, pitaya.ErrServerClosed, pitaya.ErrHandshakeTimeout)
+			m.end(c, pitaya.ErrServerClosed, pitaya.ErrHandshakeTimeout, pitaya.ErrHeartbeat)
 		case !c.worked && time.Since(c.since) >= lifeHandshake:
 			m.end(c, pitaya.ErrHandshakeTimeout)
 		case silent > 3*lifeHeartbeat, silent >= 2*lifeHeartbeat && cause != nil:

@@ -44,9 +44,9 @@ func FuzzConnLife(f *testing.F) {
 		{wait, 0, 9, wait, 1, 9, lifeStop, 0, 0, request, 0, 3, lifeRelease, 0, 0},
 		{bind, 0, 1, bind, 1, 1, bind, 1, 2, request, 1, 2},
 		{wait, 0, 9, request, 0, 8, lifeHalfClose, 0, 0, lifeRelease, 0, 0},
-		{request, 0x20, 9, request, 0x20, 9, request, 0x90, 30, lifeTime, 0, 200, request, 0, 1},
-		{lifeTime, 0, 250, request, 0, 1, lifeTime, 0, 250, request, 0, 1, lifeTime, 0, 250},
-		{lifeConnect, 2, 0, lifePackets, 2, 0, lifeTime, 0, 90, lifePackets + 1, 2, 0},
+		{request, 0x20, 9, request, 0x20, 9, request, 0x90, 30, lifeTime, 0, 40, request, 0, 1},
+		{lifeTime, 0, 100, request, 0, 1, lifeTime, 0, 100, request, 0, 1, lifeTime, 0, 250},
+		{lifeConnect, 2, 0, lifePackets, 2, 0, lifeTime, 0, 18, lifePackets + 1, 2, 0},
 		{lifeGarbage, 0, 6, 4, 0, 0, 1, 0, 0, request, 0, 1, lifeClose, 1, 0},
 		{lifeEnd, 0, 0, lifePush, 0, 1, lifeConnect, 0x80, 0, lifeStop, 0, 0},
 		{request, 0x90, 1, lifeClose, 0, 0, request, 0x90, 1, lifeHalfClose, 1, 0},
@@ -184,7 +184,7 @@ func (m *lifeModel) act(act, on, arg byte, id uint64) {
 		m.free()
 		return
 	case lifeTime:
-		m.pass(time.Duration(arg) * 100 * time.Millisecond)
+		m.pass(time.Duration(arg) * 500 * time.Millisecond)
 		return
 	case lifeStop:
 		m.stop()

@@ -72,6 +72,9 @@ func dialURL(ctx context.Context, u *url.URL, cfg *ClientConfig) (net.Conn, erro
 	if u.Hostname() == "" || port == "" {
 		return nil, errors.New("host or port missing")
 	}
+	if ws && u.Fragment != "" {
+		return nil, errors.New("the URL of a WebSocket must not have a fragment") // RFC 6455 section 3
+	}
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		return nil, err

@@ -178,8 +178,13 @@ func (c *wsConn) request(u *url.URL, header http.Header) error {
 	if err != nil {
 		return err
 	}
-	if header != nil {
-		r.Header = header.Clone()
+	for name, values := range header {
+		switch name = http.CanonicalHeaderKey(name); name {
+		case "Upgrade", "Connection", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions":
+			// Ours, and each of them must be there once.
+		default:
+			r.Header[name] = append(r.Header[name], values...)
+		}
 	}
 	if offered := r.Header["Sec-Websocket-Protocol"]; len(offered) > 0 && !validWSProtocols(offered, true) {
 		return errors.New("the subprotocols that are offered must be tokens, each of them once")
@@ -190,11 +195,10 @@ func (c *wsConn) request(u *url.URL, header http.Header) error {
 	if r.Header["User-Agent"] == nil {
 		r.Header["User-Agent"] = nil // present, so that none is made up
 	}
-	r.Header.Set("Upgrade", "websocket")
-	r.Header.Set("Connection", "Upgrade")
+	r.Header["Upgrade"] = []string{"websocket"}
+	r.Header["Connection"] = []string{"Upgrade"}
 	r.Header["Sec-WebSocket-Key"] = []string{key}
 	r.Header["Sec-WebSocket-Version"] = []string{"13"}
-	r.Header.Del("Sec-WebSocket-Extensions")
 	var b bytes.Buffer
 	if err := r.Write(&b); err != nil {
 		return err

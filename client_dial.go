@@ -85,6 +85,7 @@ func dialURL(ctx context.Context, u *url.URL, cfg *ClientConfig) (net.Conn, erro
 			tc = cfg.TLS.Clone()
 		}
 		tc.ServerName = cmp.Or(tc.ServerName, u.Hostname())
+		tc.MinVersion = cmp.Or(tc.MinVersion, tls.VersionTLS12) // whatever GODEBUG says
 		t := tls.Client(conn, tc)
 		if err := t.HandshakeContext(ctx); err != nil {
 			conn.Close()

@@ -30,7 +30,8 @@ type ClientConfig struct {
 	// unless it is set here.
 	TLS *tls.Config
 
-	// Header is sent by [Dial] with the upgrade request of ws and wss, for example an Origin.
+	// Header is sent by [Dial] with the upgrade request of ws and wss, for example an Origin. What the upgrade itself is
+	// made of (Upgrade, Connection, and Sec-WebSocket-Key, -Version and -Extensions) is left out.
 	Header http.Header
 
 	// Compress makes the client compress the payloads it sends, those that shrink by it. Old servers understand it too.

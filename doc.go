@@ -317,6 +317,7 @@
 //	admission.go, admission_table.go                  what clients may send: rates; what addresses have used up
 //	acceptor_tcp.go, proxy.go                         TCP and TLS listeners; PROXY protocol
 //	acceptor_ws.go, acceptor_ws_conn.go               WebSocket listeners; their connections
+//	acceptor_ws_header.go                             headers of their upgrades
 //	acceptor_mem.go                                   connections in memory
 //	conn.go, conn_*.go, heartbeat.go                  one connection: reading, queue, writing, life signs
 //	client.go, client_*.go                            the other end: requests; connecting; what it receives

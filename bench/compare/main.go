@@ -21,11 +21,12 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -71,12 +72,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
-	o.command = "bench/run"
-	fs.Visit(func(f *flag.Flag) {
-		if f.Name != "programs" {
-			o.command += fmt.Sprintf(" -%s=%s", f.Name, quoted(f.Value.String()))
-		}
-	})
+	o.command = command(args)
 	switch {
 	case fs.NArg() > 0:
 		return nil, fmt.Errorf("there are flags only, and no %q", fs.Arg(0))
@@ -250,6 +246,18 @@ func fileName(r rune) rune {
 		return '-'
 	}
 	return -1
+}
+
+// command is how the user has called bench/run, which puts the folder of programs first.
+func command(args []string) string {
+	if len(args) > 1 && args[0] == "-programs" {
+		args = args[2:]
+	}
+	words := []string{"bench/run"}
+	for _, a := range args {
+		words = append(words, quoted(a))
+	}
+	return strings.Join(words, " ")
 }
 
 // quoted is a word for a shell.

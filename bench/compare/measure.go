@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -40,6 +41,9 @@ func (b *bed) once(ctx context.Context, r row, c contender, res *results, durati
 		return s, err
 	}
 	defer func() { err = errors.Join(err, sys.stop()) }()
+	if !slices.ContainsFunc(c.checks, func(ch check) bool { return ch.figure.name == goroutines.name }) {
+		sys.goroutines = nil // asking would be a part of what is measured
+	}
 	args = append(args, "-pid", sys.pids(), sys.target)
 	rep, perConn, err := b.load(ctx, sys, args)
 	if err != nil {

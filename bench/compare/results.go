@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,8 +98,8 @@ func (r *results) judge(row row, c contender) []verdict {
 // number writes a value with three digits that matter.
 func number(v float64) string {
 	switch a := max(v, -v); {
-	case a >= 1000:
-		return grouped(int(v + 0.5))
+	case math.Round(a) >= 1000:
+		return grouped(int(math.Round(v)))
 	case a >= 100:
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	case a >= 10:

@@ -80,7 +80,11 @@ func (rep *report) writeTable(w io.Writer) error {
 	m := rep.Machine
 	fmt.Fprintf(&b, "Machine: %s, %d cores, %s, %s, %s.  \n", m.CPU, m.Cores, m.Kernel, m.Go, m.Date)
 	fmt.Fprintf(&b, "Pinned: %s.  \n", m.Pinned)
-	fmt.Fprintf(&b, "Command: `%s`, medians of %d runs.\n\n", rep.Command, rep.Runs)
+	runs := "one run each"
+	if rep.Runs > 1 {
+		runs = fmt.Sprintf("medians of %d runs each, in turn", rep.Runs)
+	}
+	fmt.Fprintf(&b, "Command: `%s`, %s.\n\n", rep.Command, runs)
 	b.WriteString("| case | server | figure | spread | ratio | bound | met | user + system | per second | p50 µs | p99 µs | notes |\n")
 	b.WriteString("| --- | --- | ---: | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: | --- |\n")
 	for _, r := range rep.Rows {

@@ -9,20 +9,22 @@
 //	connector.interopsvc.join        makes the connection a member of a group
 //	connector.interopsvc.broadcast   pushes to the group: so many times, so many bytes
 //
-// It prints the addresses that it listens on, and ends when its standard input does. SIGUSR1 collects garbage.
+// It prints the addresses that it listens on, and ends when its standard input does. For each line there it prints how
+// many goroutines it has. SIGUSR1 collects garbage.
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log"
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -96,8 +98,10 @@ func run() error {
 	}
 	go collectOnSignal(ctx)
 	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		stop()
+		defer stop()
+		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+			fmt.Println("goroutines", runtime.NumGoroutine())
+		}
 	}()
 	fmt.Println("tcp", tcp.Addr(), "ws", ws.Addr())
 	return s.Run(ctx)

@@ -302,7 +302,7 @@
 //	stats.go                                          what a server counts
 //	meter.go                                          time series for what is reported often
 //	histogram.go                                      distributions of durations
-//	buffer.go                                         pooled bytes
+//	buffer.go, stack.go                               pooled bytes; room on stacks
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
 //	tracing.go, tracing_parent.go                     Tracer, the seam for spans; traceparent of the W3C

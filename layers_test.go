@@ -25,8 +25,8 @@ import (
 // unexported fields of its structs are its own, other units go through methods or capitalised fields. "name: files"
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
-	{"ground: the manual; the seam for numbers; distributions; buffers; rare log records", "doc", "metrics metrics_names", "stats",
-		"meter", "histogram", "buffer", "log", "sampler"},
+	{"ground: the manual; the seam for numbers; distributions; buffers; stacks; rare log records", "doc", "metrics metrics_names", "stats",
+		"meter", "histogram", "buffer", "stack", "log", "sampler"},
 	{"coded errors, and the formats of payloads, theirs included; the seam for spans", "errors", "serializer",
 		"tracing tracing_parent"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},

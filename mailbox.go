@@ -155,6 +155,7 @@ func (s *Session) data(c *conn, packets []byte) {
 // work is the worker: it handles what is in the mailbox, at the very end the
 // closing of the session, and ends.
 func (s *Session) work() {
+	stretch()
 	m := &s.box
 	done := false
 	defer func() {

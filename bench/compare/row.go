@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -112,21 +113,15 @@ func noLess(f figure, limit float64) check {
 
 // times is a bound relative to the sum of the same figure of other contenders.
 func times(f figure, factor float64, of ...ref) check {
-	text := fmt.Sprintf("≤ %g ×", factor)
+	var names []string
+	for _, r := range of {
+		names = append(names, r.String())
+	}
+	sum := strings.Join(names, " + ")
 	if len(of) > 1 {
-		text += " ("
-	} else {
-		text += " "
+		sum = "(" + sum + ")"
 	}
-	for i, r := range of {
-		if i > 0 {
-			text += " + "
-		}
-		text += r.String()
-	}
-	if len(of) > 1 {
-		text += ")"
-	}
+	text := fmt.Sprintf("≤ %g × %s", factor, sum)
 	return check{figure: f, text: text, limit: func(row string, r *results) (float64, error) {
 		sum := 0.0
 		for _, o := range of {

@@ -54,8 +54,12 @@ func measureJSON(w io.Writer, size int, d time.Duration) error {
 				if err := json.Unmarshal(body, in); err != nil {
 					return err
 				}
-				if sink, err = json.Marshal(in); err != nil {
+				out, err := json.Marshal(in)
+				if err != nil {
 					return err
+				}
+				if len(out) != len(body) {
+					return fmt.Errorf("%d bytes became %d", len(body), len(out))
 				}
 			}
 			n += batch
@@ -72,6 +76,3 @@ func measureJSON(w io.Writer, size int, d time.Duration) error {
 	s.PerSecond = 1e6 / s.CPU
 	return json.NewEncoder(w).Encode(s)
 }
-
-// sink keeps the compiler from leaving work out.
-var sink []byte

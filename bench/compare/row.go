@@ -84,7 +84,6 @@ type figure struct {
 var (
 	cpu        = figure{"CPU", "µs", func(s sample) float64 { return s.CPU }}
 	perSecond  = figure{"rate", "/s", func(s sample) float64 { return s.PerSecond }}
-	p50        = figure{"p50", "µs", func(s sample) float64 { return s.P50 }}
 	p99        = figure{"p99", "µs", func(s sample) float64 { return s.P99 }}
 	rss        = figure{"memory", "B/conn.", func(s sample) float64 { return s.RSS }}
 	goroutines = figure{"goroutines", "/conn.", func(s sample) float64 { return s.Goroutines }}

@@ -15,6 +15,9 @@ const (
 // roomRoute has the same handler in the library's cluster; the bare gate takes any route.
 var roomRoute = []string{"-route", "room.room.echo"}
 
+// p50 is what a frontend and a backend at rest add to a request's way.
+var p50 = figure{"p50", "µs", func(s sample) float64 { return s.P50 }}
+
 func clusterRows() []row {
 	gate := ref{contender: bareGate}
 	forwarded := func(name, title string, load []string, f figure, delay time.Duration, c check) row {

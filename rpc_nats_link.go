@@ -59,6 +59,7 @@ type natsLink struct {
 	nc   *nats.Conn
 	prev *natsLink // what this one takes over from, in a planned move; dispatch forgets it
 
+	out     *natsOut       // what is sent
 	in      chan *nats.Msg // all messages; one without Sub is a mark, nil the end
 	marks   sync.Map       // *nats.Msg to chan struct{}, which is closed when dispatch gets there
 	lame    chan struct{}  // gets a value when NATS announces the end of the server
@@ -154,6 +155,7 @@ func (s *natsSide) run(ctx context.Context) {
 		s.t.forget(l)
 		l.in <- nil
 		<-l.handled
+		l.out.close()
 		failures = s.servers.failures(failures, since)
 		if !s.servers.pause(ctx, failures) {
 			return
@@ -226,6 +228,7 @@ func (s *natsSide) unreachable() error {
 func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (*natsLink, error) {
 	l := &natsLink{
 		side: s, prev: prev,
+		out:     newNATSOut(),
 		in:      make(chan *nats.Msg, s.room),
 		lame:    make(chan struct{}, 1),
 		closed:  make(chan struct{}),
@@ -258,6 +261,8 @@ func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (
 		}
 		return nil, err
 	}
+	l.out.limit.Store(l.nc.MaxPayload())
+	go l.out.run(l.send)
 	go l.dispatch()
 	return l, nil
 }
@@ -267,46 +272,16 @@ func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (
 func (s *natsSide) shut(l *natsLink) {
 	if !l.nc.IsClosed() {
 		// The answer to this comes behind everything that NATS had for us.
-		if err := l.nc.FlushTimeout(s.cfg.ConnectTimeout); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ConnectTimeout)
+		if err := l.flush(ctx); err != nil {
 			s.t.log.Warn("NATS did not take the last messages", "err", err)
 		}
+		cancel()
 	}
 	l.in <- nil
 	<-l.handled
 	s.t.forget(l)
-	l.nc.Close()
+	l.out.close()
+	l.nc.Close() // which flushes
 	<-l.closed
-}
-
-// publish sends a message. It returns ErrUnreachable while there is no
-// connection, and buffers nothing for later.
-func (s *natsSide) publish(subject, reply string, body []byte) error {
-	for {
-		l := s.link.Load()
-		if l == nil {
-			return s.unreachable()
-		}
-		var err error
-		if reply == "" {
-			err = l.nc.Publish(subject, body)
-		} else {
-			err = l.nc.PublishRequest(subject, reply, body)
-		}
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, nats.ErrConnectionClosed):
-			if next := s.link.Load(); next != nil && next != l {
-				continue // moved meanwhile
-			}
-		case errors.Is(err, nats.ErrMaxPayload):
-			return fmt.Errorf("pitaya: message of %d bytes: NATS takes at most %d: %w", len(body), l.nc.MaxPayload(), err)
-		case errors.Is(err, nats.ErrBadSubject):
-			return fmt.Errorf("pitaya: %.200q cannot be a subject of NATS: %w", subject, err)
-		default:
-			// Writing failed, perhaps in the midst of a message.
-			l.nc.Close()
-		}
-		return fmt.Errorf("%w: NATS: %w", ErrUnreachable, err)
-	}
 }

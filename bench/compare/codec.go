@@ -20,9 +20,9 @@ type line struct {
 // jsonCost measures what encoding/json needs to decode and encode a body of a size once: it is what a handler of JSON
 // costs beyond the yardstick, whatever the library. It runs in a process of its own on the server's core, with the
 // garbage that it makes.
-func jsonCost(size int) func(context.Context, *bed, time.Duration) (sample, error) {
-	return func(ctx context.Context, b *bed, d time.Duration) (s sample, err error) {
-		out, err := b.command(ctx, b.serverCore, "compare", "-json-cost", fmt.Sprint(size), "-duration", d.String()).Output()
+func jsonCost(size int) func(context.Context, *bed, timing) (sample, error) {
+	return func(ctx context.Context, b *bed, d timing) (s sample, err error) {
+		out, err := b.command(ctx, b.serverCore, "compare", "-json-cost", fmt.Sprint(size), "-duration", d.duration.String()).Output()
 		if err != nil {
 			return s, err
 		}

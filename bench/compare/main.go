@@ -34,9 +34,8 @@ func main() {
 // options are what the command line says.
 type options struct {
 	bed
+	timing
 	runs     int
-	duration time.Duration
-	warmup   time.Duration
 	rows     *regexp.Regexp
 	list     bool
 	check    bool
@@ -165,7 +164,7 @@ func (o *options) row(ctx context.Context, r row, res *results, stderr io.Writer
 	}
 	for i := range runs {
 		for _, c := range r.contenders {
-			s, err := o.once(ctx, r, c, res, o.duration, o.warmup)
+			s, err := o.once(ctx, r, c, res, o.timing)
 			if ctx.Err() != nil {
 				return
 			}
@@ -214,13 +213,13 @@ func (o *options) profileRows(ctx context.Context, list []row, res *results, std
 	b := o.bed
 	for _, r := range list {
 		for _, c := range r.contenders {
-			if len(c.checks) == 0 || c.start == nil {
+			if len(c.checks) == 0 {
 				continue
 			}
 			base := filepath.Join(o.profiles, r.name+"."+strings.Map(fileName, c.name))
 			fmt.Fprintln(stderr, "profile", base)
 			b.profile = base + ".cpu"
-			if _, err := b.once(ctx, r, c, res, o.duration, o.warmup); err != nil {
+			if _, err := b.once(ctx, r, c, res, o.timing); err != nil {
 				return fmt.Errorf("profile of %s: %w", r.name, err)
 			}
 			top, err := exec.CommandContext(ctx, "go", "tool", "pprof", "-top", b.profile).CombinedOutput()

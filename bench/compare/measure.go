@@ -20,12 +20,12 @@ const fullCore = 0.95
 const keptRate = 0.98
 
 // once measures a contender one time.
-func (b *bed) once(ctx context.Context, r row, c contender, res *results, duration, warmup time.Duration) (s sample, err error) {
-	duration = max(duration, r.duration)
+func (b *bed) once(ctx context.Context, r row, c contender, res *results, d timing) (s sample, err error) {
+	d.duration = max(d.duration, r.duration)
 	if c.measure != nil {
-		return c.measure(ctx, b, duration)
+		return c.measure(ctx, b, d)
 	}
-	args := []string{"-quiet", "-json", "-", "-max-errors", "-1", "-warmup", warmup.String(), "-duration", duration.String()}
+	args := []string{"-quiet", "-json", "-", "-max-errors", "-1", "-warmup", d.warmup.String(), "-duration", d.duration.String()}
 	args = append(append(args, r.load...), c.load...)
 	var want float64
 	if c.rate != nil {

@@ -26,9 +26,12 @@ type contender struct {
 	start   func(context.Context, *bed) (*system, error) // the processes; nil where measure is set
 	load    []string                                     // flags of the load generator beyond those of the row
 	rate    *rate                                        // open load; nil: closed
-	measure func(context.Context, *bed, time.Duration) (sample, error)
+	measure func(context.Context, *bed, timing) (sample, error)
 	checks  []check
 }
+
+// A timing is how long a run is.
+type timing struct{ warmup, duration time.Duration }
 
 // A rate is that of an open load: a share of what the median of another contender was able to do under closed load.
 type rate struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,32 +61,33 @@ func (t *batch) add(route string, msg Msg) {
 	t.packets = appendMessage(t.packets, m)
 }
 
-// An action is something that bots do in a storm, as often as its weight says.
+// An action is something that bots do, as often as its weight says.
 type action struct {
 	weight int
 	bound  bool // only with a user
+	wild   bool // only in storms
 	do     func(b *bot, t *batch)
 }
 
 func actions() []action {
 	return []action{
-		{20, false, func(b *bot, t *batch) { t.add("gate.game.echo", Msg{}) }},
-		{6, false, func(b *bot, t *batch) { t.add("gate.game.note", Msg{}) }},
-		{6, false, func(b *bot, t *batch) { t.add("gate.game.burst", Msg{N: 1 + b.rng.IntN(20), Pad: b.pad(500)}) }},
-		{20, false, func(b *bot, t *batch) { t.add("room.game.echo", Msg{}) }},
-		{6, false, func(b *bot, t *batch) { t.add("room.game.note", Msg{}) }},
-		{3, false, func(b *bot, t *batch) { t.add("room.game.slow", Msg{N: b.rng.IntN(300)}) }},
-		{1, false, func(b *bot, t *batch) { t.add("room.game.echo", Msg{Pad: b.pad(50_000)}) }},
-		{1, false, func(b *bot, t *batch) { t.add("gate.game.echo", Msg{Pad: b.pad(50_000)}) }},
-		{1, false, func(b *bot, t *batch) { t.add("room.game.fail", Msg{}) }},
-		{3, false, func(b *bot, t *batch) { t.add("gate.game.call", Msg{N: b.rng.IntN(1000)}) }},
-		{3, true, func(b *bot, t *batch) { t.add("room.game.put", Msg{}) }},
-		{3, false, func(b *bot, t *batch) { t.add("gate.game.get", Msg{}) }},
-		{5, true, func(b *bot, t *batch) { t.add("room.game.chat", Msg{To: b.home(), Pad: b.pad(300)}) }},
-		{10, true, func(b *bot, t *batch) { t.add("room.game.tell", Msg{To: b.anybody()}) }},
-		{5, true, func(b *bot, t *batch) { t.add("room.game.self", Msg{N: 1 + b.rng.IntN(5)}) }},
-		{3, true, func(b *bot, t *batch) { b.member(t, "room.game.join") }},
-		{1, true, func(b *bot, t *batch) { b.member(t, "room.game.leave") }},
+		{20, false, false, func(b *bot, t *batch) { t.add("gate.game.echo", Msg{}) }},
+		{6, false, false, func(b *bot, t *batch) { t.add("gate.game.note", Msg{}) }},
+		{6, false, false, func(b *bot, t *batch) { t.add("gate.game.burst", Msg{N: 1 + b.rng.IntN(20), Pad: b.pad(500)}) }},
+		{20, false, false, func(b *bot, t *batch) { t.add("room.game.echo", Msg{}) }},
+		{6, false, false, func(b *bot, t *batch) { t.add("room.game.note", Msg{}) }},
+		{3, false, false, func(b *bot, t *batch) { t.add("room.game.slow", Msg{N: b.rng.IntN(300)}) }},
+		{1, false, false, func(b *bot, t *batch) { t.add("room.game.echo", Msg{Pad: b.pad(50_000)}) }},
+		{1, false, false, func(b *bot, t *batch) { t.add("gate.game.echo", Msg{Pad: b.pad(50_000)}) }},
+		{1, false, false, func(b *bot, t *batch) { t.add("room.game.fail", Msg{}) }},
+		{3, false, false, func(b *bot, t *batch) { t.add("gate.game.call", Msg{N: b.rng.IntN(1000)}) }},
+		{3, true, false, func(b *bot, t *batch) { t.add("room.game.put", Msg{}) }},
+		{3, false, false, func(b *bot, t *batch) { t.add("gate.game.get", Msg{}) }},
+		{5, true, false, func(b *bot, t *batch) { t.add("room.game.chat", Msg{To: b.home(), Pad: b.pad(300)}) }},
+		{10, true, false, func(b *bot, t *batch) { t.add("room.game.tell", Msg{To: b.anybody()}) }},
+		{5, true, false, func(b *bot, t *batch) { t.add("room.game.self", Msg{N: 1 + b.rng.IntN(5)}) }},
+		{3, true, true, func(b *bot, t *batch) { b.member(t, "room.game.join") }},
+		{1, true, true, func(b *bot, t *batch) { b.member(t, "room.game.leave") }},
 	}
 }
 
@@ -113,21 +115,46 @@ func (b *bot) act(w *wire) {
 		return
 	case n < 22:
 		b.mu.Lock()
-		b.stalled, b.hasStall = time.Now().Add(time.Duration(b.rng.IntN(8000))*time.Millisecond), true
+		b.stalled, b.abused = time.Now().Add(time.Duration(b.rng.IntN(8000))*time.Millisecond), true
 		b.log.add("stall")
 		b.mu.Unlock()
 		b.report.Count("stalled", 1)
+		if b.rng.IntN(4) == 0 {
+			b.flood(w)
+		}
+	case n < 24:
+		b.mu.Lock()
+		b.abused = true
+		b.mu.Unlock()
+		b.flood(w)
+		b.vanish(w)
+		return
 	}
+	b.work(w)
+}
+
+// flood asks for more pushes than a server sends to one that does not read, or keeps for one that is away.
+func (b *bot) flood(w *wire) {
+	if t := b.begin(w); t != nil {
+		b.report.Count("floods", 1)
+		t.add("gate.game.burst", Msg{N: 1500, Pad: strings.Repeat("flood", 400)})
+		t.send(w)
+	}
+}
+
+// work sends some messages.
+func (b *bot) work(w *wire) {
 	t := b.begin(w)
 	if t == nil {
 		return
 	}
 	defer t.send(w)
-	if b.bound == unbound && b.rng.IntN(3) > 0 {
+	if b.bound == unbound && b.rng.IntN(3) > 0 && !b.fair {
 		b.bind(t)
 	}
 	all := actions()
 	sum := 0
+	all = slices.DeleteFunc(all, func(a action) bool { return a.wild && b.fair || a.bound && b.bound != bindDone })
 	for _, a := range all {
 		sum += a.weight
 	}
@@ -135,14 +162,12 @@ func (b *bot) act(w *wire) {
 		n := b.rng.IntN(sum)
 		for _, a := range all {
 			if n -= a.weight; n < 0 {
-				if !a.bound || b.bound == bindDone {
-					a.do(b, t)
-				}
+				a.do(b, t)
 				break
 			}
 		}
 	}
-	if b.bound == bindDone && b.rng.IntN(2000) == 0 {
+	if b.bound == bindDone && b.rng.IntN(2000) == 0 && !b.fair {
 		uid := b.anybody()
 		b.kickAsked(uid)
 		t.add("room.game.kick", Msg{To: uid})
@@ -151,7 +176,11 @@ func (b *bot) act(w *wire) {
 
 func (b *bot) bind(t *batch) {
 	b.bound, b.asked = bindAsked, true
-	t.add("gate.game.bind", Msg{})
+	route := "gate.game.bind"
+	if b.rng.IntN(4) == 0 {
+		route = "room.game.bind"
+	}
+	t.add(route, Msg{})
 }
 
 // settle does what is missing for the bot to be settled.
@@ -206,11 +235,21 @@ func (b *bot) state() botState {
 	return s
 }
 
-// unsettle makes the bot prove again that rooms answer it.
-func (b *bot) unsettle() {
+// unsettle makes the bot prove again that rooms answer it, and join its groups if these are lost.
+func (b *bot) unsettle(groupsLost bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.echoed = false
+	if groupsLost {
+		clear(b.groups)
+	}
+}
+
+// fairWeather says that nothing may fail from now on, or that it may again.
+func (b *bot) fairWeather(yes bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fair = yes
 }
 
 // expect begins a probe.

@@ -60,6 +60,7 @@ type mode int
 const (
 	modeQuiet  mode = iota // nothing is sent, and who is away stays away
 	modeStorm              // anything
+	modeFair               // anything that does no harm, while nothing is wrong; all of it must succeed
 	modeSettle             // each user has one bot, which is connected, bound and in its groups
 	modeLeave              // all say goodbye, and end
 )
@@ -113,26 +114,26 @@ type bot struct {
 	probe   int
 	probed  map[string]bool // what has come of the probe
 	echoed  bool            // a room has answered since the bots began to settle
+	fair    bool            // nothing is wrong, so nothing may fail
 	lateFor time.Time       // a bind that nobody knows the end of may come about until then
 }
 
 // conn is what a bot knows of its connection.
 type conn struct {
-	wire     *wire // nil: there is none
-	gate     *node
-	process  string // of the gate
-	through  bool   // the link, on which there may be faults
-	lastID   uint64
-	pending  map[uint64]*request
-	local    uint64            // the last request that the gate itself has answered
-	forward  map[string]uint64 // by process: the last one that a room has
-	kicked   bool
-	drained  bool // the gate wants no more messages
-	parted   bool // and has been told that there are none
-	heard    time.Time
-	wrote    time.Time
-	stalled  time.Time // nothing is read until then
-	hasStall bool
+	wire    *wire // nil: there is none
+	gate    *node
+	process string // of the gate
+	through bool   // the link, on which there may be faults
+	lastID  uint64
+	pending map[uint64]*request
+	local   uint64            // the last request that the gate itself has answered
+	forward map[string]uint64 // by process: the last one that a room has
+	kicked  bool
+	drained bool // the gate wants no more messages
+	parted  bool // and has been told that there are none
+	heard   time.Time
+	wrote   time.Time
+	stalled time.Time // nothing is read until then
 }
 
 // session is what a bot knows of its session, which may outlive a connection.
@@ -148,8 +149,9 @@ type session struct {
 	unsure   bool // offset is not known
 	own      int  // the last push by an own handler
 	streams  map[string]int
-	put      int // what the session's data must be at least
-	unput    bool
+	put      int  // what the session's data must be at least
+	unput    bool // nobody knows
+	abused   bool // the bot has made the server end it, perhaps: nothing was read, or too much was asked for
 }
 
 type binding int
@@ -266,9 +268,14 @@ func (b *bot) step(ctx context.Context, mode mode) time.Duration {
 	case mode == modeStorm:
 		b.act(w)
 		return b.pause()
-	case mode == modeSettle && b.shadow:
+	case b.shadow && mode != modeQuiet:
 		b.goodbye()
 		return time.Second
+	case mode == modeFair && w == nil:
+		return b.connect(ctx)
+	case mode == modeFair:
+		b.work(w)
+		return b.pause()
 	case mode == modeSettle && w == nil:
 		return b.connect(ctx)
 	case mode == modeSettle:
@@ -307,7 +314,12 @@ func (b *bot) connect(ctx context.Context) time.Duration {
 	again := 100*time.Millisecond + time.Duration(b.rng.IntN(900))*time.Millisecond
 	b.mu.Lock()
 	gate, token, received := b.gate, b.token, b.received
+	kicked := b.kicked
+	b.kicked = false
 	b.mu.Unlock()
+	if kicked && b.twin { // or the two would do nothing else
+		return time.Duration(b.rng.IntN(5000)) * time.Millisecond
+	}
 	if gate == nil || token == "" || b.rng.IntN(10) == 0 {
 		gate = b.gates[b.rng.IntN(len(b.gates))]
 	}
@@ -380,7 +392,7 @@ func (b *bot) agreedLocked(gate *node, process string, a *pitaya.HandshakeResume
 		b.log.add("not resumed: " + a.Reason)
 		// What the server is bound to: it is the same process, and nothing has ended the session or hidden its end.
 		due := b.process == process && !b.through && !through && time.Since(b.heard) < resumeWindow-2*time.Second &&
-			!b.twin && !b.mayKick(b.uid) && !b.hasStall && time.Now().After(b.lateFor) && a.Reason != "refused"
+			!b.twin && !b.mayKick(b.uid) && !b.abused && time.Now().After(b.lateFor) && a.Reason != "refused"
 		if due {
 			b.wrongLocked("the session was not resumed: %s; the client was away for %v", a.Reason,
 				time.Since(b.heard).Round(time.Millisecond))
@@ -400,7 +412,10 @@ func (b *bot) lost(w *wire, cause error) {
 		return
 	}
 	b.log.add("lost: " + cause.Error())
-	if b.parted && len(b.pending) > 0 && !b.through && b.unharmed(b.process) && !b.hasStall {
+	if b.fair {
+		b.wrongLocked("the connection was lost while nothing was wrong: %v", cause)
+	}
+	if b.parted && len(b.pending) > 0 && !b.through && b.unharmed(b.process) && !b.abused {
 		ids := make([]uint64, 0, len(b.pending))
 		for id := range b.pending {
 			ids = append(ids, id)
@@ -427,7 +442,7 @@ func (b *bot) endLocked() {
 // fateUnknownLocked is for requests of which nobody knows whether they were handled, or will be.
 func (b *bot) fateUnknownLocked(q *request) {
 	switch q.route {
-	case "gate.game.bind":
+	case "gate.game.bind", "room.game.bind":
 		b.lateFor = time.Now().Add(lateness)
 		if b.bound == bindAsked {
 			b.bound = unbound // or it is; then to ask again changes nothing
@@ -458,8 +473,8 @@ func (b *bot) goodbye() {
 	w.Close(false)
 }
 
-// cutPacket counts connections that bots have ended within a packet. A gate calls that a violation, where the session does not
-// wait for its client.
+// cutPacket counts connections that bots have ended within a packet, or by garbage. A gate calls that a violation, the first
+// where the session does not wait for its client.
 const cutPacket = "packets cut off"
 
 // vanish ends the connection as accidents do.
@@ -469,12 +484,12 @@ func (b *bot) vanish(w *wire) {
 		b.mu.Unlock()
 		return
 	}
-	how := b.rng.IntN(4)
-	b.log.add([]string{"vanish: close", "vanish: reset", "vanish: silence", "vanish: in the middle of a packet"}[how])
+	how := b.rng.IntN(9)
+	b.log.add("vanish: " + [...]string{"close", "reset", "silence", "in the middle of a packet", "garbage"}[how/2])
 	b.report.Count("vanished", 1)
 	b.endLocked()
 	b.mu.Unlock()
-	switch how {
+	switch how / 2 {
 	case 0:
 		w.Close(false)
 	case 1:
@@ -489,6 +504,13 @@ func (b *bot) vanish(w *wire) {
 	case 3:
 		b.report.Count(cutPacket, 1)
 		b.write(w, []byte{byte(pitaya.PacketData), 0, 1})
+		w.Close(false)
+	case 4:
+		b.report.Count(cutPacket, 1)
+		b.mu.Lock()
+		b.token = "" // which ends the session
+		b.mu.Unlock()
+		b.write(w, []byte{0xff, 0, 0, 0})
 		w.Close(false)
 	}
 }
@@ -523,8 +545,6 @@ func (b *bot) read(w *wire) {
 		}
 	}
 }
-
-
 
 func (b *bot) packet(w *wire, p pitaya.Packet) error {
 	b.mu.Lock()

@@ -56,7 +56,7 @@ func (b *bot) answerLocked(m pitaya.Message) {
 		b.forward[r.Server] = m.ID
 	}
 	switch q.route {
-	case "gate.game.bind":
+	case "gate.game.bind", "room.game.bind":
 		b.bound = bindDone
 	case "gate.game.burst":
 		if b.own < r.Own {
@@ -112,7 +112,7 @@ func (b *bot) errorLocked(m pitaya.Message, q *request) {
 	case pitaya.CodeTimeout, pitaya.CodeInternal:
 		known = !q.local
 	}
-	if !known {
+	if !known || b.fair && e.Code != codeWanted {
 		b.wrongLocked("request %d (%s, message %d) was answered by %s: %s", m.ID, q.route, q.seq, e.Code, e.Msg)
 	}
 	b.report.Count("error "+e.Code, 1)
@@ -154,7 +154,8 @@ func (b *bot) pushLocked(m pitaya.Message) {
 		b.wrongLocked("a push on %q", m.Route)
 	}
 	key := m.Route + " " + p.Group + " " + p.From
-	if last := b.streams[key]; p.N <= last {
+	last := b.streams[key]
+	if p.N <= last || b.fair && last > 0 && p.N != last+1 {
 		b.wrongLocked("push %d on %s %s by %s came behind push %d", p.N, m.Route, p.Group, p.From, last)
 	}
 	b.streams[key] = max(b.streams[key], p.N)

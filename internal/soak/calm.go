@@ -19,6 +19,7 @@ const (
 	settleTime   = 60 * time.Second // until all bots play
 	countTime    = 60 * time.Second // until no session is there but theirs, and nothing is used but for them
 	probeTime    = 15 * time.Second // until everybody has been reached
+	fairTime     = 4 * time.Second  // of play while nothing is wrong
 )
 
 // until polls until nothing is missing, and returns what was missing in the end and how long it took.
@@ -73,8 +74,15 @@ func (r *run) calm(ctx context.Context) bool {
 	if !ok {
 		return false
 	}
+	lost := r.cluster.groupsLost.Swap(false)
+	if lost {
+		if _, err := r.until(probeTime, func() (string, error) { return "", r.createGroups() }); err != nil {
+			r.report.Violation("cluster", fmt.Sprintf("making the groups again: %v", err), nil)
+			return false
+		}
+	}
 	for _, b := range r.bots {
-		b.unsettle()
+		b.unsettle(lost)
 	}
 	r.world.mode.set(modeSettle)
 	ok = r.hold("all bots play", settleTime, r.unsettled) &&
@@ -94,11 +102,27 @@ func (r *run) calm(ctx context.Context) bool {
 			b.complain("the connection was lost while nothing was wrong")
 		}
 	}
+	ok = ok && r.fair()
 	r.journals()
 	if err := r.cluster.readLogs(); err != nil {
 		r.report.Violation("logs", err.Error(), nil)
 	}
 	return ok && r.report.Violations() == 0
+}
+
+// fair lets the bots play while nothing is wrong: every request has its result, every push arrives, and no connection ends.
+func (r *run) fair() bool {
+	for _, b := range r.bots {
+		b.fairWeather(true)
+	}
+	r.world.mode.set(modeFair)
+	r.sleep(fairTime)
+	r.world.mode.set(modeQuiet)
+	ok := r.hold("requests are answered in fair weather", requestTimeout, r.unanswered)
+	for _, b := range r.bots {
+		b.fairWeather(false)
+	}
+	return ok
 }
 
 func (r *run) unanswered() (string, error) {
@@ -206,6 +230,10 @@ func difference(got, want map[string]int) string {
 	}
 	slices.Sort(list)
 	return strings.Join(list[:min(len(list), 5)], " ")
+}
+
+func (r *run) createGroups() error {
+	return r.cluster.nodes[0].get(r.ctx, "/create", r.groupForm(), nil)
 }
 
 func (r *run) groupForm() url.Values {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,8 +27,11 @@ type cluster struct {
 	nodes    []*node
 	watching sync.WaitGroup
 
+	groupsLost atomic.Bool // etcd has lost its data
+
 	mu       sync.Mutex // guards what follows
 	taken    map[string]bool
+	emptied  int               // how often etcd has lost its data
 	expected map[*process]bool // it may end
 	journals []*journalReader
 	logs     map[string]int64 // by file: how far it was looked through
@@ -103,26 +107,34 @@ func (c *cluster) service(kind string) *service {
 // one, in turns, unless that is there still.
 func (c *cluster) startNode(n *node) error {
 	n.mu.Lock()
-	n.incarnation++
-	inc, id := n.incarnation, n.id
-	if n.proc != nil || inc%2 == 1 {
-		id = fmt.Sprint(n.place, "-", inc)
+	id := n.id
+	if n.proc != nil || n.incarnation%2 == 0 {
+		id = fmt.Sprint(n.place, "-", n.incarnation+1)
 	}
 	n.mu.Unlock()
-	name := fmt.Sprint(n.place, "/", inc)
-	base := filepath.Join(c.folder, strings.ReplaceAll(name, "/", "."))
-	spec, err := json.Marshal(serverSpec{Type: n.kind, ID: id, Process: name, Etcd: "http://" + n.etcd.Addr,
-		NATS: "nats://" + n.nats.Addr, Journal: base + ".journal"})
-	if err != nil {
-		return err
-	}
 	for attempt := 1; ; attempt++ {
+		// A process that does not come to be ready may have served others already, so each has a name of its own.
+		n.mu.Lock()
+		n.incarnation++
+		name := fmt.Sprint(n.place, "/", n.incarnation)
+		n.mu.Unlock()
+		base := filepath.Join(c.folder, strings.ReplaceAll(name, "/", "."))
+		spec, err := json.Marshal(serverSpec{Type: n.kind, ID: id, Process: name, Etcd: "http://" + n.etcd.Addr,
+			NATS: "nats://" + n.nats.Addr, Journal: base + ".journal"})
+		if err != nil {
+			return err
+		}
 		p, err := startProcess(c.ctx, name, base+".log", c.self, "-serve", string(spec))
 		if err == nil {
 			return c.arrived(n, id, p, base+".journal")
 		}
 		if c.ctx.Err() != nil {
 			return nil
+		}
+		if j, err := openJournal(name, base+".journal"); err == nil {
+			c.mu.Lock()
+			c.journals = append(c.journals, j)
+			c.mu.Unlock()
 		}
 		c.report.Count("servers that did not start for want of etcd", 1)
 		if attempt == 20 {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -52,6 +54,7 @@ func faults() []fault {
 		{2, "NATS stopped, lame duck", only("nats"), s / 2, 4 * s, lameService},
 		{2, "NATS paused", only("nats"), s / 2, 8 * s, pauseService},
 		{3, "etcd killed", only("etcd"), s / 2, 10 * s, killService},
+		{1, "etcd killed, its data lost", only("etcd"), s / 2, 10 * s, emptyService},
 		{2, "etcd stopped", only("etcd"), s / 2, 10 * s, stopService},
 		{3, "etcd paused", only("etcd"), s / 2, leaseTTL + 6*s, pauseService},
 		{4, "lease revoked", only("leases"), 0, 0, (*cluster).revokeOne},
@@ -209,6 +212,19 @@ func killService(c *cluster, kind string, hold func()) error {
 	return s.start(c.ctx)
 }
 
+// emptyService kills etcd and starts it without its data.
+func emptyService(c *cluster, kind string, hold func()) error {
+	s := c.service(kind)
+	s.end((*process).kill)
+	c.groupsLost.Store(true)
+	c.mu.Lock()
+	c.emptied++
+	s.args = []string{"-data", filepath.Join(c.folder, fmt.Sprint("etcd", c.emptied))}
+	c.mu.Unlock()
+	hold()
+	return s.start(c.ctx)
+}
+
 func stopService(c *cluster, kind string, hold func()) error {
 	s := c.service(kind)
 	s.end(func(p *process) { p.stop(func() { p.stdin.Close() }, 30*time.Second) })
@@ -257,26 +273,33 @@ func linkFault(which string, put func(*link)) func(*cluster, string, func()) err
 	}
 }
 
-func (c *cluster) revokeOne(string, func()) error { return c.revoke(1) }
-func (c *cluster) revokeAll(string, func()) error { return c.revoke(-1) }
+func (c *cluster) revokeOne(string, func()) error { return c.revoke(false) }
+func (c *cluster) revokeAll(string, func()) error { return c.revoke(true) }
 
-// revoke revokes leases of servers. While etcd is away nothing is revoked.
-func (c *cluster) revoke(n int) error {
+// revoke revokes the lease of a server, or all leases. While etcd is away nothing is revoked.
+func (c *cluster) revoke(all bool) error {
 	ctx, cancel := context.WithTimeout(c.ctx, 3*time.Second)
 	defer cancel()
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + c.etcd.address}, Context: ctx, DialTimeout: 2 * time.Second})
+	cfg := clientv3.Config{Endpoints: []string{"http://" + c.etcd.address}, Context: ctx, DialTimeout: 2 * time.Second}
+	// As JSON, since a value of its type needs an import of zap, and that a requirement in go.mod.
+	const silent = `{"level":"fatal","encoding":"json","outputPaths":[],"errorOutputPaths":[]}`
+	if err := json.Unmarshal([]byte(silent), &cfg.LogConfig); err != nil {
+		return err
+	}
+	client, err := clientv3.New(cfg)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	leases, err := client.Leases(ctx)
-	if err != nil {
+	answer, err := client.Leases(ctx)
+	if err != nil || len(answer.Leases) == 0 {
 		return nil
 	}
-	for i, l := range leases.Leases {
-		if i == n {
-			break
-		}
+	leases := answer.Leases
+	if !all {
+		leases = leases[rand.IntN(len(leases)):][:1]
+	}
+	for _, l := range leases {
 		client.Revoke(ctx, l.ID)
 	}
 	return nil

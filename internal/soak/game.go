@@ -226,6 +226,19 @@ type Room struct {
 	*game
 }
 
+// Bind binds the session on the frontend to the bot's user.
+func (h *Room) Bind(ctx context.Context, in *Msg) (*Reply, error) {
+	s, r := h.begin(ctx, in)
+	err := s.Bind(ctx, in.UID)
+	if errors.Is(err, pitaya.ErrAlreadyBound) && s.UID() == in.UID {
+		return r, nil
+	}
+	if err != nil {
+		return nil, failed(err)
+	}
+	return r, nil
+}
+
 // Echo answers.
 func (h *Room) Echo(ctx context.Context, in *Msg) (*Reply, error) {
 	_, r := h.begin(ctx, in)

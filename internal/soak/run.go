@@ -113,7 +113,7 @@ func (r *run) people() {
 
 // play lets the bots play: in storms, with a rest behind each.
 func (r *run) play() error {
-	if err := r.cluster.nodes[0].get(r.ctx, "/create", r.groupForm(), nil); err != nil {
+	if err := r.createGroups(); err != nil {
 		return fmt.Errorf("making groups: %w", err)
 	}
 	if _, err := r.until(convergeTime, r.strangers); err != nil {

@@ -43,7 +43,9 @@ type connConfig struct {
 	QueueMessages    int           // budget in packets; 0 is none
 	DropWhenSlow     bool          // drop pushes over budget instead of ending the connection
 
-	Writers sync.WaitGroup // goroutines that write; not immutable, but safe to share
+	Flushers *flushers // write for connections that can be written to without waiting
+
+	Writers sync.WaitGroup // goroutines that write, or are called to; not immutable, but safe to share
 }
 
 // connUser is what a connection tells the layer above it. All methods but
@@ -114,6 +116,7 @@ type conn struct {
 	cfg     *connConfig
 	rwc     net.Conn
 	traffic *traffic // where its bytes and packets are counted
+	flusher *flushShard
 
 	// Limits is set by the user's admit, and immutable then; nil: the client may
 	// send what it wants.
@@ -145,7 +148,7 @@ type conn struct {
 
 // newConn returns a connection that serve brings to life.
 func newConn(rwc net.Conn, cfg *connConfig, user connUser) *conn {
-	return &conn{cfg: cfg, rwc: rwc, body: rwc, user: user, traffic: cfg.Counters.connTraffic()}
+	return &conn{cfg: cfg, rwc: rwc, body: rwc, user: user, traffic: cfg.Counters.connTraffic(), flusher: cfg.Flushers.shard()}
 }
 
 // remoteAddr returns the peer's address, as far as it is known by now.

@@ -346,12 +346,12 @@ func (c *conn) queuedLocked(start bool) {
 	}
 	c.mu.Unlock()
 	if start {
-		go c.answerCall()
+		c.startCall()
 	}
 }
 
 // callLocked reports whether a goroutine must be started to write, which the
-// caller does then, with answerCall.
+// caller does then, with startCall.
 func (c *conn) callLocked() bool {
 	if c.turn != writerNone {
 		return false
@@ -361,9 +361,18 @@ func (c *conn) callLocked() bool {
 	return true
 }
 
-// answerCall is the goroutine that was called to write. It finds nothing to do
-// if somebody was quicker.
-func (c *conn) answerCall() {
+// startCall sees to it that the call is answered, soon.
+func (c *conn) startCall() {
+	if c.raw == nil {
+		go c.answerCall(true)
+		return
+	}
+	c.flusher.call(c)
+}
+
+// answerCall is what was called to write. It finds nothing to do if somebody was
+// quicker.
+func (c *conn) answerCall(mayWait bool) {
 	defer c.cfg.Writers.Done()
 	c.mu.Lock()
 	mine := c.turn == writerCalled
@@ -372,7 +381,7 @@ func (c *conn) answerCall() {
 	}
 	c.mu.Unlock()
 	if mine {
-		c.drain(nil, 0, 0, true)
+		c.drain(nil, 0, 0, mayWait)
 	}
 }
 
@@ -759,7 +768,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16, lo
 	case mode == endNow:
 		c.closeSocket()
 	case start:
-		go c.answerCall()
+		c.startCall()
 	}
 	return first && !moved
 }

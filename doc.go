@@ -302,7 +302,7 @@
 //	stats.go                                          what a server counts
 //	meter.go                                          time series for what is reported often
 //	histogram.go                                      distributions of durations
-//	buffer.go                                         pooled bytes
+//	buffer.go, runner.go                              pooled bytes; pooled goroutines
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
 //	tracing.go, tracing_parent.go                     Tracer, the seam for spans; traceparent of the W3C
@@ -325,7 +325,7 @@
 //	pipeline.go                                       functions before and after a call
 //	discovery.go, transport.go, binding.go            the seams of a cluster
 //	discovery_entry.go, rpc.go                        servers as JSON; the envelopes of calls
-//	handler.go, remote.go                             registration
+//	handler.go, handler_call.go, remote.go            registration; calling a method
 //	component.go, dispatch.go                         lifecycle; calls and answers
 //	members.go, node.go                               the servers of the cluster; calls to them
 //	routing.go                                        functions that choose among servers

@@ -450,28 +450,7 @@ func handlerOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason strin
 	default:
 		return nil, "it must return nothing (a notify) or a result and an error (a request)"
 	}
-	method := v.Method(m.Index)
-	e.Call = func(ctx context.Context, in any) (any, error) {
-		args := [2]reflect.Value{reflect.ValueOf(ctx)}
-		n := 1
-		if argType != nil {
-			if in == nil {
-				args[1] = reflect.Zero(argType)
-			} else {
-				args[1] = reflect.ValueOf(in)
-			}
-			n = 2
-		}
-		out := method.Call(args[:n])
-		if len(out) == 0 {
-			return nil, nil
-		}
-		err, _ := out[1].Interface().(error)
-		if out[0].IsNil() {
-			return nil, err
-		}
-		return out[0].Interface(), err
-	}
+	e.Call = methodCall(v, m)
 	if argType != nil {
 		e.Check = func(in any) bool { return in != nil && reflect.TypeOf(in) == argType }
 	}

@@ -25,8 +25,8 @@ import (
 // unexported fields of its structs are its own, other units go through methods or capitalised fields. "name: files"
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
-	{"ground: the manual; the seam for numbers; distributions; buffers; rare log records", "doc", "metrics metrics_names", "stats",
-		"meter", "histogram", "buffer", "log", "sampler"},
+	{"ground: the manual; the seam for numbers; distributions; pooled buffers and goroutines; rare log records", "doc", "metrics metrics_names", "stats",
+		"meter", "histogram", "buffer", "runner", "log", "sampler"},
 	{"coded errors, and the formats of payloads, theirs included; the seam for spans", "errors", "serializer",
 		"tracing tracing_parent"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
@@ -40,7 +40,7 @@ var layers = [][]string{
 	{"sessions: one, its data, all of them", "session session_* mailbox multicast"},
 	{"what travels with a call, and what runs around it", "context", "propagate", "context_log", "pipeline"},
 	{"cluster: its seams, and servers as JSON", "discovery discovery_entry", "transport", "binding", "rpc"},
-	{"dispatch: finding the handler, decode, order, call, recover", "handler remote component dispatch"},
+	{"dispatch: finding the handler, decode, order, call, recover", "handler handler_* remote component dispatch"},
 	{"cluster: this server in it: members, calls, clients' messages to others and from them, users elsewhere", "members", "routing",
 		"node node_*"},
 	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},

@@ -141,7 +141,7 @@ func (s *Session) data(c *conn, packets []byte) {
 		}
 		m.mu.Unlock()
 		if start {
-			go s.work()
+			s.start()
 		}
 		if space == nil {
 			return
@@ -151,6 +151,9 @@ func (s *Session) data(c *conn, packets []byte) {
 		c.hold(false)
 	}
 }
+
+// start lets a runner be the session's worker.
+func (s *Session) start() { s.host.Runners.start(s.id, s) }
 
 // work is the worker: it handles what is in the mailbox, at the very end the
 // closing of the session, and ends.
@@ -162,7 +165,7 @@ func (s *Session) work() {
 			// A handler or callback ended its goroutine, as
 			// testing.T.FailNow does. The session has ended with it; its own
 			// end is still to be handled.
-			go s.work()
+			s.start()
 		}
 	}()
 	for turns := 0; ; turns++ {
@@ -297,7 +300,7 @@ func (s *Session) leaveBeside(slots chan struct{}) {
 	m.running = m.running || start
 	m.mu.Unlock()
 	if start {
-		go s.work()
+		s.start()
 	}
 }
 
@@ -315,7 +318,7 @@ func (s *Session) received() {
 	}
 	m.mu.Unlock()
 	if start {
-		go s.work()
+		s.start()
 	}
 }
 
@@ -373,6 +376,6 @@ func (s *Session) ended(cause error) {
 	m.running = true
 	m.mu.Unlock()
 	if start {
-		go s.work()
+		s.start()
 	}
 }

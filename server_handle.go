@@ -35,17 +35,10 @@ func HandleNotify[In any](s *Server, route string, f func(ctx context.Context, i
 // form service.method. It gets and returns payloads as they are on the wire.
 func HandleRaw(s *Server, route string, f func(ctx context.Context, in []byte) ([]byte, error), opts ...RegisterOption) error {
 	return s.addHandler(route, &handlerEntry{
-		Arg: argRaw,
-		In:  bytesType,
-		Out: bytesType,
-		Call: func(ctx context.Context, in any) (any, error) {
-			b, _ := in.([]byte)
-			out, err := f(ctx, b)
-			if out == nil {
-				return nil, err
-			}
-			return out, err
-		},
+		Arg:   argRaw,
+		In:    bytesType,
+		Out:   bytesType,
+		Call:  rawCall(f),
 		Check: func(in any) bool { _, ok := in.([]byte); return ok },
 	}, opts)
 }

@@ -24,6 +24,7 @@ func (s *Server) serializer() Serializer {
 // newHost builds what sessions share. The set-up is over by then.
 func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	cfg := &s.cfg
+	runners := newRunners()
 	host := &sessionHost{
 		ServerID: cfg.ID,
 		Conn: &connConfig{
@@ -37,6 +38,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 			QueueBytes:       cfg.QueueBytes,
 			QueueMessages:    cfg.QueueMessages,
 			DropWhenSlow:     cfg.SlowClient == SlowClientDrop,
+			Flushers:         newFlushers(runners),
 		},
 		Table:           s.table,
 		Serializer:      s.serializer(),
@@ -52,6 +54,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		RemoteMessages:  cfg.RemoteMessages,
 		Counters:        &s.counters,
 		Inspect:         s.debug.inspector(s.registry),
+		Runners:         runners,
 		Log:             s.log,
 	}
 	host.Meters = newMeters(s.reporters, host.seamPanicked("reporter"))

@@ -391,6 +391,7 @@ func (s *Server) awaitSessions(ctx context.Context) error {
 		s.conns.Wait() // first: the accept loops still make sessions
 		s.host.Alive.Wait()
 		s.host.Conn.Writers.Wait()
+		s.host.Runners.close()
 	}()
 	select {
 	case <-ended:

@@ -48,6 +48,7 @@ type sessionHost struct {
 	Inspect         *inspector // nil: nobody looks
 	Meters          *meters    // nil: there are no reporters
 	Log             *slog.Logger
+	Runners         *runners
 	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
 
 	abuse sampler // of the log records about clients that send too much

@@ -1,0 +1,119 @@
+package pitaya
+
+import (
+	"runtime"
+	"sync"
+)
+
+// runners are goroutines that do what is to be done for sessions, one after the
+// other. A handler needs more stack than a goroutine begins with, and growing it
+// costs more than the handler; so a goroutine that is done waits for the next
+// session, with the stack that it has. Those that are not needed any more end.
+//
+// They are kept in shards, each for some of the sessions, so that the processors
+// do not queue for one lock.
+type runners struct {
+	shards []runnerShard  // a power of two; immutable
+	alive  sync.WaitGroup // the goroutines
+}
+
+type runnerShard struct {
+	mu     sync.Mutex // guards the fields below
+	idle   *runner    // the last that was at work comes first: its stack is in the cache
+	count  int        // of those that are idle
+	closed bool       // nobody waits any more
+	_      [32]byte   // keeps two shards out of one line of the cache
+}
+
+// A runner is one of the goroutines.
+type runner struct {
+	next *runner   // of those that are idle; guarded by the shard's lock
+	wake chan task // has room for one; nil ends the goroutine
+}
+
+// A task is what a runner does: it works until there is nothing left to do. It
+// must see to it itself that it goes on if its goroutine is ended.
+type task interface{ work() }
+
+// idleRunners is how many goroutines of a shard wait for work at most. More are
+// at work at the same time only where handlers wait for something, and then a
+// stack costs little beside that.
+const idleRunners = 4
+
+// newRunners returns runners without a goroutine.
+func newRunners() *runners { return &runners{shards: make([]runnerShard, shardCount())} }
+
+// shardCount is the power of two that makes a shard for each processor.
+func shardCount() int {
+	n := 1
+	for n < runtime.GOMAXPROCS(0) {
+		n *= 2
+	}
+	return n
+}
+
+// start lets a runner do t. It does not wait for it. Tasks with the same key
+// prefer the same runners.
+func (r *runners) start(key int64, t task) {
+	shard := &r.shards[int(key)&(len(r.shards)-1)]
+	shard.mu.Lock()
+	w := shard.idle
+	if w != nil {
+		shard.idle, w.next = w.next, nil
+		shard.count--
+	}
+	shard.mu.Unlock()
+	if w != nil {
+		w.wake <- t
+		return
+	}
+	r.alive.Add(1)
+	go r.run(shard, t)
+}
+
+// run does t, and then what is next.
+func (r *runners) run(shard *runnerShard, t task) {
+	defer r.alive.Done() // also if t ends the goroutine
+	w := &runner{}
+	for t != nil {
+		t.work()
+		if !shard.rest(w) {
+			return
+		}
+		t = <-w.wake
+	}
+}
+
+// rest makes w one that waits. It reports false if w is not needed any more.
+func (s *runnerShard) rest(w *runner) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.count >= idleRunners {
+		return false
+	}
+	if w.wake == nil {
+		w.wake = make(chan task, 1)
+	}
+	w.next, s.idle = s.idle, w
+	s.count++
+	return true
+}
+
+// close ends the runners that wait, and lets the others end when they are done.
+// It returns when there is none.
+func (r *runners) close() {
+	for i := range r.shards {
+		shard := &r.shards[i]
+		shard.mu.Lock()
+		shard.closed = true
+		idle := shard.idle
+		shard.idle, shard.count = nil, 0
+		shard.mu.Unlock()
+		for w := idle; w != nil; {
+			next := w.next // w is its goroutine's from the sending on
+			w.wake <- nil
+			w = next
+		}
+	}
+	r.alive.Wait()
+}

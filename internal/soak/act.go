@@ -149,12 +149,12 @@ func (b *bot) work(w *wire) {
 		return
 	}
 	defer t.send(w)
-	if b.bound == unbound && b.rng.IntN(3) > 0 && !b.fair {
+	if b.bound == unbound && b.rng.IntN(3) > 0 && b.fair == nil {
 		b.bind(t)
 	}
 	all := actions()
 	sum := 0
-	all = slices.DeleteFunc(all, func(a action) bool { return a.wild && b.fair || a.bound && b.bound != bindDone })
+	all = slices.DeleteFunc(all, func(a action) bool { return a.wild && b.fair != nil || a.bound && b.bound != bindDone })
 	for _, a := range all {
 		sum += a.weight
 	}
@@ -167,7 +167,7 @@ func (b *bot) work(w *wire) {
 			}
 		}
 	}
-	if b.bound == bindDone && b.rng.IntN(2000) == 0 && !b.fair {
+	if b.bound == bindDone && b.rng.IntN(2000) == 0 && b.fair == nil {
 		uid := b.anybody()
 		b.kickAsked(uid)
 		t.add("room.game.kick", Msg{To: uid})
@@ -249,7 +249,10 @@ func (b *bot) unsettle(groupsLost bool) {
 func (b *bot) fairWeather(yes bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.fair = yes
+	b.fair = nil
+	if yes {
+		b.fair = make(map[string]int)
+	}
 }
 
 // expect begins a probe.

@@ -114,7 +114,7 @@ type bot struct {
 	probe   int
 	probed  map[string]bool // what has come of the probe
 	echoed  bool            // a room has answered since the bots began to settle
-	fair    bool            // nothing is wrong, so nothing may fail
+	fair    map[string]int  // nothing is wrong, so nothing may fail: the last push of each stream since then; nil otherwise
 	lateFor time.Time       // a bind that nobody knows the end of may come about until then
 }
 
@@ -412,7 +412,7 @@ func (b *bot) lost(w *wire, cause error) {
 		return
 	}
 	b.log.add("lost: " + cause.Error())
-	if b.fair {
+	if b.fair != nil {
 		b.wrongLocked("the connection was lost while nothing was wrong: %v", cause)
 	}
 	if b.parted && len(b.pending) > 0 && !b.through && b.unharmed(b.process) && !b.abused {

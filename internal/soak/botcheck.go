@@ -112,7 +112,7 @@ func (b *bot) errorLocked(m pitaya.Message, q *request) {
 	case pitaya.CodeTimeout, pitaya.CodeInternal:
 		known = !q.local
 	}
-	if !known || b.fair && e.Code != codeWanted {
+	if !known || b.fair != nil && e.Code != codeWanted {
 		b.wrongLocked("request %d (%s, message %d) was answered by %s: %s", m.ID, q.route, q.seq, e.Code, e.Msg)
 	}
 	b.report.Count("error "+e.Code, 1)
@@ -155,8 +155,14 @@ func (b *bot) pushLocked(m pitaya.Message) {
 	}
 	key := m.Route + " " + p.Group + " " + p.From
 	last := b.streams[key]
-	if p.N <= last || b.fair && last > 0 && p.N != last+1 {
+	if p.N <= last {
 		b.wrongLocked("push %d on %s %s by %s came behind push %d", p.N, m.Route, p.Group, p.From, last)
+	}
+	if b.fair != nil {
+		if last := b.fair[key]; last > 0 && p.N > last+1 {
+			b.wrongLocked("push %d on %s %s by %s came behind push %d while nothing was wrong", p.N, m.Route, p.Group, p.From, last)
+		}
+		b.fair[key] = p.N
 	}
 	b.streams[key] = max(b.streams[key], p.N)
 	if p.Probe != 0 && p.Probe == b.probe {

@@ -38,6 +38,7 @@ type options struct {
 	Bots         int
 	Gates, Rooms int
 	Keep         string
+	Violations   int
 }
 
 func command(ctx context.Context, args []string, in io.Reader, out, stderr io.Writer) error {
@@ -54,6 +55,7 @@ func command(ctx context.Context, args []string, in io.Reader, out, stderr io.Wr
 	fs.IntVar(&o.Gates, "gates", 2, "`number` of frontends")
 	fs.IntVar(&o.Rooms, "rooms", 3, "`number` of backends")
 	fs.StringVar(&o.Keep, "keep", "", "keep logs in this `folder`; without it they are kept only if a promise was broken")
+	fs.IntVar(&o.Violations, "violations", 5, "end after this `number` of broken promises")
 	fs.StringVar(&server, "serve", "", "be one of the servers; what this program starts itself with")
 	if err := fs.Parse(args); err != nil {
 		return err

@@ -23,8 +23,8 @@ type reporter struct {
 	violations int
 }
 
-func newReporter(seed uint64, out io.Writer, stop func()) *reporter {
-	return &reporter{began: time.Now(), seed: seed, out: out, max: 5, stop: stop, counts: make(map[string]int)}
+func newReporter(seed uint64, max int, out io.Writer, stop func()) *reporter {
+	return &reporter{began: time.Now(), seed: seed, out: out, max: max, stop: stop, counts: make(map[string]int)}
 }
 
 // Since is the time since the beginning of the run, by which everything is dated.

@@ -43,7 +43,7 @@ func soak(ctx context.Context, o options, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := &run{options: o, ctx: ctx, handled: newHandled()}
-	r.report = newReporter(o.Seed, out, cancel)
+	r.report = newReporter(o.Seed, o.Violations, out, cancel)
 	fmt.Fprintf(out, "soak: seed %d, %d bots, %d frontends, %d backends, for %v\n", o.Seed, o.Bots, o.Gates, o.Rooms, o.For)
 	devcluster, err := buildDevcluster(ctx)
 	if err != nil {
@@ -54,8 +54,13 @@ func soak(ctx context.Context, o options, out io.Writer) (err error) {
 		if folder, err = os.MkdirTemp("", "soak"); err != nil {
 			return err
 		}
-	} else if err := os.MkdirAll(folder, 0o700); err != nil {
-		return err
+	} else {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return err
+		}
+		if folder, err = os.MkdirTemp(folder, "soak"); err != nil { // what was kept of other runs is not of this one
+			return err
+		}
 	}
 	defer func() {
 		if err != nil {
@@ -151,7 +156,7 @@ func (r *run) play() error {
 		}
 		over()
 	}
-	if r.ctx.Err() != nil || r.report.Violations() > 0 {
+	if r.ctx.Err() != nil {
 		return r.ctx.Err()
 	}
 	r.world.mode.set(modeLeave)

@@ -17,8 +17,11 @@ type world struct {
 	report *reporter
 	gates  []*node
 	mode   modes
+	lag    lag
 	think  time.Duration // between what a bot does and what it does next, on average
 	users  []string
+	over   <-chan struct{} // closed when the run ends
+	beside sync.WaitGroup  // what bots have started
 
 	mu     sync.Mutex // guards what follows
 	kicks  map[string]time.Time
@@ -290,7 +293,7 @@ func (b *bot) overdue() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, q := range b.pending {
-		if time.Since(q.at) > lateness {
+		if time.Since(q.at) > lateness && !b.lag.Recent() {
 			delete(b.pending, id)
 			b.wrongLocked("request %d (%s, message %d) was not answered for %v, and its connection lives", id, q.route, q.seq,
 				time.Since(q.at).Round(time.Millisecond))
@@ -298,6 +301,9 @@ func (b *bot) overdue() {
 		}
 	}
 }
+
+// fairLocked reports whether nothing may fail. Where the machine has no time for the servers something may.
+func (b *bot) fairLocked() bool { return b.fair != nil && !b.lag.Recent() }
 
 // write writes whole packets. It is for run.
 func (b *bot) write(w *wire, packets []byte) {
@@ -370,7 +376,7 @@ func (b *bot) connect(ctx context.Context) time.Duration {
 	}
 	b.report.Count("connected", 1)
 	b.log.add(what)
-	go b.read(w)
+	b.beside.Go(func() { b.read(w) })
 	return b.pause() / 4
 }
 
@@ -392,7 +398,7 @@ func (b *bot) agreedLocked(gate *node, process string, a *pitaya.HandshakeResume
 		b.log.add("not resumed: " + a.Reason)
 		// What the server is bound to: it is the same process, and nothing has ended the session or hidden its end.
 		due := b.process == process && !b.through && !through && time.Since(b.heard) < resumeWindow-2*time.Second &&
-			!b.twin && !b.mayKick(b.uid) && !b.abused && time.Now().After(b.lateFor) && a.Reason != "refused"
+			!b.lag.Recent() && !b.twin && !b.mayKick(b.uid) && !b.abused && time.Now().After(b.lateFor) && a.Reason != "refused"
 		if due {
 			b.wrongLocked("the session was not resumed: %s; the client was away for %v", a.Reason,
 				time.Since(b.heard).Round(time.Millisecond))
@@ -412,7 +418,7 @@ func (b *bot) lost(w *wire, cause error) {
 		return
 	}
 	b.log.add("lost: " + cause.Error())
-	if b.fair != nil {
+	if b.fairLocked() {
 		b.wrongLocked("the connection was lost while nothing was wrong: %v", cause)
 	}
 	if b.parted && len(b.pending) > 0 && !b.through && b.unharmed(b.process) && !b.abused {
@@ -495,12 +501,15 @@ func (b *bot) vanish(w *wire) {
 	case 1:
 		w.Close(true)
 	case 2: // until the server closes it, or for a while
-		go func() {
+		b.beside.Go(func() {
 			timer := time.NewTimer(4 * heartbeat)
 			defer timer.Stop()
-			<-timer.C
+			select {
+			case <-timer.C:
+			case <-b.over:
+			}
 			w.Close(true)
-		}()
+		})
 	case 3:
 		b.report.Count(cutPacket, 1)
 		b.write(w, []byte{byte(pitaya.PacketData), 0, 1})

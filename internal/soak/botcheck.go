@@ -112,7 +112,7 @@ func (b *bot) errorLocked(m pitaya.Message, q *request) {
 	case pitaya.CodeTimeout, pitaya.CodeInternal:
 		known = !q.local
 	}
-	if !known || b.fair != nil && e.Code != codeWanted {
+	if !known || b.fairLocked() && e.Code != codeWanted {
 		b.wrongLocked("request %d (%s, message %d) was answered by %s: %s", m.ID, q.route, q.seq, e.Code, e.Msg)
 	}
 	b.report.Count("error "+e.Code, 1)
@@ -159,7 +159,7 @@ func (b *bot) pushLocked(m pitaya.Message) {
 		b.wrongLocked("push %d on %s %s by %s came behind push %d", p.N, m.Route, p.Group, p.From, last)
 	}
 	if b.fair != nil {
-		if last := b.fair[key]; last > 0 && p.N > last+1 {
+		if last := b.fair[key]; last > 0 && p.N > last+1 && b.fairLocked() {
 			b.wrongLocked("push %d on %s %s by %s came behind push %d while nothing was wrong", p.N, m.Route, p.Group, p.From, last)
 		}
 		b.fair[key] = p.N

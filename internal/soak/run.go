@@ -69,7 +69,7 @@ func soak(ctx context.Context, o options, out io.Writer) (err error) {
 			err = os.RemoveAll(folder)
 		}
 	}()
-	r.world = &world{report: r.report, think: o.Think, kicks: make(map[string]time.Time), harmed: make(map[string]bool)}
+	r.world = &world{report: r.report, think: o.Think, over: ctx.Done(), kicks: make(map[string]time.Time), harmed: make(map[string]bool)}
 	// What the processes live in does not end with ctx: a run that is interrupted still ends in order.
 	living, end := context.WithCancel(context.Background())
 	r.cluster, err = startCluster(living, r.report, r.world, folder, devcluster, o.Gates, o.Rooms)
@@ -81,9 +81,12 @@ func soak(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 	r.people()
+	r.world.beside.Go(func() { r.world.lag.measure(ctx) })
 	began := time.Now()
 	err = r.play()
 	r.summary(out, time.Since(began))
+	cancel()
+	r.world.beside.Wait()
 	if r.report.Violations() > 0 {
 		return fmt.Errorf("%w: %d, with seed %d", errBroken, r.report.Violations(), o.Seed)
 	}
@@ -234,6 +237,7 @@ func (r *run) summary(out io.Writer, took time.Duration) {
 	}
 	rows = append(rows,
 		[2]string{"subscriptions of NATS beside those of users", fmt.Sprintf("%d → %d", r.base.subscriptions, r.lastSubscriptions)},
+		[2]string{"time that the machine had for others only", r.world.lag.Total().Round(time.Millisecond).String()},
 		[2]string{"warnings and errors in logs", group(n, "log: ")},
 		[2]string{"violations", fmt.Sprint(r.report.Violations())},
 	)

@@ -166,7 +166,7 @@ func (r *run) doubles() (string, error) {
 	for _, s := range list {
 		for uid, n := range s.Users {
 			if other := where[uid]; other != "" || n > 1 {
-				return fmt.Sprintf("%s is on %s (%d times) and on %s", uid, s.Process, n, other), err
+				return fmt.Sprintf("%s is on %s (%d times) and on %s\n%s", uid, s.Process, n, other, r.histories(uid)), err
 			}
 			where[uid] = s.Process
 		}
@@ -190,6 +190,20 @@ func (r *run) unsettled() (string, error) {
 	who.mu.Lock()
 	defer who.mu.Unlock()
 	return fmt.Sprintf("%d bots do not, %s among them (%+v, groups %v):\n%s", n, who.name(), state, who.groups, strings.Join(who.log.lines(), "\n")), nil
+}
+
+// histories returns what the bots of a user have done and seen.
+func (r *run) histories(uid string) string {
+	var text []string
+	for _, b := range r.bots {
+		if b.uid != uid {
+			continue
+		}
+		b.mu.Lock()
+		text = append(append(text, b.name()+":"), b.log.lines()...)
+		b.mu.Unlock()
+	}
+	return strings.Join(text, "\n")
 }
 
 // bindings compares the users that gates have with the bots that are connected to them.

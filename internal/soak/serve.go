@@ -184,7 +184,7 @@ func (g *game) admin(metrics http.Handler) http.Handler {
 		json.NewEncoder(w).Encode(g.state(r.FormValue("collect") != ""))
 	})
 	mux.HandleFunc("/create", func(w http.ResponseWriter, r *http.Request) {
-		for _, name := range strings.Fields(r.FormValue("groups")) {
+		for name := range strings.FieldsSeq(r.FormValue("groups")) {
 			if err := g.srv.Group(name).Create(r.Context(), 0); err != nil && !errors.Is(err, pitaya.ErrGroupExists) {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return
@@ -193,7 +193,7 @@ func (g *game) admin(metrics http.Handler) http.Handler {
 	})
 	mux.HandleFunc("/members", func(w http.ResponseWriter, r *http.Request) {
 		members := make(map[string][]string)
-		for _, name := range strings.Fields(r.FormValue("groups")) {
+		for name := range strings.FieldsSeq(r.FormValue("groups")) {
 			uids, err := g.srv.Group(name).Members(r.Context())
 			if err != nil {
 				http.Error(w, fmt.Sprintf("%s: %v", name, err), http.StatusInternalServerError)
@@ -205,10 +205,10 @@ func (g *game) admin(metrics http.Handler) http.Handler {
 	})
 	mux.HandleFunc("/probe", func(w http.ResponseWriter, r *http.Request) {
 		probe, err := strconv.Atoi(r.FormValue("probe"))
-		for _, name := range strings.Fields(r.FormValue("groups")) {
+		for name := range strings.FieldsSeq(r.FormValue("groups")) {
 			err = errors.Join(err, g.chat(r.Context(), name, probe, ""))
 		}
-		for _, uid := range strings.Fields(r.FormValue("users")) {
+		for uid := range strings.FieldsSeq(r.FormValue("users")) {
 			err = errors.Join(err, g.tell(r.Context(), uid, probe))
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package pitaya_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -108,4 +109,60 @@ func TestClusterClaimsAfterOutage(t *testing.T) {
 			t.Errorf("%d users are bound", n)
 		}
 	})
+}
+
+// TestClusterUniqueAfterForgotten: the same where one frontend was taken for lost meanwhile, as when its lease runs out in an
+// outage of both etcd and NATS: those that were bound before it vanished, and not heard of, and those bound while it was
+// gone.
+func TestClusterUniqueAfterForgotten(t *testing.T) {
+	t.Parallel()
+	for name, healFirst := range map[string]bool{"known before reached": false, "reached before known": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				cl := pitayatest.NewCluster(t)
+				cfg := pitaya.Config{Type: "gate", Frontend: true}
+				one, two := cl.NewServer(t, cfg, nil), cl.NewServer(t, cfg, nil)
+				bind := func(s *pitayatest.Server, uid string) {
+					t.Helper()
+					s.Client(t)
+					for session := range s.Sessions() {
+						if session.UID() == "" {
+							if err := session.Bind(t.Context(), uid); err != nil {
+								t.Fatal(err)
+							}
+						}
+					}
+				}
+				uids := []string{"unheard", "unasked", "other"}
+				bind(one, uids[0])
+				bind(one, uids[1])
+				bind(two, uids[2])
+				time.Sleep(time.Second)
+				cl.Cut(one, two)
+				bind(two, uids[0])
+				time.Sleep(100 * time.Millisecond)
+				cl.Expire(one)
+				time.Sleep(10 * time.Second) // the claim that was not heard is given up
+				bind(two, uids[1])
+				bind(one, uids[2])
+				time.Sleep(10 * time.Second)
+				back := []func(){func() { cl.Restore(one) }, func() { cl.Heal(one, two) }}
+				if healFirst {
+					slices.Reverse(back)
+				}
+				for _, f := range back {
+					f()
+					time.Sleep(5 * time.Second)
+				}
+				for i, want := range []*pitayatest.Server{two, two, one} {
+					for _, s := range []*pitayatest.Server{one, two} {
+						if got := s.SessionByUID(uids[i]) != nil; got != (s == want) {
+							t.Errorf("%s: on %s: %v, and the last bind was on %s", uids[i], s.ID(), got, want.ID())
+						}
+					}
+				}
+			})
+		})
+	}
 }

@@ -122,7 +122,7 @@
 //
 // Forwarding: a client's message whose route has the type of another server goes there, to a handler registered with
 // [Server.Register], and its answer comes back, in the order that is described above for each session and server. If
-// the server cannot have got it, another one is tried.
+// the server cannot have got it, another one is tried that was sent no later message of the session.
 //
 // RPC: [Server.RPC], [Server.RPCTo] and [Call] call the remotes of other servers, which are methods with protobuf messages
 // for argument and result ([Server.RegisterRemote]). [AddToPropagateCtx] lets values travel with them, and with the

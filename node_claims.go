@@ -36,6 +36,7 @@ type claims struct {
 
 	unheard map[string]map[string]bool // by user: ids of frontends that have not answered the claim
 	again   *time.Timer                // puts those claims again, or is doing so; nil while there are none
+	gone    map[string]uint64          // by the id of a frontend that has vanished: it has not heard of claims with higher stamps
 	closed  bool                       // no more of that
 }
 
@@ -170,7 +171,7 @@ const (
 
 // unheardLocked notes that a bound user's claim was not heard by some frontends:
 // in an outage of what leads to them a user can be bound on several. The claim
-// is put to them until they answer or are gone.
+// is put to them until they answer or are gone, and again when they are back.
 func (c *claims) unheardLocked(uid string, ids []string) {
 	if len(ids) == 0 || c.closed {
 		return
@@ -186,6 +187,44 @@ func (c *claims) unheardLocked(uid string, ids []string) {
 	}
 	if c.again == nil {
 		c.againLocked()
+	}
+}
+
+// maxGone bounds how many frontends are remembered that have vanished. Beyond it all are forgotten.
+const maxGone = 1 << 8
+
+// vanished is told that a frontend is not known any more, though it has not said that it ends: its lease may have been lost,
+// and then it lives on with its users.
+func (c *claims) vanished(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone == nil || len(c.gone) >= maxGone {
+		c.gone = make(map[string]uint64)
+	}
+	floor := c.last
+	for _, own := range c.byUID {
+		for ; own != nil; own = own.older {
+			if !own.bound { // whether the frontend is asked, nobody knows
+				floor = min(floor, own.stamp-1)
+			}
+		}
+	}
+	c.gone[id] = floor
+}
+
+// returned is told that such a frontend is known again. It is asked for the users that were bound meanwhile.
+func (c *claims) returned(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	floor, ok := c.gone[id]
+	if !ok {
+		return
+	}
+	delete(c.gone, id)
+	for uid := range c.byUID {
+		if own := c.boundLocked(uid); own != nil && own.stamp > floor {
+			c.unheardLocked(uid, []string{id})
+		}
 	}
 }
 
@@ -209,6 +248,9 @@ func (c *claims) repeat() {
 		for id := range ids {
 			if own == nil || c.node.Members.get(id) == nil {
 				delete(ids, id)
+				if floor, ok := c.gone[id]; ok && own != nil {
+					c.gone[id] = min(floor, own.stamp-1)
+				}
 				continue
 			}
 			waiting[id] = append(waiting[id], uid)

@@ -42,6 +42,8 @@ type forward struct {
 	lane    bool // it is the one under way in its lane
 	tried   []*member
 	slots   chan struct{} // it holds one
+	order   *sendOrder    // of the session's messages
+	number  uint64        // its place there
 	begin   time.Time     // when it was sent; only with reporters
 	since   time.Time     // when it began to wait for its turn in a lane; zero if it did not
 	context context.Context
@@ -65,14 +67,14 @@ func (fs *forwards) forward(q request, route Route, text string) {
 		q.Watch = fs.d.Inspect.forwarded(q.Watch, text)
 		s.visit(q.Watch)
 	}
-	slots := s.forwardSlots()
+	slots, order := s.forwardSlots()
 	select {
 	case slots <- struct{}{}:
 	case <-s.Context().Done():
 		fs.d.lost(&q)
 		return
 	}
-	f := &forward{fs: fs, q: q, route: route, text: text, slots: slots}
+	f := &forward{fs: fs, q: q, route: route, text: text, slots: slots, order: order}
 	sent := false
 	defer func() {
 		if !sent { // code of the application panicked or ended the goroutine, which is the caller's matter
@@ -98,6 +100,10 @@ func (fs *forwards) forward(q request, route Route, text string) {
 	fs.d.Counters.Forwards.Add(1)
 	f.q.Payload = nil // the worker moves on
 	sent = true
+	var rest <-chan struct{}
+	if f.number, rest = order.next(to.Info.ID); rest != nil {
+		<-rest
+	}
 	f.send(to)
 }
 
@@ -260,10 +266,11 @@ func (f *forward) again() bool {
 	if r.decode(f.body) != nil {
 		return false
 	}
-	to, err := f.reroute(r.Msg.Data)
-	if err != nil || slices.ContainsFunc(f.tried, func(m *member) bool { return m.Info.ID == to.Info.ID }) {
+	to, sent := f.next(r.Msg.Data)
+	if to == nil {
 		return false
 	}
+	defer sent()
 	// First the next one's turn would come, and it could overtake this one.
 	left := *f
 	f.lane = false
@@ -275,6 +282,25 @@ func (f *forward) again() bool {
 	f.send(to)
 	left.leave()
 	return true
+}
+
+// next chooses another server that was not sent a later message of the session; nil if there is none. The function
+// returned is to be called once it has been sent this one.
+func (f *forward) next(payload []byte) (to *member, sent func()) {
+	for len(f.tried) < forwardTries {
+		to, err := f.reroute(payload)
+		if err != nil || slices.ContainsFunc(f.tried, func(m *member) bool { return m.Info.ID == to.Info.ID }) {
+			break
+		}
+		if f.fs.d.Unordered {
+			return to, func() {}
+		}
+		if sent, ok := f.order.repeat(to.Info.ID, f.number); ok {
+			return to, sent
+		}
+		f.tried = append(f.tried, to)
+	}
+	return nil, nil
 }
 
 // reroute chooses another server. It is called in a goroutine of the transport's,

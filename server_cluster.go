@@ -123,6 +123,9 @@ func (s *Server) joinCluster(ctx context.Context) error {
 	return nil
 }
 
+// claims reports whether users are claimed from a server.
+func (c *cluster) claims(s *ServerInfo) bool { return c.unique != nil && s.Type == c.node.Self().Type }
+
 // watch follows who is in the cluster.
 func (c *cluster) watch(e DiscoveryEvent) {
 	self := e.Server.ID == c.node.Self().ID
@@ -136,6 +139,9 @@ func (c *cluster) watch(e DiscoveryEvent) {
 		if e.Server.Frontend && !e.Server.Draining() {
 			c.notices.add(SessionEvent{Kind: FrontendLost, FrontendID: e.Server.ID})
 			c.lost[e.Server.ID] = true
+			if c.claims(e.Server) {
+				c.unique.vanished(e.Server.ID)
+			}
 		}
 	default:
 		if self {
@@ -150,6 +156,9 @@ func (c *cluster) watch(e DiscoveryEvent) {
 		}
 		if c.lost[e.Server.ID] { // it may have been out of discovery only
 			delete(c.lost, e.Server.ID)
+			if c.claims(e.Server) {
+				c.unique.returned(e.Server.ID)
+			}
 			if c.notices.wanted() && m.has(featureMerge) {
 				c.wg.Go(func() { c.events.ask(m) })
 			}

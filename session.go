@@ -58,6 +58,7 @@ type Session struct {
 	deliveries  *deliveries   // made by delivery
 	concurrency chan struct{} // bounds handlers that run beside the mailbox; nil until there is one
 	forwarded   chan struct{} // bounds messages under way to other servers; nil until there is one
+	order       *sendOrder    // of those; nil until there is one
 }
 
 // newSession returns the session of an accepted connection.
@@ -450,14 +451,15 @@ func (s *Session) slots() chan struct{} {
 	return s.concurrency
 }
 
-// forwardSlots bounds the session's messages under way to other servers.
-func (s *Session) forwardSlots() chan struct{} {
+// forwardSlots bounds the session's messages under way to other servers, and
+// knows their order.
+func (s *Session) forwardSlots() (chan struct{}, *sendOrder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.forwarded == nil {
-		s.forwarded = make(chan struct{}, s.host.RemoteMessages)
+		s.forwarded, s.order = make(chan struct{}, s.host.RemoteMessages), new(sendOrder)
 	}
-	return s.forwarded
+	return s.forwarded, s.order
 }
 
 // awaitBeside waits until the calls that run beside the mailbox and the messages

@@ -1,3 +1,5 @@
+//go:build !nocluster
+
 package pitaya
 
 import (
@@ -90,15 +92,6 @@ const (
 	natsPush     = "/push"
 	natsKick     = "/kick"
 	natsBindings = "/bindings"
-)
-
-// Kinds of subscriptions, as metrics name them.
-const (
-	natsKindCalls   = "calls"
-	natsKindBinds   = "bindings"
-	natsKindPushes  = "pushes"
-	natsKindKicks   = "kicks"
-	natsKindAnswers = "answers"
 )
 
 func natsServerSubject(s *ServerInfo) string { return natsServers + s.Type + "/" + s.ID }

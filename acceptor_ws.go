@@ -267,6 +267,9 @@ type wsRefusal struct {
 	header [][2]string // more of the answer's header
 }
 
+// wsMalformed is the answer to what is no request, or one that somebody on its way may have understood differently.
+var wsMalformed = &wsRefusal{status: http.StatusBadRequest, text: "malformed request"}
+
 // wsUnavailable is the answer of a listener that is closed, or whose user does not call Accept.
 var wsUnavailable = &wsRefusal{status: http.StatusServiceUnavailable, text: "the server does not accept connections now"}
 
@@ -306,12 +309,16 @@ func (l *WSListener) check(r *http.Request) *wsRefusal {
 	case r.Method != http.MethodGet:
 		return &wsRefusal{status: http.StatusMethodNotAllowed, text: "WebSocket needs the method GET",
 			header: [][2]string{{"Allow", "GET"}}}
+	case !strings.HasPrefix(r.RequestURI, "/") && r.URL.Host == "", strings.Contains(r.RequestURI, "#"):
+		return wsMalformed // neither a path nor a URL, RFC 6455 sections 3 and 4.1
 	case l.o.Path != "" && r.URL.Path != l.o.Path:
 		return &wsRefusal{status: http.StatusNotFound, text: "there is nothing here"}
 	case !headerHasToken(r.Header, "Upgrade", "websocket"), !headerHasToken(r.Header, "Connection", "upgrade"):
 		return bad("this is a WebSocket server")
 	case r.Host == "":
 		return bad("the Host header is missing")
+	case !validHost(r.Host):
+		return bad("the Host header is not a host")
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
 		return bad("the request has a body") // it would be taken for frames
 	}
@@ -322,6 +329,12 @@ func (l *WSListener) check(r *http.Request) *wsRefusal {
 	}
 	if key := r.Header["Sec-Websocket-Key"]; len(key) != 1 || !validWSKey(key[0]) {
 		return bad("Sec-WebSocket-Key is not 16 bytes in base64")
+	}
+	if p := r.Header["Sec-Websocket-Protocol"]; len(p) > 0 && !validWSProtocols(p, false) {
+		return bad("Sec-WebSocket-Protocol is not a list of names")
+	}
+	if e := r.Header["Sec-Websocket-Extensions"]; len(e) > 0 && !validWSExtensions(e) {
+		return bad("Sec-WebSocket-Extensions is not a list of extensions")
 	}
 	if !l.originAllowed(r) {
 		return &wsRefusal{status: http.StatusForbidden, text: "origin not allowed"}
@@ -369,18 +382,6 @@ func (l *WSListener) forwarded(r *http.Request) *net.TCPAddr {
 		addr = netip.AddrPortFrom(ip, 0)
 	}
 	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr.Addr().Unmap().WithZone(""), addr.Port()))
-}
-
-// headerHasToken looks for token, in any case, in the comma-separated lists that are h's values of key.
-func headerHasToken(h http.Header, key, token string) bool {
-	for _, list := range h[key] {
-		for entry := range strings.SplitSeq(list, ",") {
-			if strings.EqualFold(strings.TrimSpace(entry), token) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // validWSKey reports whether s is 16 bytes in base64, RFC 6455 section 4.2.1, number 5.

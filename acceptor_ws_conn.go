@@ -3,7 +3,6 @@
 package pitaya
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -124,7 +123,7 @@ func (c *wsConn) upgrade(ctx context.Context) error {
 
 // readRequest reads and checks the upgrade request. The error of a request that needs an answer is a *wsRefusal.
 func (c *wsConn) readRequest(l *WSListener) (*http.Request, error) {
-	in := &wsHeaderReader{r: c.Conn, left: l.o.MaxHeaderBytes}
+	in := &wsHeaderReader{r: c.Conn, left: l.o.MaxHeaderBytes, strict: true}
 	br := in.buffer()
 	defer in.release(br)
 	// All methods begin with a letter. Those who probe what speaks here, with TLS or packets, must not wait for the
@@ -135,12 +134,14 @@ func (c *wsConn) readRequest(l *WSListener) (*http.Request, error) {
 	r, err := http.ReadRequest(br)
 	switch {
 	case err == nil:
+	case in.malformed:
+		return nil, wsMalformed
 	case in.err != nil:
 		return nil, in.err
 	case in.left == 0:
 		return nil, &wsRefusal{status: http.StatusRequestHeaderFieldsTooLarge, text: "the request is too large"}
 	default:
-		return nil, &wsRefusal{status: http.StatusBadRequest, text: "malformed request"}
+		return nil, wsMalformed
 	}
 	if refusal := l.check(r); refusal != nil {
 		return nil, refusal
@@ -156,53 +157,6 @@ func (c *wsConn) linger() {
 	}
 	c.Conn.SetReadDeadline(time.Now().Add(wsLingerTime))
 	io.CopyN(io.Discard, c.Conn, wsLingerBytes)
-}
-
-// A wsHeaderReader bounds how much of a connection is read in search of the end of an HTTP header, and tells errors of
-// the connection from those of the header.
-type wsHeaderReader struct {
-	r    io.Reader
-	left int
-	err  error // of r
-}
-
-func (h *wsHeaderReader) Read(p []byte) (int, error) {
-	if h.left == 0 {
-		return 0, io.EOF
-	}
-	n, err := h.r.Read(p[:min(len(p), h.left)])
-	h.left -= n
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF // the peer left in the middle
-	}
-	if err != nil {
-		h.err = err
-	}
-	return n, err
-}
-
-// wsBuffers holds the readers of upgrades, which take no longer than a round trip.
-var wsBuffers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
-
-// buffer returns a buffered reader on h, to be given back with release.
-func (h *wsHeaderReader) buffer() *bufio.Reader {
-	br := wsBuffers.Get().(*bufio.Reader)
-	br.Reset(h)
-	return br
-}
-
-func (h *wsHeaderReader) release(br *bufio.Reader) {
-	br.Reset(nil)
-	wsBuffers.Put(br)
-}
-
-// rest returns a copy of what was read beyond the header, nil if that is nothing.
-func (h *wsHeaderReader) rest(br *bufio.Reader) []byte {
-	if br.Buffered() == 0 {
-		return nil
-	}
-	b, _ := br.Peek(br.Buffered())
-	return bytes.Clone(b)
 }
 
 // dialWS does the client's side of the upgrade for u on a connection to its host, with TLS already if it is a wss URL,
@@ -224,8 +178,16 @@ func (c *wsConn) request(u *url.URL, header http.Header) error {
 	if err != nil {
 		return err
 	}
-	if header != nil {
-		r.Header = header.Clone()
+	for name, values := range header {
+		switch name = http.CanonicalHeaderKey(name); name {
+		case "Upgrade", "Connection", "Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions":
+			// Ours, and each of them must be there once.
+		default:
+			r.Header[name] = append(r.Header[name], values...)
+		}
+	}
+	if offered := r.Header["Sec-Websocket-Protocol"]; len(offered) > 0 && !validWSProtocols(offered, true) {
+		return errors.New("the subprotocols that are offered must be tokens, each of them once")
 	}
 	var nonce [16]byte
 	_, _ = rand.Read(nonce[:]) // never fails, see its documentation
@@ -233,11 +195,10 @@ func (c *wsConn) request(u *url.URL, header http.Header) error {
 	if r.Header["User-Agent"] == nil {
 		r.Header["User-Agent"] = nil // present, so that none is made up
 	}
-	r.Header.Set("Upgrade", "websocket")
-	r.Header.Set("Connection", "Upgrade")
+	r.Header["Upgrade"] = []string{"websocket"}
+	r.Header["Connection"] = []string{"Upgrade"}
 	r.Header["Sec-WebSocket-Key"] = []string{key}
 	r.Header["Sec-WebSocket-Version"] = []string{"13"}
-	r.Header.Del("Sec-WebSocket-Extensions")
 	var b bytes.Buffer
 	if err := r.Write(&b); err != nil {
 		return err
@@ -263,19 +224,8 @@ func (c *wsConn) request(u *url.URL, header http.Header) error {
 		if a.StatusCode/100 == 1 && a.StatusCode != http.StatusSwitchingProtocols {
 			continue // informational, RFC 9110 section 15.2
 		}
-		offered := r.Header["Sec-Websocket-Protocol"]
-		protocol := a.Header.Get("Sec-Websocket-Protocol")
-		switch {
-		case a.StatusCode != http.StatusSwitchingProtocols:
-			return fmt.Errorf("%w: no upgrade, the answer is %d %s", ErrProtocol, a.StatusCode, http.StatusText(a.StatusCode))
-		case !headerHasToken(a.Header, "Upgrade", "websocket"), !headerHasToken(a.Header, "Connection", "upgrade"):
-			return fmt.Errorf("%w: the answer upgrades to something else", ErrProtocol)
-		case a.Header.Get("Sec-Websocket-Accept") != wsAcceptKey(key):
-			return fmt.Errorf("%w: the answer is not to our request", ErrProtocol)
-		case len(a.Header["Sec-Websocket-Extensions"]) > 0:
-			return fmt.Errorf("%w: the answer has an extension that was not offered", ErrProtocol)
-		case protocol != "" && !headerHasToken(http.Header{"Offered": offered}, "Offered", protocol):
-			return fmt.Errorf("%w: the answer has a subprotocol that was not offered", ErrProtocol)
+		if err := checkWSAnswer(a, key, r.Header["Sec-Websocket-Protocol"]); err != nil {
+			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
 		c.Pending = in.rest(br)
 		return nil

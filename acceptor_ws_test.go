@@ -116,6 +116,7 @@ func TestWSRefusals(t *testing.T) {
 			header: map[string]string{"Sec-WebSocket-Version": "13", "Upgrade": "websocket"}},
 		{name: "version 8", request: replace("Version: 13", "Version: 8"), status: 426, header: map[string]string{"Sec-WebSocket-Version": "13"}},
 		{name: "two versions", request: replace("Version: 13", "Version: 13, 8"), status: 426, header: map[string]string{"Sec-WebSocket-Version": "13"}},
+		{name: "version in two lines", request: replace("Origin:", "Sec-WebSocket-Version: 13\r\nOrigin:"), status: 426, header: map[string]string{"Sec-WebSocket-Version": "13"}},
 		{name: "no key", request: replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), status: 400},
 		{name: "two keys", request: replace("Origin:", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin:"), status: 400},
 		{name: "short key", request: replace("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25j"), status: 400},

@@ -72,6 +72,9 @@ func dialURL(ctx context.Context, u *url.URL, cfg *ClientConfig) (net.Conn, erro
 	if u.Hostname() == "" || port == "" {
 		return nil, errors.New("host or port missing")
 	}
+	if ws && u.Fragment != "" {
+		return nil, errors.New("the URL of a WebSocket must not have a fragment") // RFC 6455 section 3
+	}
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		return nil, err
@@ -82,6 +85,7 @@ func dialURL(ctx context.Context, u *url.URL, cfg *ClientConfig) (net.Conn, erro
 			tc = cfg.TLS.Clone()
 		}
 		tc.ServerName = cmp.Or(tc.ServerName, u.Hostname())
+		tc.MinVersion = cmp.Or(tc.MinVersion, tls.VersionTLS12) // whatever GODEBUG says
 		t := tls.Client(conn, tc)
 		if err := t.HandshakeContext(ctx); err != nil {
 			conn.Close()

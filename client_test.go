@@ -1193,6 +1193,7 @@ func TestDialMistakes(t *testing.T) {
 		{"scheme", "udp://localhost:3250", "scheme must be"},
 		{"no port", "tcp://localhost", "host or port missing"},
 		{"no host", "tcp://:3250", "host or port missing"},
+		{"fragment", "ws://127.0.0.1:1/game#room", "fragment"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if _, err := pitaya.Dial(t.Context(), tt.url, nil); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -423,8 +423,13 @@ type TLSFiles struct {
 	Key  string // key of Cert
 }
 
-// load returns the configuration that is given, or else that of the files; nil if there are none.
+// load returns the configuration that is given, or else that of the files; nil if there are none. Without a MinVersion it
+// is TLS 1.2 or later, whatever GODEBUG says.
 func (f TLSFiles) load(given *tls.Config) (*tls.Config, error) {
+	if given != nil && given.MinVersion == 0 {
+		given = given.Clone()
+		given.MinVersion = tls.VersionTLS12
+	}
 	if given != nil || f == (TLSFiles{}) {
 		return given, nil
 	}

@@ -532,6 +532,13 @@ func (c *Config) Validate() error {
 			}
 		}
 	}
+	if !hasEtcdAndNATS {
+		for k := range c.keys() {
+			if k.needsEtcdOrNATS() && c.from(k).origin != OriginDefault {
+				report(k.name, ErrLeftOut)
+			}
+		}
+	}
 	for i, l := range c.Listeners {
 		if l == nil {
 			errs = append(errs, fmt.Errorf("pitaya: Config.Listeners[%d] is nil", i))

@@ -2,6 +2,7 @@ package pitaya_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pitaya-go/pitaya"
 )
@@ -1061,6 +1063,45 @@ func FuzzReadConfig(f *testing.F) {
 			if got := configSetting(t, again, s.Key); got.Value != s.Value {
 				t.Errorf("%v, set again: %v", s, got)
 			}
+		}
+	})
+}
+
+// FuzzConfigSources gives one setting the same text as a flag, a variable and in a file: all take it, and mean the same, or none
+// does.
+func FuzzConfigSources(f *testing.F) {
+	cfg, _ := bindConfig(f)
+	settings := cfg.Settings()
+	for i, s := range settings {
+		f.Add(uint16(i), s.Value)
+	}
+	for i, text := range []string{" 1", "1s", "true", "-1", "a=1,b=2", "a,b", "[\"a\"]", "{\"a\":\"b\"}", "1e3", "0x10", "none", "null"} {
+		for n := i; n < len(settings); n += 40 {
+			f.Add(uint16(n), text)
+		}
+	}
+	f.Fuzz(func(t *testing.T, n uint16, text string) {
+		key := settings[int(n)%len(settings)].Key
+		doc, err := json.Marshal(map[string]string{key: text})
+		if err != nil || text == "" || key == "pitaya.config" || !utf8.ValidString(text) {
+			return // an empty variable is none, a file names no other, and it is text
+		}
+		byFlag, flags := bindConfig(t)
+		errFlag := flags.Parse([]string{"-" + key + "=" + text})
+		byEnv, env := bindConfig(t)
+		name := strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+		errEnv := pitaya.ReadEnv(env, []string{name + "=" + text})
+		byFile, file := bindConfig(t)
+		errFile := pitaya.ReadConfig(file, bytes.NewReader(doc))
+		if (errFlag == nil) != (errEnv == nil) || (errFlag == nil) != (errFile == nil) {
+			t.Fatalf("%s %q: as a flag %v, as a variable %v, in a file %v", key, text, errFlag, errEnv, errFile)
+		}
+		if errFlag != nil {
+			return
+		}
+		want := configSetting(t, byFlag, key).Value
+		if e, d := configSetting(t, byEnv, key).Value, configSetting(t, byFile, key).Value; e != want || d != want {
+			t.Fatalf("%s %q: as a flag %q, as a variable %q, in a file %q", key, text, want, e, d)
 		}
 	})
 }

@@ -43,6 +43,7 @@ type connConfig struct {
 	QueueMessages    int           // budget in packets; 0 is none
 	DropWhenSlow     bool          // drop pushes over budget instead of ending the connection
 
+	Checks   endChecks // not immutable, but safe to share
 	Flushers *flushers // write for connections that can be written to without waiting
 
 	Writers sync.WaitGroup // goroutines that write, or are called to; not immutable, but safe to share
@@ -80,6 +81,9 @@ type connUser interface {
 	// other, headers included. The bytes are its own until it returns. It may
 	// block, which stops the reading of this connection only.
 	data(c *conn, packets []byte)
+	// hasRoom reports whether data would take so many packets of so many bytes
+	// without blocking. What is true stays so until the next call of data.
+	hasRoom(c *conn, packets, bytes int) bool
 	// closed is called once, at the moment the connection ends, from any
 	// goroutine, with no lock held. It must not block. lost says that nobody has
 	// ended it on purpose: the network did, or what the client runs on.
@@ -141,7 +145,8 @@ type conn struct {
 	stopping atomic.Bool // what has arrived is still read, then no more
 	parting  atomic.Bool // the client was told that the server ends; its next ack is its last packet
 
-	Beat beatEntry
+	Beat  beatEntry
+	Check endCheck
 
 	connQueue
 }
@@ -227,7 +232,7 @@ func (c *conn) transportHandshake(ctx context.Context) (err error) {
 	// Under the lock because others may end the connection from now on.
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended {
+	if c.ended.Load() {
 		return errConnEnded
 	}
 	c.established = true
@@ -302,7 +307,7 @@ func (c *conn) stopReading(ask bool) bool {
 		c.sendControl(partingPacket)
 		return true
 	}
-	c.stopping.Store(!c.ended)
+	c.stopping.Store(!c.ended.Load())
 	c.mu.Unlock()
 	c.wake()
 	return true
@@ -323,7 +328,7 @@ func (c *conn) wake() {
 func (c *conn) setReadDeadline(when time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ended {
+	if !c.ended.Load() {
 		c.rwc.SetReadDeadline(when)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,7 +39,7 @@ type connQueue struct {
 	working     bool          // and acknowledged
 	stopWanted  bool          // reading is to stop when it is
 	established bool          // the transport's handshake is done
-	ended       bool          // nothing is queued any more; cause is set
+	ended       atomic.Bool   // nothing is queued any more; cause is set. Changed with mu held only.
 	cut         bool          // ended, and what was queued is not written, but for what was being written
 	drained     bool          // ended, and nothing is written any more
 	moved       bool          // the session goes on with another connection
@@ -96,18 +97,14 @@ const (
 )
 
 // hasEnded reports whether the connection has ended.
-func (c *conn) hasEnded() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ended
-}
+func (c *conn) hasEnded() bool { return c.ended.Load() }
 
 // queueLoad returns how many bytes, as the budget counts them, and packets wait
 // to be written.
 func (c *conn) queueLoad() (bytes, packets int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended && c.ring != nil {
+	if c.ended.Load() && c.ring != nil {
 		return 0, 0 // nobody is slow; see kept
 	}
 	return c.bytes, c.packets
@@ -196,7 +193,7 @@ func (c *conn) sendControl(packet []byte) {
 
 // controlAndUnlock is sendControl with the lock held, which it releases.
 func (c *conn) controlAndUnlock(packet []byte) {
-	if c.ended {
+	if c.ended.Load() {
 		c.mu.Unlock()
 		return
 	}
@@ -212,7 +209,7 @@ func (c *conn) controlAndUnlock(packet []byte) {
 // takes no pongs loses the pongs.
 func (c *conn) sendFrame(op byte, payload []byte) {
 	c.mu.Lock()
-	if c.ended || c.bytes > c.cfg.QueueBytes {
+	if c.ended.Load() || c.bytes > c.cfg.QueueBytes {
 		c.mu.Unlock()
 		return
 	}
@@ -243,7 +240,7 @@ func (c *conn) admitLocked(n int, class sendClass) error {
 			return c.overBudgetLocked()
 		}
 	}
-	if c.ended {
+	if c.ended.Load() {
 		return ErrSessionClosed
 	}
 	c.bytes += n + packetOverhead
@@ -268,7 +265,7 @@ func (c *conn) fitsLocked(n int) bool {
 		bytes, packets = bytes-c.ring.replayedBytes, packets-c.ring.replayedPackets
 	}
 	switch size := bytes + n + packetOverhead; {
-	case c.ended, packets <= 0:
+	case c.ended.Load(), packets <= 0:
 		return true
 	case c.cfg.QueueMessages > 0 && packets >= c.cfg.QueueMessages:
 		return false
@@ -375,14 +372,14 @@ func (c *conn) startCall() {
 func (c *conn) answerCall(mayWait bool) {
 	defer c.cfg.Writers.Done()
 	c.mu.Lock()
-	mine := c.turn == writerCalled
-	if mine {
-		c.turn = writerWorking
+	if c.turn != writerCalled {
+		c.mu.Unlock()
+		return
 	}
+	c.turn = writerWorking
+	items, cost, packets := c.takeItemsLocked()
 	c.mu.Unlock()
-	if mine {
-		c.drain(nil, 0, 0, mayWait)
-	}
+	c.drain(items, cost, packets, mayWait)
 }
 
 // start makes sure that a goroutine writes what is queued.
@@ -409,8 +406,22 @@ func (c *conn) flush() {
 		return
 	}
 	c.turn = writerWorking
+	items, cost, packets := c.takeItemsLocked()
 	c.mu.Unlock()
-	c.drain(nil, 0, 0, false)
+	c.drain(items, cost, packets, false)
+}
+
+// takeItemsLocked takes what is queued, to be written by who calls it, and
+// returns what it is charged with.
+func (c *conn) takeItemsLocked() (items []outItem, cost, packets int) {
+	if items = c.items; len(items) == 1 {
+		// The next packet may be queued in the place of this one.
+		c.single[0] = items[0]
+		items = c.single[:]
+	}
+	c.items, c.first[0] = nil, outItem{}
+	c.taken, c.writing = c.queued, c.packets
+	return items, c.bytes, c.packets
 }
 
 // relieve is called when a push of n bytes exceeds the budget. Perhaps the client would
@@ -438,7 +449,7 @@ const relieveRounds = 32
 // than it takes the answers is slowed down.
 func (c *conn) waitRoom() {
 	c.mu.Lock()
-	for c.bytes > c.cfg.QueueBytes && !c.ended {
+	for c.bytes > c.cfg.QueueBytes && !c.ended.Load() {
 		woken := c.waitingLocked()
 		c.mu.Unlock()
 		c.start()
@@ -522,7 +533,7 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 			if c.ring != nil {
 				c.ring.replayedBytes, c.ring.replayedPackets = 0, 0
 			}
-			over := c.ended && !c.drained
+			over := c.ended.Load() && !c.drained
 			if over {
 				c.drained = true
 				c.wakeLocked()
@@ -533,14 +544,7 @@ func (c *conn) drain(items []outItem, cost, packets int, mayWait bool) {
 			}
 			return
 		}
-		if items = c.items; len(items) == 1 {
-			// The next packet may be queued in the place of this one.
-			c.single[0] = items[0]
-			items = c.single[:]
-		}
-		c.items, c.first[0] = nil, outItem{}
-		cost, packets = c.bytes, c.packets
-		c.taken, c.writing = c.queued, packets
+		items, cost, packets = c.takeItemsLocked()
 		c.mu.Unlock()
 	}
 }
@@ -684,7 +688,7 @@ func (c *conn) writeFailed(err error) {
 	}
 	c.mu.Lock()
 	var done, lost *markList
-	if !c.ended { // else nobody waits for answers any more
+	if !c.ended.Load() { // else nobody waits for answers any more
 		done = c.writtenLocked()
 		lost = c.takeMarksLocked(c.taken)
 	}
@@ -725,10 +729,11 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16, lo
 	if !c.established {
 		mode = endNow
 	}
-	first := !c.ended
+	first := !c.ended.Load()
 	var dropped *markList
 	if first {
-		c.ended, c.cause = true, cause
+		c.cause = cause
+		c.ended.Store(true)
 		if lost = lost && c.ring != nil && c.working; !lost {
 			c.ring = nil
 		}

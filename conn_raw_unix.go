@@ -3,8 +3,10 @@
 package pitaya
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 )
 
@@ -42,8 +44,14 @@ func newRawReader(c *conn) *rawReader {
 
 func (r *rawReader) read() (int, error) {
 	c := r.c
-	if err := c.raw.Read(r.once); err != nil {
-		return 0, err
+	for {
+		err := c.raw.Read(r.once)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !c.found() {
+			return 0, err
+		}
 	}
 	if c.readN == 0 && c.readErr == nil {
 		return 0, io.EOF
@@ -67,10 +75,15 @@ func (r *rawReader) readNow() int {
 // tryRead reads once without waiting. It reports false when there is nothing
 // to read; the buffer goes back to the pool before the wait then, unless it
 // holds part of a packet.
+//
+// There is nothing either behind a read that took less than it could, if what it
+// brought can be passed on at once: the wait follows without another read, and
+// conn_check.go looks for what that would have found.
 func (r *rawReader) tryRead(fd uintptr) bool {
 	c := r.c
 	for {
-		n, err := syscall.Read(int(fd), c.room())
+		room := c.room()
+		n, err := syscall.Read(int(fd), room)
 		switch err {
 		case syscall.EINTR:
 			continue
@@ -81,9 +94,27 @@ func (r *rawReader) tryRead(fd uintptr) bool {
 			}
 			return false
 		}
+		if 0 < n && n < len(room) && len(c.in.B) == 0 && c.takeNow(n) {
+			c.in.free()
+			c.in = nil
+			c.cfg.Checks.expect(c)
+			return false
+		}
 		c.readN, c.readErr = n, err
 		return true
 	}
+}
+
+// unread reports whether a read would bring something, be it the end of the
+// stream. It may be called from any goroutine.
+func (c *conn) unread() bool {
+	there := false
+	err := c.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		there = err != syscall.EAGAIN && err != syscall.EINTR
+	})
+	return err == nil && there
 }
 
 // rawWriter writes without waiting. Its fields are owned by the one goroutine

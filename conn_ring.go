@@ -121,7 +121,7 @@ func (c *conn) keepAndUnlock(f *sharedFrame, b []byte) error {
 		case c.ring == nil: // it was ended meanwhile, on purpose
 			c.mu.Unlock()
 			return ErrSessionClosed
-		case c.ended:
+		case c.ended.Load():
 			defer c.mu.Unlock()
 			if !c.ring.room(f) {
 				return errRingFull
@@ -153,7 +153,7 @@ func (c *conn) keepAndUnlock(f *sharedFrame, b []byte) error {
 // kept in ring, if that is not nil; one that was there before is given up.
 func (c *conn) sendAnswer(answer []byte, ring *pushRing) {
 	c.mu.Lock()
-	if !c.ended {
+	if !c.ended.Load() {
 		c.ring = ring
 	}
 	c.controlAndUnlock(answer)
@@ -170,7 +170,7 @@ func (c *conn) resumable() bool {
 func (c *conn) kept() (bytes, pushes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ring == nil || !c.ended {
+	if c.ring == nil || !c.ended.Load() {
 		return 0, 0
 	}
 	return c.ring.bytes, c.ring.n
@@ -181,7 +181,7 @@ func (c *conn) kept() (bytes, pushes int) {
 func (c *conn) lossCause() (cause error, waits bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cause, c.ended && c.ring != nil
+	return c.cause, c.ended.Load() && c.ring != nil
 }
 
 // forgetPushes is called when a session ends that would have waited, or has.
@@ -230,7 +230,7 @@ func (c *conn) inherit(old *conn, received int64, user connUser, switched func()
 	defer c.mu.Unlock()
 	r := old.ring
 	switch {
-	case c.ended:
+	case c.ended.Load():
 		return errConnEnded
 	case r == nil:
 		return ErrSessionClosed

@@ -1,6 +1,10 @@
 package pitaya
 
-import "context"
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
 
 // A ServerInfo describes one server to the others of its cluster. It is never
 // changed once it is shared.
@@ -76,3 +80,7 @@ type Discovery interface {
 	// not.
 	Healthy() error
 }
+
+// jitter returns a random part of d, at least half of it: servers that lost something in the same moment must not come
+// back to it in the same moment.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

@@ -118,6 +118,8 @@
 // there, and [Server.OnServerChange] tells of changes. Outages of etcd and NATS pass: servers that are known stay, calls
 // fail meanwhile at once, with errors that wrap [ErrUnreachable].
 //
+// Programs built with the tag nocluster are without etcd and NATS; what needs them fails with [ErrLeftOut].
+//
 // Forwarding: a client's message whose route has the type of another server goes there, to a handler registered with
 // [Server.Register], and its answer comes back, in the order that is described above for each session and server. If
 // the server cannot have got it, another one is tried that was sent no later message of the session.
@@ -304,6 +306,7 @@
 //	histogram.go                                      distributions of durations
 //	buffer.go, runner.go                              pooled bytes; pooled goroutines
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
+//	build_*.go                                        whether etcd and NATS are part of the program
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
 //	tracing.go, tracing_parent.go                     Tracer, the seam for spans; traceparent of the W3C
 //	packet.go                                         type and length
@@ -314,6 +317,7 @@
 //	admission.go, admission_table.go                  what clients may send: rates; what addresses have used up
 //	acceptor_tcp.go, proxy.go                         TCP and TLS listeners; PROXY protocol
 //	acceptor_ws.go, acceptor_ws_conn.go               WebSocket listeners; their connections
+//	acceptor_ws_header.go                             headers of their upgrades
 //	acceptor_mem.go                                   connections in memory
 //	conn.go, conn_*.go, heartbeat.go                  one connection: reading, queue, writing, life signs
 //	client.go, client_*.go                            the other end: requests; connecting; what it receives
@@ -332,7 +336,8 @@
 //	node_rpc.go, node_forward.go                      remotes of others; clients' messages for others
 //	node_serve.go, node_context.go                    what others send here; the contexts of that
 //	node_sys.go, node_docs.go                         the library's own remotes; those that tell of routes
-//	node_bind.go, node_push.go, node_event.go         users of the cluster: bound, sent to, told about
+//	node_bind.go, node_claims.go                      users of the cluster: bound; which of their sessions stays
+//	node_push.go, node_event.go                       users of the cluster: sent to, told about
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library
 //	timer.go                                          timers
@@ -343,14 +348,16 @@
 //	metrics_series.go, metrics_window.go              one metric by labels; quantiles of the last minutes
 //	metrics_text.go, metrics_http.go                  as text; served to scrapers
 //	metrics_expvar.go, metrics_process.go             as JSON; those of the process
-//	metrics_statsd.go                                 sent over UDP
-//	cluster_mem.go                                    a cluster in one process
+//	metrics_statsd.go, metrics_statsd_send.go         sent over UDP
+//	cluster_mem.go, cluster_mem_transport.go          a cluster in one process
 //	etcd.go, discovery_etcd*.go                       etcd: client and lease; who is in the cluster
 //	group_etcd.go, binding_etcd.go                    groups in etcd; who is on which frontend
+//	nats.go                                           NATS: servers, options, attempts to connect
 //	rpc_nats.go, rpc_nats_*.go                        calls between servers, over NATS
 //	rpc_grpc.go, rpc_grpc_*.go                        calls between servers over gRPC
 //	worker_nats.go, worker_nats_*.go                  jobs in NATS JetStream
 //	worker.go                                         who does jobs
+//	nocluster.go                                      what stands on etcd and NATS, in programs without them
 //	server.go, server_*.go                            wiring, start, stop
 //	default.go                                        the calls on the package, over one server
 //

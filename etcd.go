@@ -1,3 +1,5 @@
+//go:build !nocluster
+
 package pitaya
 
 import (
@@ -8,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -185,10 +186,6 @@ func superviseEtcd(ctx context.Context, c *clientv3.Client, changed func(ready b
 		}
 	}
 }
-
-// jitter returns a random part of d, at least half of it: servers that lost etcd in the same moment must not come back in
-// the same moment.
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 // retryPause returns the pause before attempt n+1, where n counts from 0: growing, bounded by longest, with jitter.
 func retryPause(n int, longest time.Duration) time.Duration {

@@ -47,6 +47,7 @@ var noExample = map[string]string{
 	"ErrHandshakeTimeout": "takes its time, which an example has not",
 	"ErrHeartbeat":        "takes its time, which an example has not",
 	"ErrSlowClient":       "takes its time, which an example has not",
+	"ErrLeftOut":          "of programs built with a tag, which TestNoClusterProgram runs",
 	"ErrNoAnswer":         "of a network that fails at the wrong moment",
 
 	// Functions of the package that are methods of the default server, as ExampleRun and ExampleConfigure show it.

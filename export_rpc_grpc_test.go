@@ -27,6 +27,15 @@ func ReadGRPCMessage(r io.Reader, encoding string) ([]byte, uint32, error) {
 	return b, 0, err
 }
 
+// ReadGRPCResponse also returns the status code of an error, 0 for errors that are none.
+func ReadGRPCResponse(res *http.Response) ([]byte, uint32, error) {
+	b, err := readGRPCResponse(res)
+	if s, ok := err.(*grpcStatus); ok {
+		return b, uint32(s.Code), err
+	}
+	return b, 0, err
+}
+
 func GRPCTimeout(d time.Duration) string               { return grpcTimeout(d) }
 func ParseGRPCTimeout(s string) (time.Duration, error) { return parseGRPCTimeout(s) }
 func EncodeGRPCMessage(s string) string                { return encodeGRPCMessage(s) }

@@ -27,6 +27,7 @@ var readOnlyGlobals = map[string]string{
 	"pushCodesWords":  "words of an enumeration",
 	"serializerWords": "words of an enumeration",
 	"slowClientWords": "words of an enumeration",
+	"wsMalformed":     "an answer that is always the same",
 	"wsUnavailable":   "an answer that is always the same",
 }
 

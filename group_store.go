@@ -195,9 +195,9 @@ func (m *MemoryGroups) Create(ctx context.Context, group string, ttl time.Durati
 	return nil
 }
 
-// Delete implements [GroupStore].
-func (m *MemoryGroups) Delete(ctx context.Context, group string) error {
-	if err := checkGroupCall(ctx, group); err != nil {
+// update calls f with a group and the lock of its shard.
+func (m *MemoryGroups) update(ctx context.Context, group string, uids []string, f func(s *groupShard, g *memoryGroup) error) error {
+	if err := checkGroupCall(ctx, group, uids...); err != nil {
 		return err
 	}
 	s := m.shard(group)
@@ -207,80 +207,76 @@ func (m *MemoryGroups) Delete(ctx context.Context, group string) error {
 	if err != nil {
 		return err
 	}
-	s.dropLocked(group, g)
+	return f(s, g)
+}
+
+// look calls f with a group, which it only reads, and the shard's lock for that.
+func (m *MemoryGroups) look(group string, f func(g *memoryGroup)) error {
+	s := m.shard(group)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	g, err := s.findLocked(group)
+	if err != nil {
+		return err
+	}
+	f(g)
 	return nil
+}
+
+// Delete implements [GroupStore].
+func (m *MemoryGroups) Delete(ctx context.Context, group string) error {
+	return m.update(ctx, group, nil, func(s *groupShard, g *memoryGroup) error {
+		s.dropLocked(group, g)
+		return nil
+	})
 }
 
 // Renew implements [GroupStore].
 func (m *MemoryGroups) Renew(ctx context.Context, group string) error {
-	if err := checkGroupCall(ctx, group); err != nil {
-		return err
-	}
-	s := m.shard(group)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g, err := s.findLocked(group)
-	if err != nil {
-		return err
-	}
-	if g.ttl == 0 {
-		return fmt.Errorf("%w: %q", ErrGroupNoTTL, group)
-	}
-	g.deadline = time.Now().Add(g.ttl)
-	g.timer.Reset(g.ttl)
-	return nil
+	return m.update(ctx, group, nil, func(_ *groupShard, g *memoryGroup) error {
+		if g.ttl == 0 {
+			return fmt.Errorf("%w: %q", ErrGroupNoTTL, group)
+		}
+		g.deadline = time.Now().Add(g.ttl)
+		g.timer.Reset(g.ttl)
+		return nil
+	})
 }
 
 // Add implements [GroupStore].
 func (m *MemoryGroups) Add(ctx context.Context, group string, uids ...string) error {
-	if err := checkGroupCall(ctx, group, uids...); err != nil {
-		return err
-	}
-	s := m.shard(group)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g, err := s.findLocked(group)
-	if err != nil {
-		return err
-	}
-	if uid, ok := g.allLocked(uids, false); !ok {
-		return fmt.Errorf("%w: %q in %q", ErrMemberExists, uid, group)
-	}
-	for _, uid := range uids {
-		g.index[uid] = len(g.members)
-		g.members = append(g.members, uid)
-	}
-	return nil
+	return m.update(ctx, group, uids, func(_ *groupShard, g *memoryGroup) error {
+		if uid, ok := g.allLocked(uids, false); !ok {
+			return fmt.Errorf("%w: %q in %q", ErrMemberExists, uid, group)
+		}
+		for _, uid := range uids {
+			g.index[uid] = len(g.members)
+			g.members = append(g.members, uid)
+		}
+		return nil
+	})
 }
 
 // Remove implements [GroupStore].
 func (m *MemoryGroups) Remove(ctx context.Context, group string, uids ...string) error {
-	if err := checkGroupCall(ctx, group, uids...); err != nil {
-		return err
-	}
-	s := m.shard(group)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g, err := s.findLocked(group)
-	if err != nil {
-		return err
-	}
-	if uid, ok := g.allLocked(uids, true); !ok {
-		return fmt.Errorf("%w: %q in %q", ErrMemberNotFound, uid, group)
-	}
-	if len(uids) > 0 && g.shared.Load() {
-		g.members = slices.Clone(g.members)
-		g.shared.Store(false)
-	}
-	for _, uid := range uids {
-		gap, last := g.index[uid], len(g.members)-1
-		moved := g.members[last]
-		g.members[gap], g.index[moved] = moved, gap
-		g.members[last] = "" // so that the text can be freed
-		g.members = g.members[:last]
-		delete(g.index, uid)
-	}
-	return nil
+	return m.update(ctx, group, uids, func(_ *groupShard, g *memoryGroup) error {
+		if uid, ok := g.allLocked(uids, true); !ok {
+			return fmt.Errorf("%w: %q in %q", ErrMemberNotFound, uid, group)
+		}
+		if len(uids) > 0 && g.shared.Load() {
+			g.members = slices.Clone(g.members)
+			g.shared.Store(false)
+		}
+		for _, uid := range uids {
+			gap, last := g.index[uid], len(g.members)-1
+			moved := g.members[last]
+			g.members[gap], g.index[moved] = moved, gap
+			g.members[last] = "" // so that the text can be freed
+			g.members = g.members[:last]
+			delete(g.index, uid)
+		}
+		return nil
+	})
 }
 
 // allLocked tells whether each uid is given once and is a member, or is none if present is false. Otherwise it returns the
@@ -303,66 +299,39 @@ func (g *memoryGroup) allLocked(uids []string, present bool) (culprit string, ok
 
 // RemoveAll implements [GroupStore].
 func (m *MemoryGroups) RemoveAll(ctx context.Context, group string) error {
-	if err := checkGroupCall(ctx, group); err != nil {
-		return err
-	}
-	s := m.shard(group)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g, err := s.findLocked(group)
-	if err != nil {
-		return err
-	}
-	// New ones, not cleared ones: this frees what a large group took, and leaves readers their list.
-	g.members, g.index = nil, make(map[string]int)
-	g.shared.Store(false)
-	return nil
+	return m.update(ctx, group, nil, func(_ *groupShard, g *memoryGroup) error {
+		// New ones, not cleared ones: this frees what a large group took, and leaves readers their list.
+		g.members, g.index = nil, make(map[string]int)
+		g.shared.Store(false)
+		return nil
+	})
 }
 
 // Members implements [GroupStore].
-func (m *MemoryGroups) Members(ctx context.Context, group string) ([]string, error) {
+func (m *MemoryGroups) Members(ctx context.Context, group string) (members []string, err error) {
 	if err := checkGroupCall(ctx, group); err != nil {
 		return nil, err
 	}
-	s := m.shard(group)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	g, err := s.findLocked(group)
-	if err != nil {
-		return nil, err
-	}
-	return slices.Clone(g.members), nil
+	err = m.look(group, func(g *memoryGroup) { members = slices.Clone(g.members) })
+	return members, err
 }
 
 // Contains implements [GroupStore].
-func (m *MemoryGroups) Contains(ctx context.Context, group, uid string) (bool, error) {
+func (m *MemoryGroups) Contains(ctx context.Context, group, uid string) (found bool, err error) {
 	if err := checkGroupCall(ctx, group, uid); err != nil {
 		return false, err
 	}
-	s := m.shard(group)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	g, err := s.findLocked(group)
-	if err != nil {
-		return false, err
-	}
-	_, ok := g.index[uid]
-	return ok, nil
+	err = m.look(group, func(g *memoryGroup) { _, found = g.index[uid] })
+	return found, err
 }
 
 // Count implements [GroupStore].
-func (m *MemoryGroups) Count(ctx context.Context, group string) (int, error) {
+func (m *MemoryGroups) Count(ctx context.Context, group string) (n int, err error) {
 	if err := checkGroupCall(ctx, group); err != nil {
 		return 0, err
 	}
-	s := m.shard(group)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	g, err := s.findLocked(group)
-	if err != nil {
-		return 0, err
-	}
-	return len(g.members), nil
+	err = m.look(group, func(g *memoryGroup) { n = len(g.members) })
+	return n, err
 }
 
 // each calls f for every member, in the order of Members, as the membership was at the time of the call. It holds no
@@ -382,16 +351,12 @@ func (m *MemoryGroups) each(group string, f func(uid string)) error {
 }
 
 // view returns the members without copying them. They must not be written.
-func (m *MemoryGroups) view(group string) ([]string, error) {
-	s := m.shard(group)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	g, err := s.findLocked(group)
-	if err != nil {
-		return nil, err
-	}
-	g.shared.Store(true)
-	return g.members, nil
+func (m *MemoryGroups) view(group string) (members []string, err error) {
+	err = m.look(group, func(g *memoryGroup) {
+		g.shared.Store(true)
+		members = g.members
+	})
+	return members, err
 }
 
 // Close removes all groups and stops their timers. All calls after it fail. It may be called more than once.

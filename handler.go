@@ -83,6 +83,7 @@ type handlerEntry struct {
 	New        func() any                                     // a new argument, for argTyped
 	Check      func(in any) bool                              // whether a pipeline's argument will do
 	Call       func(ctx context.Context, in any) (any, error) // in is nil, a []byte or what New gives
+	Raw        rawFunc                                        // the same for bytes, which are not boxed then; may be nil
 	In, Out    reflect.Type                                   // of argument and result; nil where there is none
 	Concurrent bool
 	Bound      bool
@@ -451,6 +452,7 @@ func handlerOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason strin
 		return nil, "it must return nothing (a notify) or a result and an error (a request)"
 	}
 	e.Call = methodCall(v, m)
+	e.Raw, _ = v.Method(m.Index).Interface().(func(context.Context, []byte) ([]byte, error))
 	if argType != nil {
 		e.Check = func(in any) bool { return in != nil && reflect.TypeOf(in) == argType }
 	}

@@ -65,6 +65,9 @@ type callFrame struct {
 	args [3]reflect.Value // receiver; ctx, as an interface; the argument
 }
 
+// rawFunc is a handler whose argument and result are bytes.
+type rawFunc = func(ctx context.Context, in []byte) ([]byte, error)
+
 // rawCall returns a function that calls f, whose argument and result are bytes.
 func rawCall(f func(ctx context.Context, in []byte) ([]byte, error)) func(ctx context.Context, in any) (any, error) {
 	return func(ctx context.Context, in any) (any, error) {

@@ -26,14 +26,14 @@ import (
 // gives a unit a name, and units of one name in different rows are one.
 var layers = [][]string{
 	{"ground: the manual; the seam for numbers; distributions; pooled buffers and goroutines; rare log records", "doc", "metrics metrics_names", "stats",
-		"meter", "histogram", "buffer", "runner", "log", "sampler"},
+		"meter", "histogram", "buffer", "runner", "log", "sampler", "build: build_*"},
 	{"coded errors, and the formats of payloads, theirs included; the seam for spans", "errors", "serializer",
 		"tracing tracing_parent"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
 	{"wire: what both ends say first", "handshake"},
 	{"wire: the frames of RFC 6455", "ws: ws_frame"},
 	{"what clients may send: rates, verdicts, what addresses have used up", "admission admission_table"},
-	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws acceptor_ws_conn", "acceptor_mem"},
+	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws acceptor_ws_conn acceptor_ws_header", "acceptor_mem"},
 	{"connection: one client's bytes in both directions; knows no session", "conn conn_*", "heartbeat"},
 	{"the other end of a connection", "client client_*"},
 	{"what the debug page knows of messages and errors", "inspect"},
@@ -47,12 +47,14 @@ var layers = [][]string{
 	{"reliable RPC: where jobs are kept, and what they are", "worker_store", "worker_mem", "worker_job"},
 	{"settings and where they come from", "config config_*"},
 	{"metrics: what there is, and those who keep or send it", "metrics_builtin",
-		"registry: metrics_registry metrics_series metrics_window metrics_text metrics_http metrics_expvar metrics_process", "metrics_statsd"},
-	{"a cluster in one process", "cluster_mem"},
-	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd discovery_etcd_twin", "group_etcd",
+		"registry: metrics_registry metrics_series metrics_window metrics_text metrics_http metrics_expvar metrics_process", "metrics_statsd metrics_statsd_send"},
+	{"a cluster in one process", "cluster_mem cluster_mem_transport"},
+	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd discovery_etcd_*", "group_etcd",
 		"binding_etcd"},
+	{"cluster in NATS: addresses, options, attempts to connect", "nats"},
 	{"cluster: what carries calls between servers", "nats: rpc_nats rpc_nats_*", "grpc: rpc_grpc rpc_grpc_*"},
 	{"reliable RPC: jobs in NATS, and who does jobs", "nats_jobs: worker_nats worker_nats_*", "worker"},
+	{"the names of what stands on etcd and NATS, in programs without them", "nocluster"},
 	{"server: wiring, start, drain, stop", "server server_*"},
 	{"the calls on the package, over one server", "default"},
 }
@@ -62,11 +64,12 @@ var layerPlatforms = []build.Context{
 	layerPlatform("linux", "amd64"),
 	layerPlatform("darwin", "arm64"),
 	layerPlatform("windows", "amd64"),
+	layerPlatform("linux", "amd64", "nocluster"),
 }
 
-func layerPlatform(goos, goarch string) build.Context {
+func layerPlatform(goos, goarch string, tags ...string) build.Context {
 	c := build.Default
-	c.GOOS, c.GOARCH, c.CgoEnabled = goos, goarch, false
+	c.GOOS, c.GOARCH, c.CgoEnabled, c.BuildTags = goos, goarch, false, tags
 	return c
 }
 

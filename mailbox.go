@@ -152,6 +152,17 @@ func (s *Session) data(c *conn, packets []byte) {
 	}
 }
 
+// hasRoom implements connUser. Only the reader of c adds what takes up room.
+func (s *Session) hasRoom(c *conn, packets, bytes int) bool {
+	m := &s.box
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pending == nil {
+		return packets <= s.host.MailboxMessages && bytes <= mailboxBytes
+	}
+	return m.owner == c && int(m.count)+packets <= s.host.MailboxMessages && len(m.pending.B)+bytes <= mailboxBytes
+}
+
 // start lets a runner be the session's worker.
 func (s *Session) start() { s.host.Runners.start(s.id, s) }
 

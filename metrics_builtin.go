@@ -207,100 +207,124 @@ func constLabels(serverType string, cfg MetricsConfig) map[string]string {
 // metric must be found by its name and the method it is reported with, and no
 // two lines of an exposition may be the same.
 func checkDeclared(constant map[string]string, cfg MetricsConfig, builtin, custom []metricDecl) error {
-	var errs []error
-	report := func(setting, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("pitaya: %s%s: %s", configPrefix, setting, fmt.Sprintf(format, args...)))
-	}
-	reserved := func(label string) string {
-		switch {
-		case strings.HasPrefix(label, "__"):
-			return "names that begin with __ are Prometheus' own"
-		case label == "quantile" || label == "le":
-			return "summaries and histograms have such a label themselves"
+	c := declaredCheck{constant: constant, additional: cfg.AdditionalLabels, builtin: builtin,
+		lines: make(map[string]string), fed: make(map[declaredReport]metricDecl)}
+	c.settings()
+	for i := range builtin {
+		d := &builtin[i]
+		if err := c.enter(d); err != nil {
+			c.errs = append(c.errs, err) // of this file's making
 		}
-		return ""
+		c.fed[declaredReport{d.Name, d.Kind.report()}] = *d
 	}
-	// The built-in metrics are as they are: what the settings add must not meet their labels.
+	for i := range custom {
+		c.custom(&custom[i])
+	}
+	return errors.Join(c.errs...)
+}
+
+// declaredCheck is what checkDeclared has seen.
+type declaredCheck struct {
+	constant, additional map[string]string // labels of the settings
+	builtin              []metricDecl
+	lines                map[string]string             // names of samples, to the metric
+	fed                  map[declaredReport]metricDecl // what one report feeds
+	errs                 []error
+}
+
+// A declaredReport is what a metric is found by: its name, and the method that
+// reports it.
+type declaredReport struct{ name, kind string }
+
+func (c *declaredCheck) report(setting, format string, args ...any) {
+	c.errs = append(c.errs, fmt.Errorf("pitaya: %s%s: %s", configPrefix, setting, fmt.Sprintf(format, args...)))
+}
+
+// reservedLabel returns why a label cannot be one of a metric, "" if it can.
+func reservedLabel(label string) string {
+	switch {
+	case strings.HasPrefix(label, "__"):
+		return "names that begin with __ are Prometheus' own"
+	case label == "quantile" || label == "le":
+		return "summaries and histograms have such a label themselves"
+	}
+	return ""
+}
+
+// settings checks the labels that the settings add to all metrics. The built-in
+// ones are as they are: what is added must not meet their labels.
+func (c *declaredCheck) settings() {
 	own := make(map[string]string)
-	for _, d := range builtin {
+	for _, d := range c.builtin {
 		for _, l := range d.Labels {
 			own[l] = d.Name
 		}
 	}
 	for _, list := range []struct {
 		setting string
-		names   []string
+		labels  map[string]string
 	}{
-		{"metrics.constlabels", slices.Sorted(maps.Keys(constant))},
-		{"metrics.additionallabels", slices.Sorted(maps.Keys(cfg.AdditionalLabels))},
+		{"metrics.constlabels", c.constant},
+		{"metrics.additionallabels", c.additional},
 	} {
-		for _, l := range list.names {
-			if why := reserved(l); why != "" {
-				report(list.setting, "label %q: %s", l, why)
+		for _, l := range slices.Sorted(maps.Keys(list.labels)) {
+			if why := reservedLabel(l); why != "" {
+				c.report(list.setting, "label %q: %s", l, why)
 			}
 			if by := own[l]; by != "" {
-				report(list.setting, "label %q: the metric %s has such a label itself", l, by)
+				c.report(list.setting, "label %q: the metric %s has such a label itself", l, by)
 			}
-			if _, ok := constant[l]; ok && list.setting == "metrics.additionallabels" {
-				report(list.setting, "label %q: all metrics have it with a value that is always the same", l)
+			if _, ok := c.constant[l]; ok && list.setting == "metrics.additionallabels" {
+				c.report(list.setting, "label %q: all metrics have it with a value that is always the same", l)
 			}
 		}
 	}
+}
 
-	type report2 struct{ name, kind string }
-	declared := make(map[string]string)  // names of samples, to the metric
-	fed := make(map[report2]metricDecl)  // what one report feeds
-	lines := func(d *metricDecl) error { // enters the names
-		for _, n := range d.sampleNames() {
-			if by := declared[n]; by != "" {
-				return fmt.Errorf("its line %s is one of the metric %s", n, by)
-			}
-		}
-		for _, n := range d.sampleNames() {
-			declared[n] = d.fullName()
-		}
-		return nil
-	}
-	for i := range builtin {
-		d := &builtin[i]
-		if err := lines(d); err != nil {
-			errs = append(errs, err) // of this file's making
-		}
-		fed[report2{d.Name, d.Kind.report()}] = *d
-	}
-	for i := range custom {
-		d := &custom[i]
-		bad := func(format string, args ...any) {
-			report("metrics.custom", "%s: %s", d.fullName(), fmt.Sprintf(format, args...))
-		}
-		if err := lines(d); err != nil {
-			bad("%v", err)
-		}
-		key := report2{d.Name, d.Kind.report()}
-		if other, ok := fed[key]; ok {
-			switch {
-			case slices.ContainsFunc(builtin, func(b metricDecl) bool { return b.Name == d.Name }):
-				bad("the library reports a metric of that name itself")
-			case other.Kind == d.Kind:
-				bad("reports could not tell it from %s", other.fullName())
-			case !slices.Equal(other.Labels, d.Labels):
-				bad("%s gets the same reports and has other labels", other.fullName())
-			}
-		}
-		fed[key] = *d
-		for i, l := range d.Labels {
-			_, isConst := constant[l]
-			_, isAdditional := cfg.AdditionalLabels[l]
-			why := reserved(l)
-			switch {
-			case why != "":
-				bad("label %q: %s", l, why)
-			case slices.Contains(d.Labels[:i], l):
-				bad("label %q is there twice", l)
-			case isConst || isAdditional:
-				bad("label %q: all metrics have it", l)
-			}
+// enter notes the names of a metric's samples, unless one of them is taken.
+func (c *declaredCheck) enter(d *metricDecl) error {
+	for _, n := range d.sampleNames() {
+		if by := c.lines[n]; by != "" {
+			return fmt.Errorf("its line %s is one of the metric %s", n, by)
 		}
 	}
-	return errors.Join(errs...)
+	for _, n := range d.sampleNames() {
+		c.lines[n] = d.fullName()
+	}
+	return nil
+}
+
+// custom checks a metric of the application's.
+func (c *declaredCheck) custom(d *metricDecl) {
+	bad := func(format string, args ...any) {
+		c.report("metrics.custom", "%s: %s", d.fullName(), fmt.Sprintf(format, args...))
+	}
+	if err := c.enter(d); err != nil {
+		bad("%v", err)
+	}
+	key := declaredReport{d.Name, d.Kind.report()}
+	if other, ok := c.fed[key]; ok {
+		switch {
+		case slices.ContainsFunc(c.builtin, func(b metricDecl) bool { return b.Name == d.Name }):
+			bad("the library reports a metric of that name itself")
+		case other.Kind == d.Kind:
+			bad("reports could not tell it from %s", other.fullName())
+		case !slices.Equal(other.Labels, d.Labels):
+			bad("%s gets the same reports and has other labels", other.fullName())
+		}
+	}
+	c.fed[key] = *d
+	for i, l := range d.Labels {
+		_, isConst := c.constant[l]
+		_, isAdditional := c.additional[l]
+		why := reservedLabel(l)
+		switch {
+		case why != "":
+			bad("label %q: %s", l, why)
+		case slices.Contains(d.Labels[:i], l):
+			bad("label %q is there twice", l)
+		case isConst || isAdditional:
+			bad("label %q: all metrics have it", l)
+		}
+	}
 }

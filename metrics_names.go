@@ -58,3 +58,12 @@ const (
 
 	metricDroppedReports = "dropped_reports" // the registry's own
 )
+
+// Kinds of subscriptions of NATS, which are values of labels.
+const (
+	natsKindCalls   = "calls"
+	natsKindBinds   = "bindings"
+	natsKindPushes  = "pushes"
+	natsKindKicks   = "kicks"
+	natsKindAnswers = "answers"
+)

@@ -13,6 +13,11 @@ import (
 // cluster.
 var ErrNoCluster = errors.New("pitaya: the server is in no cluster")
 
+// ErrLeftOut is what needs etcd or NATS returns in a program that is built with
+// the tag nocluster, which leaves their clients out: the constructors of what
+// stands on them, and [NewServer] and [Server.Run] where the settings ask for it.
+var ErrLeftOut = errors.New("pitaya: etcd and NATS are left out of this program, which was built with the tag nocluster")
+
 // Reasons for a call not to be made. They have no codes, as in Pitaya.
 var (
 	errOwnServer      = errors.New("pitaya: RPC to the own server, which Config.NoLoopback rules out")

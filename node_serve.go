@@ -221,7 +221,7 @@ func (c *incoming) start() bool {
 		}
 		c.limit()
 		if c.entry.Concurrent || b.handlers.Unordered {
-			go c.run((*incoming).handle)
+			go c.runBeside((*incoming).handle)
 			return true
 		}
 		return b.file(c)
@@ -237,7 +237,7 @@ func (c *incoming) start() bool {
 			if inline {
 				c.run(func(c *incoming) { c.answer(call(c)) })
 			} else {
-				go c.run(func(c *incoming) { c.answer(call(c)) })
+				go c.runBeside(func(c *incoming) { c.answer(call(c)) })
 			}
 			return true
 		}
@@ -245,7 +245,7 @@ func (c *incoming) start() bool {
 			return c.refuse(&Error{Code: CodeNotFound, Message: textNoRemote, Metadata: map[string]string{"route": route.Short()}})
 		}
 		c.limit()
-		go c.run((*incoming).callRemote)
+		go c.runBeside((*incoming).callRemote)
 		return true
 	}
 	return c.refuse(&Error{Code: CodeBadRequest, Message: textBadRPCType, Metadata: metadata})
@@ -347,6 +347,7 @@ func (b *backend) file(c *incoming) bool {
 // work is the worker of a lane: it handles a message and those that come
 // meanwhile, and ends.
 func (b *backend) work(key laneKey, l *lane, c *incoming) {
+	stretch()
 	done := false
 	defer func() {
 		if done {
@@ -375,6 +376,12 @@ func (b *backend) next(key laneKey, l *lane) *incoming {
 	l.waiting[0] = nil
 	l.waiting = l.waiting[1:]
 	return c
+}
+
+// runBeside is run in a goroutine of its own.
+func (c *incoming) runBeside(f func(*incoming)) {
+	stretch()
+	c.run(f)
 }
 
 // run calls f and sees to it that the call is answered, whatever f does.

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 )
 
 // Outages of what a cluster depends on, and of its servers, while clients are at work. With -outage.long they last as
@@ -400,7 +401,7 @@ func (o *outageClient) once(kind, route string) {
 type outageCluster struct {
 	t          *testing.T
 	node       outageNode // what servers have in common
-	etcd, nats *devServer
+	etcd, nats *devtest.Server
 	admin      *clientv3.Client
 	grpc       bool
 	monitor    string // address of NATS' numbers
@@ -506,7 +507,7 @@ func (c *outageCluster) spawn(id string) *outageProcess {
 	cmd := exec.Command(os.Args[0], "-outage.child="+string(settings))
 	cmd.Stderr = c.t.Output()
 	cmd.WaitDelay = 10 * time.Second
-	ownGroup(cmd)
+	devtest.OwnGroup(cmd)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		c.t.Fatal(err)
@@ -865,7 +866,7 @@ func outages() []outage {
 		{name: "backend paused", grpc: true, fails: cluster, fast: requestTime, breaks: func(c *outageCluster) time.Time {
 			p := c.spawn("r8")
 			c.seen("r8", true)
-			if err := pauseProcess(p.cmd.Process); errors.Is(err, errors.ErrUnsupported) {
+			if err := devtest.PauseProcess(p.cmd.Process); errors.Is(err, errors.ErrUnsupported) {
 				c.t.Skip("no way to pause a process here")
 			} else if err != nil {
 				c.t.Fatal(err)
@@ -873,7 +874,7 @@ func outages() []outage {
 			began := time.Now()
 			c.seen("r8", false) // its lease has ended
 			c.t.Logf("a paused backend is forgotten after %v", time.Since(began).Round(time.Millisecond))
-			if err := resumeProcess(p.cmd.Process); err != nil {
+			if err := devtest.ResumeProcess(p.cmd.Process); err != nil {
 				c.t.Fatal(err)
 			}
 			began = time.Now()

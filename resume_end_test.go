@@ -35,7 +35,13 @@ func TestResumeEnds(t *testing.T) {
 			must(t, session.Close(), session.Close())
 		}, "pitaya: session closed"},
 		{"PushAndClose", func(t *testing.T, s *testServer, session *pitaya.Session, dial func() *rawClient) {
-			must(t, session.PushAndClose(t.Context(), "p", "bye"))
+			pushes, want, more := s.Stats().Pushes, error(nil), int64(1)
+			if !session.Connected() {
+				want, more = pitaya.ErrSessionClosed, 0 // the session ends, but nobody gets the push
+			}
+			if err := session.PushAndClose(t.Context(), "p", "bye"); err != want || s.Stats().Pushes != pushes+more {
+				t.Errorf("got %v and %d pushes, want %v and %d", err, s.Stats().Pushes-pushes, want, more)
+			}
 			if err := session.PushAndClose(t.Context(), "p", "bye"); err != pitaya.ErrSessionClosed {
 				t.Errorf("second one: %v", err)
 			}

@@ -158,6 +158,7 @@ func (t *GRPCTransport) Call(ctx context.Context, to *ServerInfo, body []byte, d
 	}
 	frame, err := appendGRPCFrame(make([]byte, 0, grpcFrameHeader+len(body)), body)
 	call := func() {
+		stretch()
 		if err != nil {
 			done(nil, grpcCallError(to.ID, err))
 			return

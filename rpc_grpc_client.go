@@ -69,7 +69,7 @@ func newGRPCClient(cfg GRPCConfig, config *tls.Config, region string, log *slog.
 		http: &http.Transport{
 			Protocols:          protocols,
 			TLSClientConfig:    config,
-			DialContext:        dialer.DialContext,
+			DialContext:        dialGRPC(dialer),
 			DisableCompression: true, // gRPC has its own
 			HTTP2: &http.HTTP2Config{
 				// A connection at its limit takes further requests in turn; see grpcPeer.choose for when that happens.

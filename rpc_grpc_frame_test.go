@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -194,5 +195,41 @@ func FuzzGRPCFrame(f *testing.F) {
 		}
 		pitaya.DecodeGRPCMessage(text)
 		pitaya.ProtoString(in, 1)
+	})
+}
+
+// FuzzGRPCResponse takes any answer of another server: its status, headers, body and trailers.
+func FuzzGRPCResponse(f *testing.F) {
+	f.Add(200, "application/grpc", "", "", "", []byte("\x00\x00\x00\x00\x01a"), "0", "")
+	f.Add(200, "application/grpc+proto", "5", "not%20found", "", []byte(nil), "", "")
+	f.Add(200, "application/grpc", "", "", "", []byte(nil), "14", "%")
+	f.Add(200, "application/grpc", "", "", "gzip", []byte("\x01\x00\x00\x00\x00"), "0", "")
+	f.Add(200, "text/html", "", "", "", []byte("<html>"), "", "")
+	f.Add(503, "", "", "", "", []byte(nil), "-1", "")
+	f.Add(200, "application/grpc", "99999999999", "", "", []byte("\x00\x00\x00\x00\x00\x00"), "00", "x")
+	f.Fuzz(func(t *testing.T, code int, content, status, message, encoding string, body []byte, trailerStatus, trailerMessage string) {
+		res := &http.Response{StatusCode: code, Header: make(http.Header), Trailer: make(http.Header), Body: io.NopCloser(bytes.NewReader(body))}
+		set := func(h http.Header, name, value string) {
+			if value != "" {
+				h.Set(name, value)
+			}
+		}
+		set(res.Header, "Content-Type", content)
+		set(res.Header, "Grpc-Status", status)
+		set(res.Header, "Grpc-Message", message)
+		set(res.Header, "Grpc-Encoding", encoding)
+		set(res.Trailer, "Grpc-Status", trailerStatus)
+		set(res.Trailer, "Grpc-Message", trailerMessage)
+		got, kind, err := pitaya.ReadGRPCResponse(res)
+		want, _, wantErr := pitaya.ReadGRPCMessage(bytes.NewReader(body), encoding)
+		good := code == http.StatusOK && strings.Trim(status, "0") == "" && strings.Trim(trailerStatus, "0") == "" && trailerStatus != "" && wantErr == nil
+		switch {
+		case err == nil && (!good || !bytes.Equal(got, want)):
+			t.Fatalf("took it for the answer %x", got)
+		case err != nil && (got != nil || kind == 0):
+			t.Fatalf("got %x with %v, which is no status", got, err)
+		case err != nil && !utf8.ValidString(err.Error()):
+			t.Fatalf("%q is no text", err)
+		}
 	})
 }

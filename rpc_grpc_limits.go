@@ -37,8 +37,11 @@ type grpcListener struct {
 func (l *grpcListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
-		if err != nil || l.most == 0 || l.open.Load() < l.most {
-			return c, err
+		if err != nil {
+			return nil, err
+		}
+		if l.most == 0 || l.open.Load() < l.most {
+			return newGRPCNetConn(c), nil
 		}
 		c.Close()
 		if n, ok := l.refused.pass(); ok {

@@ -177,6 +177,7 @@ func (s *grpcServer) healthy() error {
 
 // ServeHTTP serves one request, in the goroutine of its stream.
 func (s *grpcServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	stretch()
 	w.Header()["Date"] = nil // nobody looks at it
 	if r.Method != http.MethodPost {
 		w.WriteHeader(http.StatusMethodNotAllowed)

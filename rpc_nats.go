@@ -1,3 +1,5 @@
+//go:build !nocluster
+
 package pitaya
 
 import (
@@ -90,15 +92,6 @@ const (
 	natsPush     = "/push"
 	natsKick     = "/kick"
 	natsBindings = "/bindings"
-)
-
-// Kinds of subscriptions, as metrics name them.
-const (
-	natsKindCalls   = "calls"
-	natsKindBinds   = "bindings"
-	natsKindPushes  = "pushes"
-	natsKindKicks   = "kicks"
-	natsKindAnswers = "answers"
 )
 
 func natsServerSubject(s *ServerInfo) string { return natsServers + s.Type + "/" + s.ID }
@@ -204,7 +197,7 @@ func (t *NATSTransport) Call(ctx context.Context, to *ServerInfo, body []byte, d
 		return
 	}
 	var reply [64]byte
-	if err := t.calling.publish(subject, string(strconv.AppendUint(append(reply[:0], t.inbox...), token, 36)), body); err != nil {
+	if err := t.calling.publish(subject, string(strconv.AppendUint(append(reply[:0], t.inbox...), token, 36)), token, body); err != nil {
 		t.pending.fail(token, err)
 	}
 }
@@ -216,7 +209,7 @@ func (t *NATSTransport) send(ctx context.Context, subject string, body []byte) {
 	}
 	err := checkNATSSubject(subject)
 	if err == nil {
-		err = t.calling.publish(subject, "", body) // in the order of the other calls
+		err = t.calling.publish(subject, "", 0, body) // in the order of the other calls
 	}
 	if err != nil {
 		if skipped, ok := t.faults.pass(); ok {
@@ -271,7 +264,7 @@ func (t *NATSTransport) Notify(_ context.Context, n *Notice) error {
 	}
 	// On the connection that answers leave by, so that a push that a handler
 	// makes is ahead of its answer.
-	return t.serving.publish(subject, "", n.Body)
+	return t.serving.publish(subject, "", 0, n.Body)
 }
 
 // Bind implements [Transport]. Without a connection the user is subscribed to
@@ -375,7 +368,7 @@ func (t *NATSTransport) drain(ctx context.Context, l *natsLink) error {
 	// nats.go wants a deadline.
 	limited, cancel := context.WithTimeout(ctx, l.side.cfg.ConnectTimeout)
 	defer cancel()
-	err := l.nc.FlushWithContext(limited)
+	err := l.flush(limited)
 	t.mu.Lock()
 	for uid := range l.users {
 		t.unsubscribeUserLocked(l, uid)

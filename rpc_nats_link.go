@@ -1,3 +1,5 @@
+//go:build !nocluster
+
 package pitaya
 
 import (
@@ -5,10 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
-	"net/url"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +24,6 @@ const (
 	natsOverlap = 5 * time.Second
 	// natsLinger is how long the old connection is still listened to.
 	natsLinger = 250 * time.Millisecond
-	// natsBackoff is how often the pause between attempts to connect doubles.
-	natsBackoff = 2
 )
 
 // natsSide is one connection to NATS that is kept up. A transport has one, or
@@ -40,20 +36,18 @@ const (
 // connection is gone.
 type natsSide struct {
 	// Immutable.
-	t       *NATSTransport
-	cfg     NATSConfig
-	servers []*url.URL // from the settings
-	calls   bool       // answers come in here
-	serves  bool       // calls and notices come in here
-	room    int        // how many messages may wait
+	t      *NATSTransport
+	cfg    NATSConfig
+	calls  bool // answers come in here
+	serves bool // calls and notices come in here
+	room   int  // how many messages may wait
 
 	link  atomic.Pointer[natsLink] // what is published on; nil while there is none
 	doubt chan struct{}            // gets a value when a call was not answered; of capacity 1
 	ready chan struct{}            // closed by run at the first connection
 	ended chan struct{}            // closed by run at its end
 
-	// Owned by run.
-	told []*url.URL // further servers, as the last connection knew them
+	servers *natsAddresses // owned by run
 
 	mu  sync.Mutex // guards the field below
 	err error      // why there is no link
@@ -65,6 +59,7 @@ type natsLink struct {
 	nc   *nats.Conn
 	prev *natsLink // what this one takes over from, in a planned move; dispatch forgets it
 
+	out     *natsOut       // what is sent
 	in      chan *nats.Msg // all messages; one without Sub is a mark, nil the end
 	marks   sync.Map       // *nats.Msg to chan struct{}, which is closed when dispatch gets there
 	lame    chan struct{}  // gets a value when NATS announces the end of the server
@@ -87,8 +82,7 @@ type natsLink struct {
 // are equal may be swapped.
 type natsKey struct{ reply, subject, data string }
 
-// newNATSSide checks the settings, so that what is wrong with them comes back
-// at once and not as an outage.
+// newNATSSide returns a side that does not connect yet.
 func newNATSSide(t *NATSTransport, cfg NATSConfig, calls, serves bool) (*natsSide, error) {
 	s := &natsSide{
 		t: t, cfg: cfg, calls: calls, serves: serves,
@@ -102,11 +96,8 @@ func newNATSSide(t *NATSTransport, cfg NATSConfig, calls, serves bool) (*natsSid
 		s.room += cfg.BufferMessages + cfg.BufferPush
 	}
 	var err error
-	if s.servers, err = natsURLs(cfg.URL); err != nil {
+	if s.servers, err = newNATSAddresses(cfg); err != nil {
 		return nil, err
-	}
-	if _, err := s.options(); err != nil {
-		return nil, fmt.Errorf("pitaya: settings of NATS: %w", err)
 	}
 	return s, nil
 }
@@ -116,7 +107,7 @@ func (s *natsSide) run(ctx context.Context) {
 	defer close(s.ended)
 	first := true
 	for failures := 0; ; {
-		l, err := s.open(ctx, nil, s.choice(""))
+		l, err := s.open(ctx, nil, s.servers.choice(""))
 		if err != nil {
 			if ctx.Err() != nil {
 				return
@@ -124,15 +115,15 @@ func (s *natsSide) run(ctx context.Context) {
 			failures++
 			if m := s.cfg.MaxReconnects; m > 0 && failures >= m {
 				s.lost(fmt.Errorf("given up after %d attempts: %w", failures, err))
-				s.t.log.Error("NATS is not reached and will not be tried again", "nats", s.addresses(), "attempts", failures, "err", err)
+				s.t.log.Error("NATS is not reached and will not be tried again", "nats", s.servers.hosts(), "attempts", failures, "err", err)
 				s.t.gaveUp <- s
 				return
 			}
 			s.lost(err)
 			if skipped, ok := s.t.outages.pass(); ok {
-				s.t.log.Warn("NATS is not reached", "nats", s.addresses(), "attempts", failures, "err", err, "skipped", skipped)
+				s.t.log.Warn("NATS is not reached", "nats", s.servers.hosts(), "attempts", failures, "err", err, "skipped", skipped)
 			}
-			if !s.pause(ctx, failures) {
+			if !s.servers.pause(ctx, failures) {
 				return
 			}
 			continue
@@ -160,16 +151,13 @@ func (s *natsSide) run(ctx context.Context) {
 			s.t.pending.failAll(fmt.Errorf("%w: connection to NATS lost: %w", ErrNoAnswer, err))
 		}
 		s.t.log.Warn("connection to NATS lost", "err", err)
-		s.learn(l)
+		s.servers.learn(l.nc)
 		s.t.forget(l)
 		l.in <- nil
 		<-l.handled
-		// At once, but for the jitter: many servers lose their connections at
-		// the same moment. One that never lasts counts as a failure.
-		if failures++; time.Since(since) >= s.cfg.ReconnectWait {
-			failures = 0
-		}
-		if !s.pause(ctx, failures) {
+		l.out.close()
+		failures = s.servers.failures(failures, since)
+		if !s.servers.pause(ctx, failures) {
 			return
 		}
 	}
@@ -191,8 +179,8 @@ func (s *natsSide) use(ctx context.Context, l *natsLink) *natsLink {
 				l.nc.Close()
 			}
 		case <-l.lame:
-			s.learn(l)
-			others := s.choice(l.nc.ConnectedUrl())
+			s.servers.learn(l.nc)
+			others := s.servers.choice(l.nc.ConnectedUrl())
 			if len(others) == 0 {
 				s.t.log.Warn("the NATS server is about to end, and no other is known", "nats", l.nc.ConnectedUrlRedacted())
 				continue
@@ -219,47 +207,6 @@ func (s *natsSide) use(ctx context.Context, l *natsLink) *natsLink {
 	}
 }
 
-// learn notes which servers NATS has told of. They are let in as those of the
-// settings are.
-func (s *natsSide) learn(l *natsLink) {
-	s.told = nil
-	for _, address := range l.nc.DiscoveredServers() {
-		if u, err := url.Parse(address); err == nil {
-			u.User = s.servers[0].User
-			s.told = append(s.told, u)
-		}
-	}
-}
-
-// choice returns the servers to try, in a random order, those of the settings
-// first, without the one given.
-func (s *natsSide) choice(without string) []string {
-	var choice, known []string
-	for _, servers := range [][]*url.URL{s.servers, s.told} {
-		for _, i := range rand.Perm(len(servers)) {
-			u := servers[i]
-			host := natsHost(u)
-			if slices.Contains(known, host) {
-				continue
-			}
-			known = append(known, host)
-			if out, err := url.Parse(without); err != nil || natsHost(out) != host {
-				choice = append(choice, u.String())
-			}
-		}
-	}
-	return choice
-}
-
-// addresses returns the servers of the settings for a log, without users and
-// passwords.
-func (s *natsSide) addresses() []string { return natsHosts(s.servers) }
-
-// natsHost is what tells servers apart.
-func natsHost(u *url.URL) string {
-	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "4222"))
-}
-
 // lost says that there is no connection, and why.
 func (s *natsSide) lost(err error) {
 	s.mu.Lock()
@@ -275,41 +222,13 @@ func (s *natsSide) unreachable() error {
 	return fmt.Errorf("%w: NATS: %w", ErrUnreachable, s.err)
 }
 
-// pause waits before the next attempt to connect, longer after more failures.
-// It returns false if ctx ends.
-func (s *natsSide) pause(ctx context.Context, failures int) bool {
-	jitter := s.cfg.ReconnectJitter
-	if s.cfg.TLSConfig != nil || s.cfg.TLS != (TLSFiles{}) {
-		jitter = s.cfg.ReconnectJitterTLS
-	}
-	var wait time.Duration
-	if failures > 0 {
-		shift := min(failures-1, natsBackoff)
-		wait, jitter = s.cfg.ReconnectWait<<shift, jitter<<shift
-	}
-	if jitter > 0 {
-		wait += rand.N(jitter)
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // open connects to one of the servers and subscribes to all that the side
 // listens to. With prev it takes over: what comes in on both is handled once,
 // and what comes in on the new one waits until the old one's is handled.
 func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (*natsLink, error) {
-	opts, err := s.options()
-	if err != nil {
-		return nil, err
-	}
 	l := &natsLink{
 		side: s, prev: prev,
+		out:     newNATSOut(),
 		in:      make(chan *nats.Msg, s.room),
 		lame:    make(chan struct{}, 1),
 		closed:  make(chan struct{}),
@@ -317,13 +236,9 @@ func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (
 		users:   make(map[string][2]*nats.Subscription),
 		slow:    make(map[*nats.Subscription]int),
 	}
-	dialer := &natsDialer{ctx: ctx, timeout: s.cfg.ConnectTimeout}
-	opts = append(opts,
+	var err error
+	l.nc, err = s.servers.connect(ctx, servers,
 		nats.Name("pitaya "+s.t.self.Type+" "+s.t.self.ID),
-		// Not joined by commas: a password may have one, and would be in the error.
-		func(o *nats.Options) error { o.Servers = servers; return nil },
-		nats.SkipHostLookup(), // the dialer looks up, and ends with ctx
-		nats.SetCustomDialer(dialer),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { s.t.asyncError(l, sub, err) }),
 		nats.ClosedHandler(func(*nats.Conn) { close(l.closed) }),
 		nats.LameDuckModeHandler(func(*nats.Conn) {
@@ -332,11 +247,6 @@ func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (
 			default:
 			}
 		}))
-	l.nc, err = nats.Connect("", opts...)
-	if stopped := dialer.release(); err == nil && !stopped {
-		err = ctx.Err()
-		l.nc.Close()
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -351,6 +261,8 @@ func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (
 		}
 		return nil, err
 	}
+	l.out.limit.Store(l.nc.MaxPayload())
+	go l.out.run(l.send)
 	go l.dispatch()
 	return l, nil
 }
@@ -360,46 +272,16 @@ func (s *natsSide) open(ctx context.Context, prev *natsLink, servers []string) (
 func (s *natsSide) shut(l *natsLink) {
 	if !l.nc.IsClosed() {
 		// The answer to this comes behind everything that NATS had for us.
-		if err := l.nc.FlushTimeout(s.cfg.ConnectTimeout); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ConnectTimeout)
+		if err := l.flush(ctx); err != nil {
 			s.t.log.Warn("NATS did not take the last messages", "err", err)
 		}
+		cancel()
 	}
 	l.in <- nil
 	<-l.handled
 	s.t.forget(l)
-	l.nc.Close()
+	l.out.close()
+	l.nc.Close() // which flushes
 	<-l.closed
-}
-
-// publish sends a message. It returns ErrUnreachable while there is no
-// connection, and buffers nothing for later.
-func (s *natsSide) publish(subject, reply string, body []byte) error {
-	for {
-		l := s.link.Load()
-		if l == nil {
-			return s.unreachable()
-		}
-		var err error
-		if reply == "" {
-			err = l.nc.Publish(subject, body)
-		} else {
-			err = l.nc.PublishRequest(subject, reply, body)
-		}
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, nats.ErrConnectionClosed):
-			if next := s.link.Load(); next != nil && next != l {
-				continue // moved meanwhile
-			}
-		case errors.Is(err, nats.ErrMaxPayload):
-			return fmt.Errorf("pitaya: message of %d bytes: NATS takes at most %d: %w", len(body), l.nc.MaxPayload(), err)
-		case errors.Is(err, nats.ErrBadSubject):
-			return fmt.Errorf("pitaya: %.200q cannot be a subject of NATS: %w", subject, err)
-		default:
-			// Writing failed, perhaps in the midst of a message.
-			l.nc.Close()
-		}
-		return fmt.Errorf("%w: NATS: %w", ErrUnreachable, err)
-	}
 }

@@ -1,3 +1,5 @@
+//go:build !nocluster
+
 package pitaya
 
 import (
@@ -192,10 +194,10 @@ func (t *NATSTransport) replier(reply string) func([]byte) {
 		if response == nil {
 			return
 		}
-		err := t.serving.publish(reply, "", response)
+		err := t.serving.publish(reply, "", 0, response)
 		if errors.Is(err, nats.ErrMaxPayload) {
 			// The caller is to learn what is wrong, and not to wait.
-			err = t.serving.publish(reply, "", natsError(NewError(err, CodeInternal)))
+			err = t.serving.publish(reply, "", 0, natsError(NewError(err, CodeInternal)))
 		}
 		if err != nil {
 			if skipped, ok := t.faults.pass(); ok {

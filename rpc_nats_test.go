@@ -27,6 +27,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 	"github.com/pitaya-go/pitaya/internal/transporttest"
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
@@ -801,10 +802,10 @@ func TestNATSPermissions(t *testing.T) {
 }
 
 // natsPair starts two NATS servers that pass messages on to each other.
-func natsPair(t *testing.T) [2]*devServer {
+func natsPair(t *testing.T) [2]*devtest.Server {
 	t.Helper()
 	routes := [2]string{freeAddress(t), freeAddress(t)}
-	var pair [2]*devServer
+	var pair [2]*devtest.Server
 	for i := range pair {
 		pair[i] = startNATS(t, "-nats-config", writeFile(t, "nats.conf", fmt.Sprintf(
 			"server_name: n%d\ncluster { name: c, listen: %q, routes: [ \"nats-route://%s\" ] }\n",

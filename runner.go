@@ -3,12 +3,14 @@ package pitaya
 import (
 	"runtime"
 	"sync"
+	"time"
 )
 
 // runners are goroutines that do what is to be done for sessions, one after the
 // other. A handler needs more stack than a goroutine begins with, and growing it
 // costs more than the handler; so a goroutine that is done waits for the next
-// session, with the stack that it has. Those that are not needed any more end.
+// session, with the stack that it has. Those that are not needed any more end, at
+// the latest two seconds after their last work.
 //
 // They are kept in shards, each for some of the sessions, so that the processors
 // do not queue for one lock.
@@ -18,11 +20,13 @@ type runners struct {
 }
 
 type runnerShard struct {
-	mu     sync.Mutex // guards the fields below
-	idle   *runner    // the last that was at work comes first: its stack is in the cache
-	count  int        // of those that are idle
-	closed bool       // nobody waits any more
-	_      [32]byte   // keeps two shards out of one line of the cache
+	mu     sync.Mutex  // guards the fields below
+	idle   *runner     // the last that was at work comes first: its stack is in the cache
+	count  int         // of those that are idle
+	low    int         // the least that count was since the last look: so many are not needed
+	look   *time.Timer // at that; nil while nobody waits
+	closed bool        // nobody waits any more
+	_      [16]byte    // keeps two shards out of one line of the cache
 }
 
 // A runner is one of the goroutines.
@@ -61,6 +65,7 @@ func (r *runners) start(key int64, t task) {
 	if w != nil {
 		shard.idle, w.next = w.next, nil
 		shard.count--
+		shard.low = min(shard.low, shard.count)
 	}
 	shard.mu.Unlock()
 	if w != nil {
@@ -74,10 +79,11 @@ func (r *runners) start(key int64, t task) {
 // run does t, and then what is next.
 func (r *runners) run(shard *runnerShard, t task) {
 	defer r.alive.Done() // also if t ends the goroutine
+	stretch()
 	w := &runner{}
 	for t != nil {
 		t.work()
-		if !shard.rest(w) {
+		if !r.rest(shard, w) {
 			return
 		}
 		t = <-w.wake
@@ -85,7 +91,7 @@ func (r *runners) run(shard *runnerShard, t task) {
 }
 
 // rest makes w one that waits. It reports false if w is not needed any more.
-func (s *runnerShard) rest(w *runner) bool {
+func (r *runners) rest(s *runnerShard, w *runner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.count >= idleRunners {
@@ -96,7 +102,47 @@ func (s *runnerShard) rest(w *runner) bool {
 	}
 	w.next, s.idle = s.idle, w
 	s.count++
+	if s.look == nil {
+		s.low = 0
+		r.alive.Add(1)
+		s.look = time.AfterFunc(runnerRest, func() { r.lookAfter(s) })
+	}
 	return true
+}
+
+// runnerRest is how long runners wait that nobody needs, and at most twice that.
+const runnerRest = time.Second
+
+// lookAfter ends those that have not been needed for some time.
+func (r *runners) lookAfter(s *runnerShard) {
+	s.mu.Lock()
+	var ends *runner
+	for range s.low {
+		w := s.idle
+		s.idle, w.next, ends = w.next, ends, w
+		s.count--
+	}
+	s.low = s.count
+	again := s.count > 0
+	if again {
+		s.look.Reset(runnerRest)
+	} else {
+		s.look = nil
+	}
+	s.mu.Unlock()
+	endRunners(ends)
+	if !again {
+		r.alive.Done()
+	}
+}
+
+// endRunners ends those of a list.
+func endRunners(w *runner) {
+	for w != nil {
+		next := w.next // w is its goroutine's from the sending on
+		w.wake <- nil
+		w = next
+	}
 }
 
 // close ends the runners that wait, and lets the others end when they are done.
@@ -107,13 +153,32 @@ func (r *runners) close() {
 		shard.mu.Lock()
 		shard.closed = true
 		idle := shard.idle
-		shard.idle, shard.count = nil, 0
-		shard.mu.Unlock()
-		for w := idle; w != nil; {
-			next := w.next // w is its goroutine's from the sending on
-			w.wake <- nil
-			w = next
+		shard.idle, shard.count, shard.low = nil, 0, 0
+		if shard.look != nil && shard.look.Stop() {
+			shard.look = nil
+			r.alive.Done()
 		}
+		shard.mu.Unlock()
+		endRunners(idle)
 	}
 	r.alive.Wait()
 }
+
+// stretch makes the stack of a new goroutine as large as most handlers need it,
+// at once and while there is nothing on it. Left to itself the runtime would
+// double it again and again in their midst, and go through all that is on it
+// each time; that costs more than a small handler does.
+//
+//go:noinline
+func stretch() {
+	var room [stackRoom]byte
+	reach(&room, stackRoom-1)
+}
+
+// stackRoom leads to a stack of 8 KiB.
+const stackRoom = 5 << 10
+
+// reach keeps the compiler from leaving the room out.
+//
+//go:noinline
+func reach(room *[stackRoom]byte, i int) { room[i] = 1 }

@@ -137,6 +137,9 @@ func (s *Server) configure(cfg Config) error {
 	if cfg.ID == "" {
 		cfg.ID = rand.Text()
 	}
+	if err := cfg.checkSeams(); err != nil {
+		return err
+	}
 	if err := s.registry.setServerType(cfg.Type); err != nil {
 		return err
 	}

@@ -5,7 +5,9 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -254,4 +256,42 @@ func TestDescriptor(t *testing.T) {
 			t.Errorf("%q: got file %s, want %s", test.name, got, test.file)
 		}
 	}
+}
+
+// FuzzDocsOfOthers has a server of another type say anything of itself. What this server says of its own routes stays.
+func FuzzDocsOfOthers(f *testing.F) {
+	const own = `{"handlers":{"conn.h.a":{"input":"x","output":[]}},"remotes":{"conn.r.b":{"input":null,"output":["y","error"]}}}`
+	for _, s := range []string{
+		own, "", "null", "[]", "{}", `{"handlers":null}`, `{"handlers":{"room.h.a":{}}}`, `{"handlers":{"conn.h.a":1}}`,
+		`{"handlers":{"room.h.a":{"output":1}},"remotes":{"room.r.b":null}}`, `{"HANDLERS":{"room.h.a":{"output":[{"*a.B":{"f":"c.D"}}]}}}`,
+		`{"handlers":{"room.":{}},"handlers":{"room.x":{}}}`, "{\"handlers\":{\"room.\xff\":{}}}", `{"handlers":{"room.h.a":1e999}}`,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, other string) {
+		text, err := pitaya.MergeDocs(own, "room", other)
+		if err != nil && text != own {
+			t.Fatalf("got %s with %v", text, err)
+		}
+		var before, after struct{ Handlers, Remotes map[string]any }
+		if err := errors.Join(json.Unmarshal([]byte(own), &before), json.Unmarshal([]byte(text), &after)); err != nil {
+			t.Fatal(err)
+		}
+		if len(text) > 8*(len(own)+len(other)) {
+			t.Fatalf("%d bytes of %d", len(text), len(other))
+		}
+		for _, pair := range [][2]map[string]any{{before.Handlers, after.Handlers}, {before.Remotes, after.Remotes}} {
+			for route, entry := range pair[1] {
+				mine, ok := pair[0][route]
+				if ok && !reflect.DeepEqual(entry, mine) || !ok && !strings.HasPrefix(route, "room.") {
+					t.Fatalf("%q has become %v", route, entry)
+				}
+			}
+			for route := range pair[0] {
+				if _, ok := pair[1][route]; !ok {
+					t.Fatalf("%q is gone", route)
+				}
+			}
+		}
+	})
 }

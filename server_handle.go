@@ -39,6 +39,7 @@ func HandleRaw(s *Server, route string, f func(ctx context.Context, in []byte) (
 		In:    bytesType,
 		Out:   bytesType,
 		Call:  rawCall(f),
+		Raw:   f,
 		Check: func(in any) bool { _, ok := in.([]byte); return ok },
 	}, opts)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
@@ -222,7 +223,7 @@ func TestHealthOutages(t *testing.T) {
 	}
 	wantProbe(t, "at first", srv.Readyz(), 200)
 	for _, tt := range []struct {
-		server *devServer
+		server *devtest.Server
 		check  string
 	}{{nats, "transport"}, {etcd, "discovery"}} {
 		tt.server.Stop()

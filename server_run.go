@@ -328,6 +328,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	s.host.Conn.Beats.stop()
+	s.host.Conn.Checks.stop()
 	errs = append(errs, s.timers.stop(ctx), s.stopWorker(ctx), s.leaveCluster(ctx), s.modules.beforeShutdown(ctx), s.modules.shutdown(ctx),
 		s.registry.shutdown(s.host), s.closeCluster(ctx), s.closeJobs(ctx))
 	if c, ok := s.groups.(interface{ Close() error }); ok && s.cfg.Groups == nil {

@@ -120,7 +120,8 @@ func (s *Server) After(f AfterFunc) error {
 }
 
 // SetDictionary sets the codes that stand for routes on the wire. Clients learn
-// them in the handshake. It is called before Run.
+// them in the handshake. [NewDictionary] says what may be among them, and why 0
+// is better not. It is called before Run.
 func (s *Server) SetDictionary(routes map[string]uint16) error {
 	return s.setUp(func() (err error) {
 		s.dict, err = NewDictionary(routes)

@@ -13,7 +13,7 @@ import (
 
 // serverJobs is what a server has of reliable RPC.
 type serverJobs struct {
-	mu     sync.Mutex // guards the fields below; never held across I/O
+	mu     sync.Mutex // guards the fields below; never held across I/O or code of the application
 	store  JobStore   // nil until it is first needed, if the settings do not give it
 	job    RPCJob     // nil: that of NewRPCJob
 	wanted bool       // StartWorker was called
@@ -34,24 +34,44 @@ func (s *Server) jobStore() (JobStore, error) {
 	if s.cfg.Jobs != nil {
 		return s.cfg.Jobs, nil
 	}
-	s.jobs.mu.Lock()
-	defer s.jobs.mu.Unlock()
-	if s.jobs.closed {
-		return nil, ErrServerClosed
+	if store, err := s.jobs.keep(nil); store != nil || err != nil {
+		return store, err
 	}
-	if s.jobs.store != nil {
-		return s.jobs.store, nil
-	}
-	if !s.cfg.Cluster {
-		s.jobs.store = NewMemoryJobs(MemoryJobsOptions{})
-		return s.jobs.store, nil
-	}
-	store, err := NewNATSJobs(s.cfg.NATSClient, NATSJobsOptions{Namespace: s.cfg.Worker.Namespace}, s.log)
+	made, err := s.newJobStore()
 	if err != nil {
 		return nil, err
 	}
-	s.jobs.store = store
+	store, err := s.jobs.keep(made)
+	if store != made { // somebody else was first, or the server has ended meanwhile
+		_ = made.Close(context.Background()) // it was never used, so there is nothing to wait for
+	}
+	return store, err
+}
+
+// newJobStore makes the store that the settings ask for. It reads files of theirs.
+func (s *Server) newJobStore() (JobStore, error) {
+	if !s.cfg.Cluster {
+		return NewMemoryJobs(MemoryJobsOptions{}), nil
+	}
+	store, err := NewNATSJobs(s.cfg.NATSClient, NATSJobsOptions{Namespace: s.cfg.Worker.Namespace}, s.log)
+	if err != nil {
+		return nil, err // not the store: it would be a JobStore that is not nil
+	}
 	return store, nil
+}
+
+// keep returns the store that is kept, which is the one given if there was none:
+// nil if that is nil too.
+func (j *serverJobs) keep(made JobStore) (JobStore, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return nil, ErrServerClosed
+	}
+	if j.store == nil {
+		j.store = made
+	}
+	return j.store, nil
 }
 
 // ReliableRPC lets a remote be called, as [Server.RPC] does, by a worker: once at
@@ -217,13 +237,23 @@ func (s *Server) startWorker() error {
 	if err != nil {
 		return err
 	}
+	started, err := s.startWorkerOn(store)
+	if started {
+		s.log.Info("working on jobs", "server", s.cfg.ID, "concurrency", s.cfg.Worker.Concurrency)
+	}
+	return err
+}
+
+// startWorkerOn starts the worker on a store. It reports false if Run, or
+// StartWorker, was first.
+func (s *Server) startWorkerOn(store JobStore) (started bool, err error) {
 	s.jobs.mu.Lock()
 	defer s.jobs.mu.Unlock()
 	switch {
 	case s.jobs.ending:
-		return ErrServerClosed
-	case s.jobs.worker != nil: // Run was first, or StartWorker
-		return nil
+		return false, ErrServerClosed
+	case s.jobs.worker != nil:
+		return false, nil
 	}
 	job := s.jobs.job
 	if job == nil {
@@ -234,8 +264,7 @@ func (s *Server) startWorker() error {
 		Log: s.log, Counters: &s.counters, Meters: s.host.Meters, Period: s.cfg.Metrics.Period,
 		Spans: s.jobs.spans, Guard: s.host.guard,
 	})
-	s.log.Info("working on jobs", "server", s.cfg.ID, "concurrency", s.cfg.Worker.Concurrency)
-	return nil
+	return true, nil
 }
 
 // drainWorker lets the worker take no new jobs.

@@ -93,6 +93,9 @@ type handshakeValidator struct {
 	Check func(*HandshakeData) error
 }
 
+// now is the current time. It reads one clock, where [time.Now] reads two.
+func (h *sessionHost) now() time.Time { return h.Epoch.Add(time.Since(h.Epoch)) }
+
 // guard calls code of the application and turns a panic into an error, whose
 // text does not tell what happened; the log does.
 func (h *sessionHost) guard(what string, f func() error) (err error) {

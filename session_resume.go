@@ -84,18 +84,25 @@ func (s *Session) ends() bool {
 
 // end ends the session, with its connection or without one. It reports whether
 // that was the first call. What is said of mode and last at conn.end applies.
-func (s *Session) end(cause error, mode endMode, last []byte) bool {
+func (s *Session) end(cause error, mode endMode, last []byte) (first bool) {
+	first, _ = s.endWith(cause, mode, last)
+	return first
+}
+
+// endWith is end, and reports whether there was a connection that takes the last
+// packet. There is none while the session waits for its client.
+func (s *Session) endWith(cause error, mode endMode, last []byte) (first, taken bool) {
 	for {
 		c := s.conn.Load()
 		if c.end(cause, mode, last) {
-			return true
+			return true, true
 		}
 		own := s.resumption()
 		if own == nil {
-			return false
+			return false, false
 		}
 		if first, again := s.host.Resumes.endWaiting(own, c, cause); !again {
-			return first
+			return first, false
 		}
 	}
 }

@@ -1,3 +1,5 @@
+//go:build !nocluster
+
 package pitaya
 
 import (
@@ -6,10 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
-	"net/url"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,16 +21,15 @@ import (
 // as those of NATSTransport are; nothing is sent later than it was asked for.
 type natsJobsConn struct {
 	// Immutable.
-	cfg     NATSConfig
-	servers []*url.URL
+	timeout time.Duration // of a call
 	log     *slog.Logger
 	life    context.Context
 	end     context.CancelFunc
 	ended   chan struct{} // closed when run has ended
 	tried   chan struct{} // closed by run when it has tried once
 
+	servers *natsAddresses // owned by run
 	outages sampler
-	told    []*url.URL // further servers, as the last link knew them; owned by run
 
 	mu      sync.Mutex // guards the fields below
 	started bool       // run was started
@@ -59,16 +56,13 @@ type natsJobsStreams struct {
 
 func newNATSJobsConn(cfg NATSConfig, log *slog.Logger) (*natsJobsConn, error) {
 	cfg = natsDefaults(cfg)
-	servers, err := natsURLs(cfg.URL)
+	servers, err := newNATSAddresses(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := natsOptions(&cfg, servers); err != nil {
-		return nil, fmt.Errorf("pitaya: settings of NATS: %w", err)
-	}
 	c := &natsJobsConn{
-		cfg: cfg, servers: servers, log: log, ended: make(chan struct{}), tried: make(chan struct{}),
-		err: errors.New("not connected yet"),
+		timeout: cfg.RequestTimeout, servers: servers, log: log,
+		ended: make(chan struct{}), tried: make(chan struct{}), err: errors.New("not connected yet"),
 	}
 	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
@@ -118,15 +112,15 @@ func (c *natsJobsConn) run() {
 	first := true
 	for failures := 0; ; {
 		l, closed, err := c.dial()
+		since := time.Now()
 		if err == nil {
 			c.set(l, nil)
-			failures = 0
 			c.log.Info("connected to NATS for jobs", "nats", l.nc.ConnectedUrlRedacted())
 		} else {
 			failures++
 			c.set(nil, err)
 			if skipped, ok := c.outages.pass(); ok && c.life.Err() == nil {
-				c.log.Warn("NATS is not reached for jobs", "nats", natsHosts(c.servers), "attempts", failures, "err", err, "skipped", skipped)
+				c.log.Warn("NATS is not reached for jobs", "nats", c.servers.hosts(), "attempts", failures, "err", err, "skipped", skipped)
 			}
 		}
 		if first {
@@ -143,21 +137,11 @@ func (c *natsJobsConn) run() {
 			}
 			err := cmp.Or(l.nc.LastError(), nats.ErrConnectionClosed)
 			c.set(nil, err)
-			c.learn(l.nc)
+			c.servers.learn(l.nc)
 			c.log.Warn("connection to NATS for jobs lost", "err", err)
+			failures = c.servers.failures(failures, since)
 		}
-		wait := c.cfg.ReconnectWait << min(max(failures-1, 0), natsBackoff)
-		if failures == 0 {
-			wait = 0
-		}
-		if c.cfg.ReconnectJitter > 0 {
-			wait += rand.N(c.cfg.ReconnectJitter)
-		}
-		pause := time.NewTimer(wait)
-		select {
-		case <-pause.C:
-		case <-c.life.Done():
-			pause.Stop()
+		if !c.servers.pause(c.life, failures) {
 			return
 		}
 	}
@@ -170,40 +154,14 @@ func (c *natsJobsConn) set(l *natsJobsLink, err error) {
 	c.link, c.err = l, err
 }
 
-// learn notes which servers NATS has told of.
-func (c *natsJobsConn) learn(nc *nats.Conn) {
-	c.told = nil
-	for _, address := range nc.DiscoveredServers() {
-		if u, err := url.Parse(address); err == nil {
-			u.User = c.servers[0].User
-			c.told = append(c.told, u)
-		}
-	}
-}
-
 // dial connects once. closed is closed when the connection is.
 func (c *natsJobsConn) dial() (l *natsJobsLink, closed <-chan struct{}, err error) {
-	opts, err := natsOptions(&c.cfg, c.servers)
-	if err != nil {
-		return nil, nil, err
-	}
-	var servers []string
-	for _, list := range [][]*url.URL{c.servers, c.told} {
-		for _, i := range rand.Perm(len(list)) {
-			if address := list[i].String(); !slices.Contains(servers, address) {
-				servers = append(servers, address)
-			}
-		}
-	}
 	l = &natsJobsLink{setup: make(chan struct{}, 1)}
 	var end context.CancelFunc
 	l.ctx, end = context.WithCancel(c.life)
 	done := make(chan struct{})
-	opts = append(opts,
+	l.nc, err = c.servers.connect(c.life, c.servers.choice(""),
 		nats.Name("pitaya jobs"),
-		func(o *nats.Options) error { o.Servers = servers; return nil },
-		nats.SkipHostLookup(),
-		nats.SetCustomDialer(&natsJobsDialer{c.life, c.cfg.ConnectTimeout}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if skipped, ok := c.outages.pass(); ok {
 				c.log.Warn("NATS reports an error", "err", err, "skipped", skipped)
@@ -213,9 +171,8 @@ func (c *natsJobsConn) dial() (l *natsJobsLink, closed <-chan struct{}, err erro
 			end()
 			close(done)
 		}))
-	if l.nc, err = nats.Connect("", opts...); err == nil {
-		l.js, err = jetstream.New(l.nc)
-		if err != nil {
+	if err == nil {
+		if l.js, err = jetstream.New(l.nc); err != nil {
 			l.nc.Close()
 		}
 	}
@@ -224,35 +181,4 @@ func (c *natsJobsConn) dial() (l *natsJobsLink, closed <-chan struct{}, err erro
 		return nil, nil, err
 	}
 	return l, done, nil
-}
-
-// natsJobsDialer makes connections that end with the store: a NATS server that
-// accepts and says nothing must not hold up its end.
-type natsJobsDialer struct {
-	life    context.Context
-	timeout time.Duration
-}
-
-// Dial implements [nats.CustomDialer].
-func (d *natsJobsDialer) Dial(network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(d.life, d.timeout)
-	defer cancel()
-	var nd net.Dialer
-	c, err := nd.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return &natsJobsSocket{c, context.AfterFunc(d.life, func() { c.Close() })}, nil
-}
-
-// natsJobsSocket is a connection that ends with the store.
-type natsJobsSocket struct {
-	net.Conn
-	release func() bool
-}
-
-// Close implements [net.Conn].
-func (s *natsJobsSocket) Close() error {
-	s.release()
-	return s.Conn.Close()
 }

@@ -9,10 +9,12 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
@@ -153,7 +156,7 @@ func TestWorkerProcessKilled(t *testing.T) {
 	must(t, err)
 	child := exec.Command(exe, "-worker.child", nats.URL())
 	child.Stderr = t.Output()
-	ownGroup(child)
+	devtest.OwnGroup(child)
 	stdin, err := child.StdinPipe()
 	must(t, err)
 	defer stdin.Close()
@@ -377,6 +380,40 @@ func TestNATSJobsLimits(t *testing.T) {
 	opts.Namespace = "taken"
 	if err := natsJobs(t, server.URL(), opts).Enqueue(ctx, "a", nil); err == nil || !strings.Contains(err.Error(), "pitaya-jobs-taken") {
 		t.Errorf("a stream that is none for jobs: got %v", err)
+	}
+}
+
+// Attempts to connect for jobs are as far apart as the settings say for connections of their kind.
+func TestNATSJobsJitter(t *testing.T) {
+	t.Parallel()
+	_, client := testTLS(t)
+	const never = 1000 * time.Hour
+	for _, tt := range []struct {
+		name string
+		cfg  pitaya.NATSConfig
+	}{
+		{"plain", pitaya.NATSConfig{ReconnectJitter: -1, ReconnectJitterTLS: never}},
+		{"TLS", pitaya.NATSConfig{ReconnectJitter: never, ReconnectJitterTLS: -1, TLSConfig: client}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			must(t, err)
+			defer l.Close()
+			tt.cfg.URL, tt.cfg.ReconnectWait = "nats://"+l.Addr().String(), time.Millisecond
+			store, err := pitaya.NewNATSJobs(tt.cfg, pitaya.NATSJobsOptions{}, testLogger(t))
+			must(t, err)
+			var calls sync.WaitGroup
+			defer calls.Wait()
+			defer store.Close(t.Context())
+			calls.Go(func() { _, _ = store.Count(t.Context()) }) // connects
+			for range 4 {
+				must(t, l.(*net.TCPListener).SetDeadline(time.Now().Add(realTime)))
+				c, err := l.Accept()
+				must(t, err)
+				c.Close()
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -376,6 +377,26 @@ func TestWorkerStartsLater(t *testing.T) {
 		}
 		if err := s.StartWorker(); err == nil {
 			t.Error("a second worker is started")
+		}
+	})
+}
+
+// The application's log handler may use the server when it is told that the worker has started.
+func TestWorkerStartLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s *pitaya.Server
+		var saw error
+		logs := logFunc(func(msg string) {
+			if msg == "working on jobs" {
+				saw = s.StartWorker()
+			}
+		})
+		pitayatest.NewServer(t, pitaya.Config{Logger: slog.New(logs)}, func(server *pitaya.Server) {
+			s = server
+			must(t, s.RegisterRPCJob(jobFunc(func(context.Context, string, string) error { return nil })), s.StartWorker())
+		})
+		if saw == nil || !strings.Contains(saw.Error(), "started already") {
+			t.Errorf("from the log handler: got %v", saw)
 		}
 	})
 }

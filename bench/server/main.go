@@ -2,24 +2,29 @@
 // has the testing server's handlers that echo and that push to a group.
 //
 //	connector.interopsvc.echo        JSON: a struct with two texts, both ways
-//	connector.interopsvc.echoproto   the same as a protobuf message with one text (with -serializer protobuf)
+//	connector.interopsvc.echoproto   a protobuf message with one text (with -serializer protobuf)
 //	connector.interopsvc.echoraw     bytes, which no serializer touches
+//	connector.reflected.echo         echo, as a method that was found by reflection (Server.Register)
+//	connector.reflected.echoraw      echoraw, likewise
 //	connector.interopsvc.join        makes the connection a member of a group
 //	connector.interopsvc.broadcast   pushes to the group: so many times, so many bytes
 //
-// It prints the addresses that it listens on, and ends when its standard input does. SIGUSR1 collects garbage.
+// It prints the addresses that it listens on, and ends when its standard input does. For each line there it prints how
+// many goroutines it has. SIGUSR1 collects garbage.
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log"
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -60,11 +65,19 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	svc := &Bench{group: s.Group("all")}
+	svc := &service{group: s.Group("all")}
 	defer svc.broadcasts.Wait()
+	const prefix = "connector.interopsvc."
 	err = errors.Join(
 		svc.group.Create(context.Background(), 0),
-		s.Register(svc, pitaya.WithName("interopsvc"), pitaya.WithNameFunc(strings.ToLower)),
+		pitaya.Handle(s, prefix+"echo", func(ctx context.Context, in *Line) (*Line, error) { return in, nil }),
+		pitaya.Handle(s, prefix+"echoproto", func(ctx context.Context, in *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+			return in, nil
+		}),
+		pitaya.HandleRaw(s, prefix+"echoraw", func(ctx context.Context, in []byte) ([]byte, error) { return in, nil }),
+		pitaya.HandleRaw(s, prefix+"join", svc.join),
+		pitaya.HandleRaw(s, prefix+"broadcast", svc.broadcast),
+		s.Register(&Reflected{}, pitaya.WithNameFunc(strings.ToLower), pitaya.WithName("reflected")),
 	)
 	if err != nil {
 		return err
@@ -85,41 +98,25 @@ func run() error {
 	}
 	go collectOnSignal(ctx)
 	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		stop()
+		defer stop()
+		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+			fmt.Println("goroutines", runtime.NumGoroutine())
+		}
 	}()
 	fmt.Println("tcp", tcp.Addr(), "ws", ws.Addr())
 	return s.Run(ctx)
 }
 
-// Bench has the handlers.
-type Bench struct {
-	pitaya.Base
+// service has the handlers of the group.
+type service struct {
 	group      *pitaya.Group
 	users      atomic.Int64
 	life       context.Context // of the broadcasts, which go on after their answer
 	broadcasts sync.WaitGroup
 }
 
-// Line is what is echoed and pushed.
-type Line struct {
-	Name    string `json:"name"`
-	Content string `json:"content"`
-}
-
-// Echo answers with its argument.
-func (*Bench) Echo(ctx context.Context, in *Line) (*Line, error) { return in, nil }
-
-// EchoProto answers with its argument.
-func (*Bench) EchoProto(ctx context.Context, in *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
-	return in, nil
-}
-
-// EchoRaw answers with its argument.
-func (*Bench) EchoRaw(ctx context.Context, in []byte) ([]byte, error) { return in, nil }
-
-// Join makes the session a member of the group, until it ends.
-func (s *Bench) Join(ctx context.Context) ([]byte, error) {
+// join makes the session a member of the group, until it ends.
+func (s *service) join(ctx context.Context, in []byte) ([]byte, error) {
 	session := pitaya.SessionFromContext(ctx)
 	uid := strconv.FormatInt(s.users.Add(1), 10)
 	if err := session.Bind(ctx, uid); err != nil {
@@ -131,20 +128,36 @@ func (s *Bench) Join(ctx context.Context) ([]byte, error) {
 	return []byte(`{}`), session.OnClose(func() { s.group.Remove(s.life, uid) })
 }
 
-// Round is the argument of Broadcast.
-type Round struct {
-	Count int `json:"count"` // of pushes to each member
-	Size  int `json:"size"`  // of each, in bytes
-}
-
-// Broadcast pushes to all members. The answer does not wait for that.
-func (s *Bench) Broadcast(ctx context.Context, in *Round) ([]byte, error) {
+// broadcast pushes to all members, as often and as much as its argument says. The answer does not wait for that.
+func (s *service) broadcast(ctx context.Context, in []byte) ([]byte, error) {
+	var round struct {
+		Count int `json:"count"` // of pushes to each member
+		Size  int `json:"size"`  // of each, in bytes
+	}
+	if err := json.Unmarshal(in, &round); err != nil {
+		return nil, err
+	}
 	line := &Line{Name: "n"}
-	line.Content = strings.Repeat("x", max(in.Size-len(`{"name":"n","content":""}`), 0))
+	line.Content = strings.Repeat("x", max(round.Size-len(`{"name":"n","content":""}`), 0))
 	s.broadcasts.Go(func() {
-		for range in.Count {
+		for range round.Count {
 			s.group.Broadcast(s.life, "", "onbroadcast", line)
 		}
 	})
 	return []byte(`{}`), nil
 }
+
+// Line is what is echoed and pushed.
+type Line struct {
+	Name    string `json:"name"`
+	Content string `json:"content"`
+}
+
+// Reflected has handlers that are found by reflection.
+type Reflected struct{ pitaya.Base }
+
+// Echo answers with its argument.
+func (*Reflected) Echo(ctx context.Context, in *Line) (*Line, error) { return in, nil }
+
+// EchoRaw answers with its argument.
+func (*Reflected) EchoRaw(ctx context.Context, in []byte) ([]byte, error) { return in, nil }

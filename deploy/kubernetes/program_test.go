@@ -3,7 +3,6 @@ package kubernetes
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -28,7 +28,7 @@ const program = "./examples/operate"
 // are those of an etcd and a NATS of the test, and ports that are free. Probes, Prometheus and clients find what they want.
 func TestProgram(t *testing.T) {
 	list := manifests(t)
-	etcd, nats := startDependencies(t)
+	etcd, nats := devtest.Etcd(t).URL(), devtest.NATS(t).URL()
 	binary := filepath.Join(t.TempDir(), "server")
 	build := exec.Command("go", "build", "-o", binary, program)
 	build.Dir = filepath.Join("..", "..")
@@ -162,44 +162,6 @@ func get(t *testing.T, url string) (status int, body string) {
 		t.Fatal(err)
 	}
 	return r.StatusCode, string(b)
-}
-
-// startDependencies starts an etcd and a NATS, in a process that ends with the test, and returns their addresses.
-func startDependencies(t *testing.T) (etcd, nats string) {
-	t.Helper()
-	find := exec.Command("go", "tool", "-n", "devcluster") // builds it once, and keeps it in the go command's cache
-	find.Dir, find.Stderr = filepath.Join("..", "..", "internal", "devcluster"), t.Output()
-	find.Env = append(find.Environ(), "GOWORK=off")
-	binary, err := find.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(strings.TrimSpace(string(binary)), "-etcd=127.0.0.1:0", "-nats=127.0.0.1:0", "-data="+t.TempDir(), "-stdin")
-	cmd.Stderr = t.Output()
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stdin.Close()
-		cmd.Wait()
-	})
-	var addrs struct{ Etcd, NATS string }
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &addrs)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return addrs.Etcd, addrs.NATS
 }
 
 // TestDockerfile: the image is made of the program that the test runs, and of the user that the manifests run it as.

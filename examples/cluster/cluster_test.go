@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
@@ -297,7 +295,7 @@ func TestProcesses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("no real etcd and NATS with -short")
 	}
-	etcd, nats := startDevcluster(t)
+	etcd, nats := devtest.Etcd(t).URL(), devtest.NATS(t).URL()
 	binary := build(t)
 	for name, args := range map[string][]string{
 		"nats": {"-etcd=" + etcd, "-nats=" + nats, "-pitaya.cluster.sd.etcd.prefix=nats/"},
@@ -382,40 +380,4 @@ func startProgram(t *testing.T, out io.Writer, input *bytes.Buffer, binary strin
 		}
 	})
 	return stdin
-}
-
-// startDevcluster starts a real etcd and NATS, in a process that ends with the test, and returns their addresses.
-func startDevcluster(t *testing.T) (etcd, nats string) {
-	t.Helper()
-	const folder = "../../internal/devcluster"
-	build := exec.Command("go", "tool", "-n", "devcluster") // builds it once, and keeps it in the go command's cache
-	build.Dir, build.Stderr = folder, t.Output()
-	build.Env = append(build.Environ(), "GOWORK=off")
-	binary, err := build.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(strings.TrimSpace(string(binary)), "-etcd=127.0.0.1:0", "-nats=127.0.0.1:0", "-data="+t.TempDir(), "-stdin")
-	cmd.Stderr = t.Output()
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(cmd.Start()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stdin.Close()
-		cmd.Wait()
-	})
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	var addrs struct{ Etcd, NATS string }
-	if err := errors.Join(err, json.Unmarshal(line, &addrs)); err != nil {
-		t.Fatal(err)
-	}
-	return addrs.Etcd, addrs.NATS
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 )
 
 // TestObserved lets clients play, and compares what they did with what is seen of it: in the metrics as they are scraped,
@@ -44,7 +45,7 @@ func TestObserved(t *testing.T) {
 	if testing.Short() {
 		return // no real etcd and NATS
 	}
-	etcd, nats := startDevcluster(t)
+	etcd, nats := devtest.Etcd(t).URL(), devtest.NATS(t).URL()
 	binary := build(t)
 	for call, more := range map[string][]string{
 		callNATS: {"-nats=" + nats, "-pitaya.cluster.sd.etcd.prefix=nats/"},

@@ -16,17 +16,18 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/pitaya-go/pitaya/examples/testserver/testpb"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 	"github.com/pitaya-go/pitaya/internal/pb"
 )
 
 // A farm is where processes of the program make a cluster, with a real etcd and
 // a real NATS.
 type farm struct {
-	*devcluster
-	binary string
-	grpc   bool
-	prefix string   // of discovery
-	args   []string // of all processes
+	etcd, nats *devtest.Server
+	binary     string
+	grpc       bool
+	prefix     string   // of discovery
+	args       []string // of all processes
 
 	grpcPort map[string]string // by server id, as far as they were started
 }
@@ -37,10 +38,10 @@ func (f *farm) start(t *testing.T, id string, args ...string) *process {
 	t.Helper()
 	env := []string{
 		"PITAYA_SERVER_ID=" + id,
-		"PITAYA_CLUSTER_SD_ETCD_ENDPOINTS=" + f.Etcd,
-		"PITAYA_MODULES_BINDINGSTORAGE_ETCD_ENDPOINTS=" + f.Etcd,
-		"PITAYA_CLUSTER_RPC_CLIENT_NATS_CONNECT=" + f.NATS,
-		"PITAYA_CLUSTER_RPC_SERVER_NATS_CONNECT=" + f.NATS,
+		"PITAYA_CLUSTER_SD_ETCD_ENDPOINTS=" + f.etcd.URL(),
+		"PITAYA_MODULES_BINDINGSTORAGE_ETCD_ENDPOINTS=" + f.etcd.URL(),
+		"PITAYA_CLUSTER_RPC_CLIENT_NATS_CONNECT=" + f.nats.URL(),
+		"PITAYA_CLUSTER_RPC_SERVER_NATS_CONNECT=" + f.nats.URL(),
 	}
 	all := append([]string{"-sdprefix", f.prefix}, f.args...)
 	if f.grpc {
@@ -99,10 +100,10 @@ func settle(c *client, id, serverType string, by ...string) {
 	}
 }
 
-// etcd returns a client of the farm's etcd.
-func (f *farm) etcd(t *testing.T) *clientv3.Client {
+// etcdClient returns a client of the farm's etcd.
+func (f *farm) etcdClient(t *testing.T) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{f.Etcd}})
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{f.etcd.URL()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,14 +129,14 @@ func keys(t *testing.T, c *clientv3.Client, prefix string) map[string]string {
 
 // overTransports runs a test in a farm with NATS and in one with gRPC.
 func overTransports(t *testing.T, args []string, test func(t *testing.T, f *farm)) {
-	d, binary := startDevcluster(t), build(t)
+	etcd, nats, binary := devtest.Etcd(t), devtest.NATS(t), build(t)
 	for _, grpc := range []bool{false, true} {
 		name := "NATS"
 		if grpc {
 			name = "gRPC"
 		}
 		t.Run(name, func(t *testing.T) {
-			test(t, &farm{devcluster: d, binary: binary, grpc: grpc, prefix: "test-" + name + "/", args: args})
+			test(t, &farm{etcd: etcd, nats: nats, binary: binary, grpc: grpc, prefix: "test-" + name + "/", args: args})
 		})
 	}
 }
@@ -375,7 +376,7 @@ func TestClusterCrash(t *testing.T) {
 // etcd.
 func TestClusterEnd(t *testing.T) {
 	overTransports(t, nil, func(t *testing.T, f *farm) {
-		etcd := f.etcd(t)
+		etcd := f.etcdClient(t)
 		servers := func() map[string]string { return keys(t, etcd, f.prefix+"servers/") }
 		port := strconv.Itoa(freePorts(t, 1))
 		room := f.backend(t, "room")
@@ -422,12 +423,13 @@ func TestClusterEnd(t *testing.T) {
 func TestClusterEndAlone(t *testing.T) {
 	binary := build(t)
 	for _, grpc := range []bool{false, true} {
-		f := &farm{devcluster: startDevcluster(t), binary: binary, grpc: grpc, prefix: "test/"}
+		f := &farm{etcd: devtest.Etcd(t), nats: devtest.NATS(t), binary: binary, grpc: grpc, prefix: "test/"}
 		port := strconv.Itoa(freePorts(t, 1))
 		p := f.start(t, "front", "-port", port)
 		c := connectTo(t, protocolTCP, "127.0.0.1:"+port, `{}`)
 		c.must("testsvc.testbind", "")
-		f.stop()
+		f.etcd.Stop()
+		f.nats.Stop()
 		begin := time.Now()
 		log := p.stop()
 		if took := time.Since(begin); took > 5*time.Second || p.ProcessState.ExitCode() != 0 {
@@ -438,8 +440,8 @@ func TestClusterEndAlone(t *testing.T) {
 
 // A server that waits for a NATS that is not there can be stopped.
 func TestClusterStopWaiting(t *testing.T) {
-	d, binary := startDevcluster(t), build(t)
-	p := launch(t, binary, []string{"PITAYA_CLUSTER_SD_ETCD_ENDPOINTS=" + d.Etcd}, "-port", "0",
+	etcd, binary := devtest.Etcd(t), build(t)
+	p := launch(t, binary, []string{"PITAYA_CLUSTER_SD_ETCD_ENDPOINTS=" + etcd.URL()}, "-port", "0",
 		"-pitaya.cluster.rpc.client.nats.connect", "nats://127.0.0.1:1", "-pitaya.cluster.rpc.server.nats.connect", "nats://127.0.0.1:1")
 	for line := range p.lines {
 		if strings.Contains(line, "NATS") {

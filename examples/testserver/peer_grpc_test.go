@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 	"github.com/pitaya-go/pitaya/internal/pb"
 )
 
@@ -53,7 +54,7 @@ func (p *grpcPeer) want(t *testing.T, format string, args ...any) {
 }
 
 func TestPeerGRPC(t *testing.T) {
-	f := &farm{devcluster: startDevcluster(t), binary: build(t), grpc: true, prefix: "pitaya/"}
+	f := &farm{etcd: devtest.Etcd(t), nats: devtest.NATS(t), binary: build(t), grpc: true, prefix: "pitaya/"}
 	port := freePorts(t, 1)
 	p := &grpcPeer{got: make(chan string, 100)}
 	transport, err := pitaya.NewGRPCTransport(pitaya.GRPCConfig{Port: port}, "", slog.New(slog.NewTextHandler(io.Discard, nil)))
@@ -68,7 +69,7 @@ func TestPeerGRPC(t *testing.T) {
 	if err := transport.Bind(t.Context(), "bert"); err != nil {
 		t.Fatal(err)
 	}
-	etcd := f.etcd(t)
+	etcd := f.etcdClient(t)
 	for key, value := range map[string]string{
 		"servers/connector/pf":    `{"id":"pf","type":"connector","metadata":{"grpcHost":"127.0.0.1","grpcPort":"` + strconv.Itoa(port) + `"},"frontend":true,"hostname":"h"}`,
 		"bindings/connector/anne": "pf",

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/pitaya-go/pitaya/examples/testserver/testpb"
+	"github.com/pitaya-go/pitaya/internal/devtest"
 	"github.com/pitaya-go/pitaya/internal/pb"
 )
 
@@ -34,7 +35,7 @@ type peer struct {
 // peer adds one to the cluster.
 func (f *farm) peer(t *testing.T, id, serverType string, frontend bool, metadata string) *peer {
 	t.Helper()
-	nc, err := nats.Connect(f.NATS)
+	nc, err := nats.Connect(f.nats.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ func (f *farm) peer(t *testing.T, id, serverType string, frontend bool, metadata
 	p.subscribe("pitaya/servers/"+serverType+"/"+id, p.calls)
 	p.subscribe("pitaya/"+serverType+"/bindings", p.others)
 	value := fmt.Sprintf(`{"id":%q,"type":%q,"metadata":%s,"frontend":%v,"hostname":"elsewhere"}`, id, serverType, metadata, frontend)
-	if _, err := f.etcd(t).Put(t.Context(), f.prefix+"servers/"+serverType+"/"+id, value); err != nil {
+	if _, err := f.etcdClient(t).Put(t.Context(), f.prefix+"servers/"+serverType+"/"+id, value); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -279,12 +280,12 @@ var forwardKeys = []string{"peer.id", "peer.service", "req-route", "req-start-ti
 
 // A frontend of this library with a backend of Pitaya.
 func TestPeerBackend(t *testing.T) {
-	f := &farm{devcluster: startDevcluster(t), binary: build(t), prefix: "pitaya/"}
+	f := &farm{etcd: devtest.Etcd(t), nats: devtest.NATS(t), binary: build(t), prefix: "pitaya/"}
 	room := f.peer(t, "p1", "room", false, "{}")
 	gate := f.peer(t, "pf", "connector", true, "null")
 	connect := f.frontend(t, "front")
 	c := connect()
-	if got, want := keys(t, f.etcd(t), "pitaya/servers/connector/front")["pitaya/servers/connector/front"], `{"id":"front","type":"connector","metadata":{`; !strings.HasPrefix(got, want) {
+	if got, want := keys(t, f.etcdClient(t), "pitaya/servers/connector/front")["pitaya/servers/connector/front"], `{"id":"front","type":"connector","metadata":{`; !strings.HasPrefix(got, want) {
 		t.Errorf("entry %s, want %s…", got, want)
 	}
 
@@ -442,7 +443,7 @@ func TestPeerBackend(t *testing.T) {
 	}
 
 	// A backend that goes: the frontend learns it from etcd.
-	if _, err := f.etcd(t).Delete(t.Context(), f.prefix+"servers/room/p1"); err != nil {
+	if _, err := f.etcdClient(t).Delete(t.Context(), f.prefix+"servers/room/p1"); err != nil {
 		t.Fatal(err)
 	}
 	last := connect()
@@ -468,7 +469,7 @@ func TestPeerBackend(t *testing.T) {
 
 // A frontend of Pitaya with backends of this library.
 func TestPeerFrontend(t *testing.T) {
-	f := &farm{devcluster: startDevcluster(t), binary: build(t), prefix: "pitaya/"}
+	f := &farm{etcd: devtest.Etcd(t), nats: devtest.NATS(t), binary: build(t), prefix: "pitaya/"}
 	gate := f.peer(t, "pf", "connector", true, `{"k":"v"}`)
 	f.backend(t, "room")
 	const room = "room"

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/json"
 	"io"
 	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/pitaya-go/pitaya/internal/devtest"
 	"github.com/pitaya-go/pitaya/internal/leaktest"
 )
 
@@ -62,7 +60,7 @@ func TestInMemory(t *testing.T) {
 // The shop has ended before a server that sends mails begins.
 func TestNATS(t *testing.T) {
 	t.Parallel()
-	nats := startNATS(t)
+	nats := devtest.NATS(t, "-jetstream").URL()
 	var out output
 	shop := []string{"-nats", nats, "-role", "shop", "-orders", "2", "-every", "1ms"}
 	if err := run(t.Context(), shop, &out, t.Output()); err != nil {
@@ -85,47 +83,4 @@ func TestFlags(t *testing.T) {
 			t.Errorf("%q: no error", args)
 		}
 	}
-}
-
-// startNATS runs a real NATS that keeps jobs, and returns its URL. It ends with the test.
-func startNATS(t *testing.T) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("no real NATS with -short")
-	}
-	find := exec.Command("go", "tool", "-n", "devcluster")
-	find.Dir = "../../internal/devcluster"
-	find.Env = append(find.Environ(), "GOWORK=off")
-	find.Stderr = t.Output()
-	binary, err := find.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(strings.TrimSpace(string(binary)), "-nats", "127.0.0.1:0", "-jetstream", "-data", t.TempDir(), "-stdin")
-	cmd.Stderr = t.Output()
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stdin.Close()
-		io.Copy(io.Discard, stdout)
-		cmd.Wait()
-	})
-	var addresses struct{ NATS string }
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &addresses)
-	}
-	if err != nil {
-		t.Fatalf("devcluster: %v", err)
-	}
-	return addresses.NATS
 }

@@ -22,3 +22,33 @@ func Complete(before string, routes ...string) (start int, candidates []string) 
 	}
 	return s.complete(before)
 }
+
+// Match gives the tests what expect does.
+func Match(want, got []byte) error { return matchJSON(want, got) }
+
+// Documented gives the tests the routes of a server's documentation.
+func Documented(text string) (routes []string, err error) {
+	d, err := parseDocumentation(text)
+	if err != nil {
+		return nil, err
+	}
+	for name, r := range d.Routes {
+		if r.Name != name {
+			panic("a route of another name")
+		}
+		routes = append(routes, name)
+	}
+	return routes, nil
+}
+
+// ParseMessage gives the tests the arguments of request and notify.
+func ParseMessage(args string) (route, text string, err error) {
+	m, err := parseMessage(args)
+	return m.route, m.text, err
+}
+
+// EncodeJSON gives the tests the payload that is sent.
+func EncodeJSON(text string) ([]byte, error) { return encodeJSON(text) }
+
+// Clean gives the tests what the terminal gets of a text.
+func Clean(s string) string { return clean(s) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 )
@@ -28,7 +29,7 @@ func decodeJSON(b []byte) (v any, err error) {
 	if err := d.Decode(&v); err != nil {
 		return nil, err
 	}
-	if d.More() {
+	if _, err := d.Token(); err != io.EOF { // More takes a bracket for an end
 		return nil, fmt.Errorf("there is something behind it")
 	}
 	return v, nil

@@ -1,9 +1,11 @@
 package cli_test
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/pitaya-go/pitaya/internal/cli"
@@ -116,4 +118,47 @@ func TestComplete(t *testing.T) {
 	if _, got := cli.Complete("request ", "a.\x1b[31m", "b c", "ok"); !slices.Equal(got, []string{"ok "}) {
 		t.Errorf("offered: %q", got)
 	}
+}
+
+// What is expected of an answer is one JSON value: a bracket too many is a mistake, on either side.
+func TestMatchTrailing(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"{}]", "{}}", "[1] ]", "1 2", `"a"}`} {
+		if cli.Match([]byte(text), []byte("{}")) == nil || cli.Match([]byte("{}"), []byte(text)) == nil {
+			t.Errorf("%s passes for {}", text)
+		}
+	}
+}
+
+// FuzzArguments takes what is typed behind a command: the arguments of request and notify, and what is expected of an answer.
+func FuzzArguments(f *testing.F) {
+	for _, s := range []string{
+		"a.b {}", `-t 1s -raw a.b x`, "-t", "-hex a.b 00ff", "-type *T a.b [1,2", "-x a", "a.b {\"n\": 1e400}", "{}]", "{} }", "[1,1.0,1e0]", `{"a":{"b":null}}`,
+		"\x1b[2J", "\xff", "\u202e", `{"handlers":{"a.b":{"input":"*T","output":[{"x":1}]}}}`, `{"handlers":{"a.b":[]}}`, `"\ud800"`,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if route, rest, err := cli.ParseMessage(text); err == nil {
+			if route == "" || strings.ContainsAny(route, " \t\n") || !strings.HasSuffix(strings.TrimSpace(text), rest) {
+				t.Errorf("%q: the route %q and the text %q", text, route, rest)
+			}
+		}
+		if b, err := cli.EncodeJSON(text); err == nil {
+			if string(b) != text || len(b) > 0 && (b[0] == '{' || b[0] == '[') && !json.Valid(b) {
+				t.Errorf("%q is sent as %q", text, b)
+			}
+		}
+		// JSON and nothing else is equal to itself.
+		if err := cli.Match([]byte(text), []byte(text)); (err == nil) != json.Valid([]byte(text)) {
+			t.Errorf("%q: %v", text, err)
+		}
+		if routes, err := cli.Documented(text); err == nil && !json.Valid([]byte(text)) {
+			t.Errorf("%q documents %q", text, routes)
+		}
+		shown := cli.Clean(text)
+		if again := cli.Clean(shown); !utf8.ValidString(shown) || strings.ContainsFunc(shown, unicode.IsControl) || len(again) < len(shown) {
+			t.Errorf("%q is shown as %q", text, shown)
+		}
+	})
 }

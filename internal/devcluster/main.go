@@ -68,18 +68,9 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	// Before the servers start: a signal during that ends the process as well.
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	lines := make(chan string)
+	var lines <-chan string
 	if set.stdin {
-		go func() {
-			defer cancel()
-			for s := bufio.NewScanner(in); s.Scan(); {
-				select {
-				case lines <- s.Text():
-				case <-ctx.Done():
-					return
-				}
-			}
-		}()
+		lines = commands(ctx, in, cancel)
 	}
 	if !set.verbose {
 		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
@@ -96,7 +87,6 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	var addrs addresses
 	var parts []component
 	ended := make(chan error, 2)
-	leaving := false // a server was told to end by itself
 	start := func(name string, addr string, f func(context.Context, settings) (component, error)) (string, error) {
 		if addr == "" {
 			return "", nil
@@ -128,6 +118,28 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	if err := json.NewEncoder(out).Encode(addrs); err != nil {
 		return err
 	}
+	return wait(ctx, parts, ended, lines)
+}
+
+// commands returns the lines of in. At their end it calls end.
+func commands(ctx context.Context, in io.Reader, end func()) <-chan string {
+	lines := make(chan string)
+	go func() {
+		defer end()
+		for s := bufio.NewScanner(in); s.Scan(); {
+			select {
+			case lines <- s.Text():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return lines
+}
+
+// wait returns when ctx ends, or one of the parts does, and passes commands on until then.
+func wait(ctx context.Context, parts []component, ended <-chan error, lines <-chan string) error {
+	leaving := false // a server was told to end by itself
 	for {
 		select {
 		case <-ctx.Done():

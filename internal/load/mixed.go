@@ -71,12 +71,10 @@ func (u *user) connect(life context.Context, first bool) (*pitaya.Client, *count
 	if first {
 		defer r.try()
 	}
-	select {
-	case r.tokens <- struct{}{}:
-		defer func() { <-r.tokens }()
-	case <-life.Done():
+	if !r.take(life) {
 		return nil, nil, life.Err()
 	}
+	defer r.release()
 	conn, err := r.dialer.dial(life)
 	if err != nil {
 		r.failed(u.env.Conn, errConnect, err)

@@ -115,23 +115,7 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 	defer goroutines.Wait()
 	defer kill()
 
-	live := r.live
-	var rounds *broadcastLoad
-	switch r.cfg.Scenario {
-	case Echo:
-		r.load = &echoLoad{run: r}
-	case Notify:
-		r.load = &notifyLoad{run: r}
-	case Idle:
-		r.load = resting{}
-	case Broadcast:
-		rounds = newBroadcastLoad(r)
-		r.load = rounds
-	case Connect:
-		live = r.storm
-	case Mixed:
-		live = r.play
-	}
+	live, rounds := r.choose()
 	if r.cfg.Rate > 0 && r.load == nil {
 		r.arrivals = make(chan int64, 1<<16)
 	}
@@ -174,23 +158,8 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 			rep.noServer = err.Error()
 		}
 	}
-	r.hold.Store(false)
-	close(r.quit)
-	r.wakeAll()
-
-	// Who waits for an answer gets it, or its error.
-	patience := r.cfg.Timeout + r.cfg.Timeout/4 + time.Second
-	if ctx.Err() != nil {
-		patience = min(patience, time.Second)
-		rep.Interrupted = true
-	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-r.finished:
-	case <-timer.C:
-	}
-	r.forced.Store(true)
+	rep.Interrupted = ctx.Err() != nil
+	r.windUp(rep.Interrupted)
 	kill()
 	r.closeAll()
 	goroutines.Wait()
@@ -199,6 +168,45 @@ func (r *run) run(ctx context.Context) (*Report, error) {
 		rounds.report(rep)
 	}
 	return rep, nil
+}
+
+// choose returns what each connection does in the scenario, and the rounds of a broadcast, which is nil else.
+func (r *run) choose() (live func(life context.Context, id int), rounds *broadcastLoad) {
+	live = r.live
+	switch r.cfg.Scenario {
+	case Echo:
+		r.load = &echoLoad{run: r}
+	case Notify:
+		r.load = &notifyLoad{run: r}
+	case Idle:
+		r.load = resting{}
+	case Broadcast:
+		rounds = newBroadcastLoad(r)
+		r.load = rounds
+	case Connect:
+		live = r.storm
+	case Mixed:
+		live = r.play
+	}
+	return live, rounds
+}
+
+// windUp lets nothing new begin. Who waits for an answer gets it, or its error.
+func (r *run) windUp(interrupted bool) {
+	r.hold.Store(false)
+	close(r.quit)
+	r.wakeAll()
+	patience := r.cfg.Timeout + r.cfg.Timeout/4 + time.Second
+	if interrupted {
+		patience = min(patience, time.Second)
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-r.finished:
+	case <-timer.C:
+	}
+	r.forced.Store(true)
 }
 
 // begin opens the gate, and starts the schedule of an open load.
@@ -258,6 +266,18 @@ func (r *run) live(life context.Context, id int) {
 	}
 }
 
+// take waits until one more may connect, which release ends. It reports false if life ends before.
+func (r *run) take(life context.Context) bool {
+	select {
+	case r.tokens <- struct{}{}:
+		return true
+	case <-life.Done():
+		return false
+	}
+}
+
+func (r *run) release() { <-r.tokens }
+
 // once is one connection. It reports whether there is reason for another one.
 func (r *run) once(life context.Context, id int, first bool) (again bool) {
 	var c *client
@@ -267,12 +287,10 @@ func (r *run) once(life context.Context, id int, first bool) (again bool) {
 		if first {
 			defer r.try()
 		}
-		select {
-		case r.tokens <- struct{}{}:
-			defer func() { <-r.tokens }()
-		case <-life.Done():
+		if !r.take(life) {
 			return life.Err()
 		}
+		defer r.release()
 		var kind string
 		var err error
 		if c, kind, err = r.connect(life, id); err != nil {

@@ -207,3 +207,32 @@ func TestWSDeadline(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a server answers to a handshake, what is taken from it can be worked with, and is the same when it comes again.
+func FuzzAnswer(f *testing.F) {
+	for _, s := range []string{
+		`{"code":200,"sys":{"heartbeat":30,"dict":{"a.b.c":1},"serializer":"protobuf"}}`, `{"code":400}`, `{"code":200,"sys":{"heartbeat":-1e300}}`,
+		`{"code":200,"sys":{"heartbeat":1e300,"dict":{"":0}}}`, "\x78\x9c", "x", "null", "",
+	} {
+		f.Add([]byte(s), []byte(`{"code":"PIT-404"}`))
+	}
+	f.Fuzz(func(t *testing.T, body, payload []byte) {
+		var all servers
+		srv, err := all.decode(body)
+		if err != nil {
+			if kind, _ := endKind(err); kind == "" {
+				t.Errorf("%v is of no kind", err)
+			}
+			return
+		}
+		if srv.heartbeat < 0 || srv.heartbeat > 1e6*time.Second || srv.dict == nil {
+			t.Errorf("got %+v", srv)
+		}
+		if srv.errorCode(payload) == "" {
+			t.Error("an error without a code")
+		}
+		if again, err := all.decode(bytes.Clone(body)); again != srv || err != nil {
+			t.Errorf("the second time: %+v, %v", again, err)
+		}
+	})
+}

@@ -1,6 +1,6 @@
 //go:build unix
 
-package pitaya_test
+package devtest
 
 import (
 	"bytes"
@@ -12,12 +12,13 @@ import (
 	"syscall"
 )
 
-// ownGroup puts the process in a group of its own. When the test binary dies, this group is an orphan, and the system
+// OwnGroup puts the process in a group of its own. When the test binary dies, this group is an orphan, and the system
 // wakes and ends what is paused in it, which would not notice the end of its standard input.
-func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+func OwnGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// pauseProcess returns when the process has stopped, as far as the system tells.
-func pauseProcess(p *os.Process) error {
+// PauseProcess makes a process stand still. It returns when the process has stopped, as far as the system tells;
+// errors.ErrUnsupported if the system has no signals for that.
+func PauseProcess(p *os.Process) error {
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
@@ -44,4 +45,5 @@ func stopped(pid int) bool {
 	return true
 }
 
-func resumeProcess(p *os.Process) error { return p.Signal(syscall.SIGCONT) }
+// ResumeProcess lets a process that stands still go on.
+func ResumeProcess(p *os.Process) error { return p.Signal(syscall.SIGCONT) }

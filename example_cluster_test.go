@@ -80,7 +80,7 @@ func ExampleMemCluster() {
 	cluster.start("room", "room-1", func(s *pitaya.Server) error {
 		return pitaya.Handle(s, "chat.say", func(ctx context.Context, text *string) (*string, error) {
 			session := pitaya.SessionFromContext(ctx)
-			return new(fmt.Sprintf("%s says %s; here: %v, there: %s, %v", s.ID(), *text, session.IsFrontend(), session.FrontendID(), session.FrontendSessionID())), nil
+			return new(fmt.Sprintf("%s says %s; here: %v, there: %s, %v", s.ID(), *text, session.IsFrontend(), session.FrontendID(), session.FrontendSessionID() != 0)), nil
 		})
 	})
 	cluster.start("gate", "gate-1", nothing)
@@ -93,7 +93,7 @@ func ExampleMemCluster() {
 	fmt.Println(text, err)
 	// Output:
 	// [gate-1 room-1]
-	// room-1 says hello; here: false, there: gate-1, 1 <nil>
+	// room-1 says hello; here: false, there: gate-1, true <nil>
 }
 
 // Score is a component with a remote: other servers call it, and no client can.

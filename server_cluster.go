@@ -62,6 +62,7 @@ func (s *Server) newCluster(host *sessionHost, d, remotes *dispatcher) (*cluster
 	}
 	var unique *claims
 	if cfg.Frontend {
+		s.table.outlive(time.Now())
 		if !cfg.NoUniqueSession {
 			unique = newClaims(n, host)
 		}

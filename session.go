@@ -97,8 +97,8 @@ func (s *Session) admit(c *conn) error {
 	return nil
 }
 
-// ID returns the session's number, unique on this server since its start. On a
-// backend it is not that of the frontend, which is [Session.FrontendSessionID].
+// ID returns the session's number, unique on this server since its start, and in a cluster also among those that servers
+// with its id had before. On a backend it is not that of the frontend, which is [Session.FrontendSessionID].
 func (s *Session) ID() int64 { return s.id }
 
 // UID returns the user that the session is bound to, or "".

@@ -3,6 +3,7 @@ package pitaya
 import (
 	"iter"
 	"sync"
+	"time"
 )
 
 // sessionTable knows the sessions of one server, by id and by the uid that they
@@ -19,7 +20,17 @@ func newSessionTable() *sessionTable {
 	return &sessionTable{byID: make(map[int64]*Session), byUID: make(map[string]*Session)}
 }
 
-// nextID returns a new session id. They count from 1.
+// outlive lets ids begin behind all that a server with the same id can have given before, instead of with 1. In a cluster
+// others name a session by the id of its server and its own, and may be late: a session of a server that has crashed must not
+// be taken for one of the server that has its id now. So they go on with the time, by more than sessions can come in it; they
+// stay below 2^53, which JavaScript can count to.
+func (t *sessionTable) outlive(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = max(t.last, now.UnixMilli()<<6)
+}
+
+// nextID returns a new session id. They count from 1, or from where outlive says.
 func (t *sessionTable) nextID() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -457,6 +457,7 @@ func TestRPCRequestVectors(t *testing.T) {
 	asRoom := newNATSPeer(t, frontURL, subjectOf(vectorRoom()))
 	asFront := newNATSPeer(t, roomURL, subjectOf(vectorFront()))
 
+	pitaya.CountSessionsFrom(front.Server, 0)
 	fresh, bound := front.connect(t), front.connect(t)
 	session := sessionOf(t, front, 2)
 	must(t, session.Bind(t.Context(), "u-1"), session.Set("score", 42))

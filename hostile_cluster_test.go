@@ -243,6 +243,7 @@ func TestHostilePeers(t *testing.T) {
 
 			var client *pitaya.Client
 			if self.Frontend {
+				pitaya.CountSessionsFrom(srv.Server, 0) // the number that the calls have
 				nc, err := srv.Mem.DialContext(t.Context())
 				must(t, err)
 				client, err = pitaya.NewClient(t.Context(), nc, nil)
@@ -409,6 +410,7 @@ func TestHostileEntries(t *testing.T) {
 		well(fmt.Sprintf("%s = %.40q", e.key, e.value))
 	}
 	// Servers that are listed and do not listen keep nobody from logging in.
+	pitaya.CountSessionsFrom(front.Server, 0)
 	c := front.connect(t)
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), transporttest.Patience/2)
@@ -437,6 +439,7 @@ func TestHostileCalls(t *testing.T) {
 		self := vectorFront()
 		srv := runCluster(t, self, pitaya.Config{Discovery: knownServers{vectorRoom()}, Transport: transport, Logger: errorLogs(t)},
 			registerVectors(t, handler, remote))
+		pitaya.CountSessionsFrom(srv.Server, 0) // the number that the calls have
 		c := srv.connect(t)
 		defer c.Close()
 		must(t, sessionOf(t, srv, 1).Bind(t.Context(), "u-1"))

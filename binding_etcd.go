@@ -216,7 +216,12 @@ func (b *EtcdBindings) Get(ctx context.Context, uid, frontendType string) (strin
 	if etcdDown(b.etcd) {
 		return "", fmt.Errorf("pitaya: binding %q: etcd: %w", uid, errEtcdDown)
 	}
+	ctx, over := whileEtcd(ctx, b.etcd)
+	defer over()
 	r, err := b.etcd.Get(ctx, b.key(frontendType, uid))
+	if err != nil && context.Cause(ctx) == errEtcdDown {
+		err = errEtcdDown
+	}
 	if err != nil {
 		return "", fmt.Errorf("pitaya: binding %q: etcd: %w", uid, err)
 	}

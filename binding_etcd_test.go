@@ -145,3 +145,25 @@ func TestEtcdBindingsOutage(t *testing.T) {
 		t.Errorf("what was deleted is back: %q, %v", got, err)
 	}
 }
+
+// TestEtcdBindingsLostMeanwhile loses etcd while it is asked: nobody waits for it to come back.
+func TestEtcdBindingsLostMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := startEtcd(t)
+	b := newEtcdBindings(t, pitaya.BindingEtcdConfig{Endpoints: []string{s.URL()}, DialTimeout: time.Minute}, "connector", "a")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	must(t, b.Put(ctx, "u"))
+	s.Pause() // what is asked now gets no answer
+	begun, failed := make(chan bool), make(chan error)
+	go func() {
+		close(begun)
+		_, err := b.Get(ctx, "u", "connector")
+		failed <- err
+	}()
+	<-begun
+	s.Kill()
+	if err := <-failed; !errors.Is(err, pitaya.ErrUnreachable) {
+		t.Errorf("got %v, want %v", err, pitaya.ErrUnreachable)
+	}
+}

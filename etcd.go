@@ -160,6 +160,30 @@ func etcdDown(c *clientv3.Client) bool {
 	return c.ActiveConnection().GetState().String() == "TRANSIENT_FAILURE"
 }
 
+// whileEtcd returns a context that ends, with errEtcdDown as its cause, when the client has lost etcd: a call that is under
+// way then would wait for it to come back until its time is over. The caller ends it.
+func whileEtcd(ctx context.Context, c *clientv3.Client) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var look *time.Timer
+	look = time.AfterFunc(time.Hour, func() { // begins with Reset, when look is set
+		switch {
+		case ctx.Err() != nil:
+		case etcdDown(c):
+			cancel(errEtcdDown)
+		default:
+			look.Reset(etcdLookInterval)
+		}
+	})
+	look.Reset(etcdLookInterval)
+	return ctx, func() {
+		cancel(nil)
+		look.Stop()
+	}
+}
+
+// etcdLookInterval is how late a call may notice that etcd is lost.
+const etcdLookInterval = 50 * time.Millisecond
+
 // superviseEtcd keeps the connection of a client up until ctx ends, and calls changed with each change. It waits no longer
 // than etcdReconnect between attempts to connect.
 func superviseEtcd(ctx context.Context, c *clientv3.Client, changed func(ready bool)) {

@@ -329,6 +329,7 @@ func (c *client) tick(now int64, deadlines bool) (done bool, err error) {
 	c.mu.Lock()
 	if !c.began && c.run.started.Load() {
 		c.began = true
+		now = c.run.now() // the one of before may be earlier than what is measured
 	}
 	if c.began {
 		c.run.load.more(c, now)

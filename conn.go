@@ -44,6 +44,7 @@ type connConfig struct {
 	DropWhenSlow     bool          // drop pushes over budget instead of ending the connection
 
 	Checks   endChecks // not immutable, but safe to share
+	Left     func()    // called when a connection is closed and nothing of it is read any more
 	Flushers *flushers // write for connections that can be written to without waiting
 
 	Writers sync.WaitGroup // goroutines that write, or are called to; not immutable, but safe to share
@@ -159,17 +160,15 @@ func newConn(rwc net.Conn, cfg *connConfig, user connUser) *conn {
 // remoteAddr returns the peer's address, as far as it is known by now.
 func (c *conn) remoteAddr() net.Addr { return c.rwc.RemoteAddr() }
 
-// serve reads the connection until it ends, and closes it. It returns when the
-// socket is closed; a writer that is still at work notices that by itself.
+// serve reads the connection until the client works, and leaves the rest to a
+// goroutine of its own, which lives as long as the connection: the handshake
+// needs more stack than waiting for packets does, and this goroutine is a
+// runner's.
 func (c *conn) serve(ctx context.Context) {
+	works := false
 	defer func() {
-		c.cfg.Beats.remove(c)
-		// It has ended by now, unless code of the application ended this
-		// goroutine, as testing.T.FailNow does.
-		c.end(errInternal, endNow, nil)
-		if c.in != nil {
-			c.in.free()
-			c.in = nil
+		if !works {
+			c.left()
 		}
 	}()
 	if c.cfg.HandshakeTimeout > 0 {
@@ -188,8 +187,40 @@ func (c *conn) serve(ctx context.Context) {
 		// between the two.
 		err = context.Cause(ctx)
 	default:
-		err = c.readLoop()
+		err = c.readLoop(true)
 	}
+	if err == errWorks {
+		works = true
+		go c.serveWorking()
+		return
+	}
+	c.conclude(err)
+}
+
+// serveWorking reads the connection until it ends, and closes it. It returns
+// when the socket is closed; a writer that is still at work notices that by
+// itself.
+func (c *conn) serveWorking() {
+	defer c.left()
+	c.conclude(c.readLoop(false))
+}
+
+// left is the last thing that the reading goroutine does.
+func (c *conn) left() {
+	c.cfg.Beats.remove(c)
+	// It has ended by now, unless code of the application ended this goroutine,
+	// as testing.T.FailNow does.
+	c.end(errInternal, endNow, nil)
+	if c.in != nil {
+		c.in.free()
+		c.in = nil
+	}
+	c.cfg.Left()
+}
+
+// conclude ends a connection that nothing is read from any more because of err, and
+// waits until it is closed.
+func (c *conn) conclude(err error) {
 	switch {
 	case errors.Is(err, errReceived):
 		c.user.received()
@@ -375,11 +406,15 @@ func (c *conn) finish() {
 	c.end(c.readCause(c.linger()), endNow, nil)
 }
 
-// readLoop reads and processes packets. It returns why it stopped.
-func (c *conn) readLoop() (err error) {
+// errWorks tells serve that the client has acknowledged its handshake.
+var errWorks = errors.New("pitaya: the client works")
+
+// readLoop reads and processes packets. It returns why it stopped. With greet
+// that is errWorks when the client has come so far.
+func (c *conn) readLoop(greet bool) (err error) {
 	defer c.recovered(&err)
 	r := c.newReader()
-	if c.in != nil { // bytes that came behind the WebSocket upgrade
+	if greet && c.in != nil { // bytes that came behind the WebSocket upgrade
 		n := len(c.in.B)
 		c.in.B = c.in.B[:0]
 		if err := c.took(n); err != nil {
@@ -387,6 +422,9 @@ func (c *conn) readLoop() (err error) {
 		}
 	}
 	for {
+		if greet && c.state == stateWorking {
+			return errWorks
+		}
 		n, err := r.read()
 		if err != nil && c.stopping.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
 			n, err = r.readNow(), nil

@@ -1,6 +1,7 @@
 package pitaya
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -122,12 +123,19 @@ func (s *Server) serveConn(nc net.Conn) {
 		nc.Close()
 		return
 	}
+	s.conns.Add(1) // until connConfig.Left
 	session := newSession(s.host, nc)
-	s.conns.Go(func() {
-		defer s.counters.Closed.Add(1)
-		session.serve(s.serveCtx)
-	})
+	s.host.Runners.start(session.id, &arrival{session, s.serveCtx})
 }
+
+// An arrival is a connection that was accepted.
+type arrival struct {
+	session *Session
+	ctx     context.Context
+}
+
+// work implements task.
+func (a *arrival) work() { a.session.serve(a.ctx) }
 
 func (s *Server) refused(addr net.Addr, why string) {
 	if n, ok := s.refusals.pass(); ok {

@@ -39,6 +39,10 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 			QueueMessages:    cfg.QueueMessages,
 			DropWhenSlow:     cfg.SlowClient == SlowClientDrop,
 			Flushers:         newFlushers(runners),
+			Left: func() {
+				s.counters.Closed.Add(1)
+				s.conns.Done()
+			},
 		},
 		Table:           s.table,
 		Serializer:      s.serializer(),

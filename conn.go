@@ -18,9 +18,11 @@ import (
 // The connection engine: what happens between a socket and whole packets
 // (client protocol, sections 3, 4, 6 and 7).
 //
-// Goroutines. One goroutine, in serve, reads a connection from its first byte
-// to its last. While the connection is idle it holds no buffer: it waits until
-// the socket is readable and only then borrows one. Writing has no goroutine
+// Goroutines. One goroutine at a time reads a connection: a runner's until the
+// client has acknowledged its handshake (serve), then one of its own
+// (serveWorking), whose stack has never been grown by a handshake. While the
+// connection is idle it holds no buffer: it waits until the socket is readable
+// and only then borrows one. Writing has no goroutine
 // of its own: packets are appended to a queue, and whoever finds nobody
 // writing starts the drain (conn_queue.go). Heartbeats come from one timer for
 // the whole server (heartbeat.go).
@@ -137,11 +139,12 @@ type conn struct {
 
 	// Owned by the reading goroutine.
 	state   connState
-	in      *buffer // borrowed while bytes are waiting to be parsed; nil while idle
-	need    int     // bytes the packet at the front of in needs in all
-	readN   int     // result of the last raw read
-	readErr error   // likewise
-	swept   int     // bytes read since reading was to stop
+	in      *buffer               // borrowed while bytes are waiting to be parsed; nil while idle
+	need    int                   // bytes the packet at the front of in needs in all
+	readN   int                   // result of the last raw read
+	readErr error                 // likewise
+	tryRead func(fd uintptr) bool // rawReader's, as a value; nil before it is needed
+	swept   int                   // bytes read since reading was to stop
 
 	stopping atomic.Bool // what has arrived is still read, then no more
 	parting  atomic.Bool // the client was told that the server ends; its next ack is its last packet

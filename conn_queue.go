@@ -20,20 +20,20 @@ import (
 // without waiting leaves in one system call, and only the rest needs a
 // goroutine.
 type connQueue struct {
-	mu      sync.Mutex  // guards the fields below; never held across I/O or a callback
-	items   []outItem   // whole packets in order
-	first   [1]outItem  // room for the first item, so that a single packet costs no allocation
-	bytes   int         // of items, and of what is being written
-	packets int         // likewise, in packets
-	told    int         // of bytes, what the server's sum has of this connection (tellLocked)
-	queued  int64       // bytes that were ever put into items, less those that were taken out unwritten
-	taken   int64       // those of them that were taken out to be written
-	writing int         // packets that were taken out last
-	marks   *markList   // answers among what is queued or being written; nil if nobody wants to know
-	ring    *pushRing   // pushes that the client may not have; nil if its session cannot be resumed. Of a connection that has ended: the session waits for another one.
-	turn    writerState // who writes
-	stuck   bool        // the writer waits for a socket that takes nothing
-	over    time.Time   // since when the queue is over its budget without anything having been taken; zero if it is not
+	mu      sync.Mutex    // guards the fields below; never held across I/O or a callback
+	items   []outItem     // whole packets in order
+	first   [1]outItem    // room for the first item, so that a single packet costs no allocation
+	bytes   int           // of items, and of what is being written
+	packets int           // likewise, in packets
+	told    int           // of bytes, what the server's sum has of this connection (tellLocked)
+	queued  int64         // bytes that were ever put into items, less those that were taken out unwritten
+	taken   int64         // those of them that were taken out to be written
+	writing int           // packets that were taken out last
+	marks   *markList     // answers among what is queued or being written; nil if nobody wants to know
+	ring    *pushRing     // pushes that the client may not have; nil if its session cannot be resumed. Of a connection that has ended: the session waits for another one.
+	turn    writerState   // who writes
+	stuck   bool          // the writer waits for a socket that takes nothing
+	over    time.Duration // since when the queue is over its budget without anything having been taken, by the heartbeats' clock; 0 if it is not
 
 	greeted     bool          // the handshake was answered
 	working     bool          // and acknowledged
@@ -44,7 +44,7 @@ type connQueue struct {
 	drained     bool          // ended, and nothing is written any more
 	moved       bool          // the session goes on with another connection
 	cause       error         // why the connection ended
-	limit       time.Time     // when writing must be over; set when ended
+	limit       time.Duration // when writing must be over, by the heartbeats' clock; set when ended
 	waiting     chan struct{} // closed when there is room again, the connection ended, or it drained; nil if nobody waits
 
 	closeOnce sync.Once
@@ -52,7 +52,6 @@ type connQueue struct {
 	// Owned by who is writing.
 	written int64      // bytes that the socket has taken
 	single  [1]outItem // what is being written, if it is one item
-	writer  rawWriter
 }
 
 // An outItem is one or more whole packets.
@@ -273,11 +272,11 @@ func (c *conn) fitsLocked(n int) bool {
 		return true
 	case size/burstFactor > c.cfg.QueueBytes: // a product could overflow
 		return false
-	case c.over.IsZero():
-		c.over = time.Now()
+	case c.over == 0:
+		c.over = max(c.cfg.Beats.now(), 1)
 		return true
 	}
-	return time.Since(c.over) < burstTime
+	return c.cfg.Beats.now()-c.over < burstTime
 }
 
 // tookLocked gives written bytes back to the budget.
@@ -287,7 +286,7 @@ func (c *conn) tookLocked(n int) {
 		c.ring.replayedBytes = max(c.ring.replayedBytes-n, 0)
 	}
 	if n > 0 {
-		c.over = time.Time{}
+		c.over = 0
 	}
 	if c.bytes <= c.cfg.QueueBytes {
 		c.wakeLocked()
@@ -647,7 +646,7 @@ func (c *conn) writeWaiting(b []byte, cost *int) error {
 	}
 	for len(b) > 0 {
 		deadline := time.Now().Add(c.cfg.WriteTimeout)
-		if limit := c.setStuck(c.raw != nil); !limit.IsZero() && limit.Before(deadline) {
+		if limit, ok := c.setStuck(c.raw != nil); ok && limit.Before(deadline) {
 			deadline = limit
 		}
 		if err := c.body.SetWriteDeadline(deadline); err != nil {
@@ -670,12 +669,12 @@ func (c *conn) writeWaiting(b []byte, cost *int) error {
 }
 
 // setStuck says whether the writer waits for a socket that took nothing. It
-// returns when writing must be over, zero if the connection has not ended.
-func (c *conn) setStuck(stuck bool) time.Time {
+// returns when writing must be over, if the connection has ended.
+func (c *conn) setStuck(stuck bool) (limit time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stuck = stuck
-	return c.limit
+	return c.cfg.Beats.at(c.limit), c.ended.Load()
 }
 
 // writeFailed ends the connection after a failed write: part of a packet may
@@ -737,7 +736,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16, lo
 		if lost = lost && c.ring != nil && c.working; !lost {
 			c.ring = nil
 		}
-		c.limit = time.Now().Add(c.cfg.WriteTimeout)
+		c.limit = c.cfg.Beats.now() + c.cfg.WriteTimeout
 		if mode != endFlush {
 			// What is being written has already been taken from the queue.
 			for i := range c.items {

@@ -14,9 +14,6 @@ func rawConn(net.Conn) syscall.RawConn { return nil }
 // newRawReader is never called here.
 func newRawReader(c *conn) connReader { return &plainReader{c: c} }
 
-// rawWriter has no state here.
-type rawWriter struct{}
-
 // tryWrite leaves everything to a goroutine that may wait.
 func (c *conn) tryWrite([]byte) (int, error) { return 0, nil }
 

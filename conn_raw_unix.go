@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 )
 
@@ -30,22 +31,22 @@ func rawConn(nc net.Conn) syscall.RawConn {
 	return raw
 }
 
-// rawReader waits for readability without a buffer.
-type rawReader struct {
-	c    *conn
-	once func(fd uintptr) bool // tryRead as a value, made once
-}
+// rawReader waits for readability without a buffer. It is a connection, so that
+// it costs none either.
+type rawReader conn
 
 func newRawReader(c *conn) *rawReader {
-	r := &rawReader{c: c}
-	r.once = r.tryRead
+	r := (*rawReader)(c)
+	if c.tryRead == nil {
+		c.tryRead = r.try
+	}
 	return r
 }
 
 func (r *rawReader) read() (int, error) {
-	c := r.c
+	c := (*conn)(r)
 	for {
-		err := c.raw.Read(r.once)
+		err := c.raw.Read(c.tryRead)
 		if err == nil {
 			break
 		}
@@ -61,9 +62,9 @@ func (r *rawReader) read() (int, error) {
 
 func (r *rawReader) readNow() int {
 	n := 0
-	err := r.c.raw.Control(func(fd uintptr) {
-		if r.tryRead(fd) {
-			n = max(r.c.readN, 0)
+	err := r.raw.Control(func(fd uintptr) {
+		if r.try(fd) {
+			n = max(r.readN, 0)
 		}
 	})
 	if err != nil {
@@ -72,15 +73,15 @@ func (r *rawReader) readNow() int {
 	return n
 }
 
-// tryRead reads once without waiting. It reports false when there is nothing
+// try reads once without waiting. It reports false when there is nothing
 // to read; the buffer goes back to the pool before the wait then, unless it
 // holds part of a packet.
 //
 // There is nothing either behind a read that took less than it could, if what it
 // brought can be passed on at once: the wait follows without another read, and
 // conn_check.go looks for what that would have found.
-func (r *rawReader) tryRead(fd uintptr) bool {
-	c := r.c
+func (r *rawReader) try(fd uintptr) bool {
+	c := (*conn)(r)
 	for {
 		room := c.room()
 		n, err := syscall.Read(int(fd), room)
@@ -117,14 +118,20 @@ func (c *conn) unread() bool {
 	return err == nil && there
 }
 
-// rawWriter writes without waiting. Its fields are owned by the one goroutine
-// that is writing.
+// rawWriter writes without waiting.
 type rawWriter struct {
 	buf  []byte
 	n    int
 	err  error
-	once func(fd uintptr) bool // try as a value, made at the first write
+	once func(fd uintptr) bool // try as a value
 }
+
+// rawWriters are lent for one write each: few are at it at the same time.
+var rawWriters = sync.Pool{New: func() any {
+	w := new(rawWriter)
+	w.once = w.try
+	return w
+}}
 
 // tryWrite writes what the socket takes without waiting. It returns how much
 // that was; less than all of b without an error means that the socket is full.
@@ -132,17 +139,16 @@ func (c *conn) tryWrite(b []byte) (int, error) {
 	if c.raw == nil {
 		return 0, nil
 	}
-	w := &c.writer
-	if w.once == nil {
-		w.once = w.try
-	}
+	w := rawWriters.Get().(*rawWriter)
 	w.buf, w.n, w.err = b, 0, nil
 	err := c.raw.Write(w.once)
-	w.buf = nil
 	if w.err != nil {
 		err = w.err
 	}
-	return w.n, err
+	n := w.n
+	w.buf, w.err = nil, nil
+	rawWriters.Put(w)
+	return n, err
 }
 
 func (w *rawWriter) try(fd uintptr) bool {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // HandshakeData is what a client says about itself when it connects. See the client protocol, section 5.1. None of it
@@ -67,6 +68,39 @@ func DecodeHandshake(b []byte) (*HandshakeData, error) {
 	if json.Unmarshal(w.Sys.Features, &h.Sys.Features) != nil {
 		h.Sys.Features = nil
 	}
+	return h, nil
+}
+
+// handshakesSeen keeps what clients have said of themselves: most of them run one of a few builds, and say the same. What a
+// session keeps of that is shared then.
+type handshakesSeen struct {
+	mu    sync.Mutex
+	known map[string]*HandshakeData // by the body; nil before the first
+}
+
+const (
+	maxHandshakesSeen = 64  // more, and it begins anew
+	maxHandshakeSeen  = 512 // bytes of a body
+)
+
+// decode is DecodeHandshake. What it returns must not be changed, unless its User has something in it.
+func (s *handshakesSeen) decode(b []byte) (*HandshakeData, error) {
+	s.mu.Lock()
+	h := s.known[string(b)]
+	s.mu.Unlock()
+	if h != nil {
+		return h, nil
+	}
+	h, err := DecodeHandshake(b)
+	if err != nil || len(h.User) > 0 || len(b) > maxHandshakeSeen {
+		return h, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil || len(s.known) >= maxHandshakesSeen {
+		s.known = make(map[string]*HandshakeData)
+	}
+	s.known[string(b)] = h
 	return h, nil
 }
 

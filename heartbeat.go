@@ -32,6 +32,9 @@ func newHeartbeats(interval time.Duration) *heartbeats {
 // now is the time since the epoch.
 func (h *heartbeats) now() time.Duration { return time.Since(h.epoch) }
 
+// at is the time of which now was d.
+func (h *heartbeats) at(d time.Duration) time.Time { return h.epoch.Add(d) }
+
 // add puts a connection on the list; its first tick is one interval from now.
 func (h *heartbeats) add(c *conn) {
 	now := h.now()

@@ -374,7 +374,7 @@ func (s *Session) ended(cause error) {
 	if s.notes != nil {
 		s.host.Inspect.sessionEnded(cause)
 	}
-	s.cancel(cause)
+	s.begun().end(cause)
 	s.host.Log.Debug("session ended", "session", s, "cause", cause)
 
 	m := &s.box

@@ -421,9 +421,9 @@ func (c *incoming) handle() {
 		}
 		ctx = context.WithoutCancel(ctx)
 	}
-	front := &frontLink{node: c.b.node, id: string(c.req.FrontendID), number: c.req.Session.ID}
+	front := &frontLink{node: c.b.node, ctx: ctx, id: string(c.req.FrontendID), number: c.req.Session.ID}
 	q := request{
-		Session: newBackendSession(c.b.host, ctx, front, string(c.req.Session.UID), c.req.Session.Data),
+		Session: newBackendSession(c.b.host, front, string(c.req.Session.UID), c.req.Session.Data),
 		Entry:   c.entry,
 		Text:    c.text(),
 		ID:      c.req.Msg.ID,

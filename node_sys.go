@@ -252,9 +252,12 @@ func (b *backend) notice(n *Notice) ([]byte, error) {
 // sessionFront.
 type frontLink struct {
 	node   *node
+	ctx    context.Context // of the call
 	id     string
 	number int64
 }
+
+func (f *frontLink) context() context.Context { return f.ctx }
 
 func (f *frontLink) server() string { return f.id }
 

@@ -125,7 +125,7 @@ func (s *Server) serveConn(nc net.Conn) {
 	}
 	s.conns.Add(1) // until connConfig.Left
 	session := newSession(s.host, nc)
-	s.host.Runners.start(session.id, &arrival{session, s.serveCtx})
+	s.host.Runners.start(session.ID(), &arrival{session, s.serveCtx})
 }
 
 // An arrival is a connection that was accepted.

@@ -26,12 +26,14 @@ import (
 // [ErrSessionClosed].
 type Session struct {
 	// Immutable.
-	host   *sessionHost
-	front  sessionFront // where the connection is; nil on the frontend itself
-	id     int64
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	notes  *sessionNotes // for the debug page; nil: nobody looks
+	host  *sessionHost
+	front sessionFront // where the connection is; nil on the frontend itself
+	id    int64
+	notes *sessionNotes // for the debug page; nil: nobody looks
+
+	// life is its context, which is made when somebody wants it, or the session
+	// ends; not on a backend, where it is the call's.
+	life atomic.Pointer[sessionLife]
 
 	// conn is the connection, or the last one; nil on a backend. It is changed
 	// when the session is resumed, with the locks of both connections held.
@@ -64,7 +66,6 @@ type Session struct {
 // newSession returns the session of an accepted connection.
 func newSession(host *sessionHost, nc net.Conn) *Session {
 	s := &Session{host: host, id: host.Table.nextID()}
-	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.conn.Store(newConn(nc, host.Conn, s))
 	if host.Inspect != nil {
 		s.notes = &sessionNotes{Began: time.Now()}
@@ -130,7 +131,32 @@ func (s *Session) serve(ctx context.Context) { s.conn.Load().serve(ctx) }
 // what its connection was lost of, or an error that wraps it. On a backend it is the context of the call, which ends when
 // the handler has returned, when the caller's time is over, or when the frontend
 // has given up, if the transport can tell.
-func (s *Session) Context() context.Context { return s.ctx }
+func (s *Session) Context() context.Context {
+	if s.front != nil {
+		return s.front.context()
+	}
+	return s.begun().ctx
+}
+
+// A sessionLife is the context of a session on its frontend.
+type sessionLife struct {
+	ctx context.Context
+	end context.CancelCauseFunc
+}
+
+// begun returns the session's life. Most sessions that do nothing have none: it is
+// a quarter of what they cost.
+func (s *Session) begun() *sessionLife {
+	if l := s.life.Load(); l != nil {
+		return l
+	}
+	l := new(sessionLife)
+	l.ctx, l.end = context.WithCancelCause(context.Background())
+	if !s.life.CompareAndSwap(nil, l) {
+		return s.life.Load() // somebody was faster; l is garbage, nothing waits for it
+	}
+	return l
+}
 
 // HandshakeData returns what the client sent in its handshake, nil before it and
 // on a backend. It must not be changed.
@@ -157,7 +183,7 @@ func (s *Session) handshake(c *conn, body []byte) ([]byte, *pushRing, error) {
 	if c.Limits != nil && !c.Limits.handshake() {
 		return s.host.Busy, nil, errHandshakeRate
 	}
-	h, err := DecodeHandshake(body)
+	h, err := s.host.decodeHandshake(body)
 	if err != nil {
 		s.host.Counters.MalformedHandshakes.Add(1)
 		return s.host.Refuse(""), nil, err
@@ -473,7 +499,7 @@ func (s *Session) awaitBeside() {
 		for range cap(slots) {
 			select {
 			case slots <- struct{}{}:
-			case <-s.ctx.Done():
+			case <-s.Context().Done():
 				return
 			}
 		}

@@ -51,7 +51,17 @@ type sessionHost struct {
 	Runners         *runners
 	Alive           sync.WaitGroup // sessions whose close callbacks have not run yet
 
+	seen  handshakesSeen
 	abuse sampler // of the log records about clients that send too much
+}
+
+// decodeHandshake decodes what a client says of itself. Validators are given what is the session's alone: they are the
+// application's, and might change it.
+func (h *sessionHost) decodeHandshake(body []byte) (*HandshakeData, error) {
+	if len(h.Validators) > 0 {
+		return DecodeHandshake(body)
+	}
+	return h.seen.decode(body)
 }
 
 // messageHandler is the layer above the sessions.

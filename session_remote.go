@@ -20,8 +20,9 @@ var ErrFrontendSession = errors.New("pitaya: this is the frontend: its session d
 // sessionFront is the way from a session on a backend to the frontend that the
 // client is connected to. The methods wait for the frontend where it answers.
 type sessionFront interface {
-	server() string // id of the frontend
-	session() int64 // id of the session there
+	context() context.Context // of the call
+	server() string           // id of the frontend
+	session() int64           // id of the session there
 	bind(ctx context.Context, uid string) error
 	push(ctx context.Context, uid, route string, payload []byte) error
 	kick(ctx context.Context, uid string) error
@@ -34,14 +35,14 @@ type sessionFront interface {
 // checked and is not changed any more. As long as the handler changes nothing it
 // goes back as it came: none stays none, which leaves the frontend's alone. Only
 // null does not, which frontends of Pitaya panic of.
-func newBackendSession(host *sessionHost, ctx context.Context, front sessionFront, uid string, data []byte) *Session {
+func newBackendSession(host *sessionHost, front sessionFront, uid string, data []byte) *Session {
 	switch {
 	case data == nil:
 		data = []byte{}
 	case string(data) == "null":
 		data = []byte("{}")
 	}
-	return &Session{host: host, id: host.Table.nextID(), ctx: ctx, front: front, uid: uid, encoded: data}
+	return &Session{host: host, id: host.Table.nextID(), front: front, uid: uid, encoded: data}
 }
 
 // IsFrontend reports whether the client is connected to this server.

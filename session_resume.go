@@ -219,7 +219,7 @@ func (s *Session) giveUp() bool {
 // absorbed is what is left to do after giveUp.
 func (s *Session) absorbed() {
 	s.host.Table.remove(s, "")
-	s.cancel(errResumed)
+	s.begun().end(errResumed)
 	m := &s.box
 	m.mu.Lock()
 	m.closed, m.finished = true, true

@@ -642,3 +642,91 @@ func TestUndelivered(t *testing.T) {
 		}
 	})
 }
+
+// What clients say of themselves is theirs, whoever else has said the same or something else before.
+func TestHandshakeDataIsOwn(t *testing.T) {
+	for name, validator := range map[string]bool{"shared": false, "with a validator that changes it": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, dial := startOn(t, "mem", pitaya.Config{}, func(s *pitaya.Server) {
+					if validator {
+						must(t, s.AddHandshakeValidator("mark", func(h *pitaya.HandshakeData) error {
+							if h.Sys.LibVersion != "" {
+								t.Errorf("the validator sees the mark of another session: %+v", h)
+							}
+							h.Sys.LibVersion = "marked"
+							return nil
+						}))
+					}
+				})
+				var ids []int64 // of the sessions, in the order of their beginning
+				var want []string
+				for i := range 160 {
+					platform, name := fmt.Sprintf("p%d", i%80), ""
+					body := fmt.Sprintf(`{"sys":{"platform":%q,"clientVersion":"1"}}`, platform)
+					if i%3 == 0 {
+						name = fmt.Sprintf("n%d", i)
+						body = fmt.Sprintf(`{"sys":{"platform":%q,"clientVersion":"1"},"user":{"name":%q}}`, platform, name)
+					}
+					c := dial()
+					c.send(pitaya.PacketHandshake, []byte(body))
+					c.expect(pitaya.PacketHandshake)
+					want = append(want, platform+" "+name)
+					for x := range s.Sessions() {
+						if !slices.Contains(ids, x.ID()) {
+							ids = append(ids, x.ID())
+						}
+					}
+				}
+				for i, id := range ids {
+					h := s.SessionByID(id).HandshakeData()
+					got := h.Sys.Platform + " "
+					if name, ok := h.User["name"]; ok {
+						got += name.(string)
+					}
+					if got != want[i] || validator != (h.Sys.LibVersion == "marked") {
+						t.Errorf("session %d: %+v, want %s", i, h, want[i])
+					}
+				}
+				if len(ids) != 160 {
+					t.Errorf("%d sessions", len(ids))
+				}
+			})
+		})
+	}
+}
+
+// A session's context is the same for all who ask, and ends with it, whether somebody has asked before or not.
+func TestSessionContextEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends := make(chan *pitaya.Session, 2)
+		s, dial := startOn(t, "mem", pitaya.Config{}, func(s *pitaya.Server) {
+			must(t, s.OnSessionClose(func(x *pitaya.Session) { ends <- x }))
+		})
+		asked := dial().hello()
+		session := s.onlySession(t)
+		const askers = 20
+		got := make(chan context.Context, askers)
+		for range askers {
+			go func() { got <- session.Context() }()
+		}
+		ctx := session.Context()
+		for range askers {
+			if other := <-got; other != ctx {
+				t.Error("two contexts of one session")
+			}
+		}
+		if ctx.Err() != nil {
+			t.Error(ctx.Err())
+		}
+		asked.Close()
+		<-ctx.Done()
+		if x := <-ends; x != session || context.Cause(ctx) != io.EOF {
+			t.Errorf("ended with %v", context.Cause(ctx))
+		}
+		dial().hello().Close()
+		if late := (<-ends).Context(); late.Err() == nil || context.Cause(late) != io.EOF {
+			t.Errorf("asked for after the end: %v", context.Cause(late))
+		}
+	})
+}

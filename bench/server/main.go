@@ -48,6 +48,7 @@ func run() error {
 	cfg := pitaya.Config{Type: "connector", Frontend: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	profile := flag.String("cpuprofile", "", "`file` for a profile of the processor, from the start to the end")
 	serializer := flag.String("serializer", "json", "`json` or protobuf")
+	flag.DurationVar(&cfg.Heartbeat, "heartbeat", 0, "`interval` of heartbeats; 0 is that of the library")
 	flag.Parse()
 	if *serializer == "protobuf" {
 		cfg.Serializer = pitaya.Protobuf{}

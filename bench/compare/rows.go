@@ -113,6 +113,7 @@ func idleRows() []row {
 			name: "idle-cpu", bound: 5, title: grouped(conns) + " idle connections, heartbeats", load: load, figure: cores,
 			runs: 1, duration: 65 * time.Second,
 			contenders: []contender{
+				{name: yardstick, start: bareServer("-heartbeat")},
 				{name: tcp, start: ourServer("tcp"), checks: []check{atMost(cores, 0.5)}},
 			},
 		},

@@ -9,6 +9,8 @@
 // member, and each other request is answered, and then each of -at-once pushes of -size bytes is written to each member
 // by itself, by one write directly to its socket.
 //
+// With -heartbeat it writes four bytes to each connection every 30 seconds, and does nothing else with them.
+//
 // It prints the address that it listens on, and ends when its standard input does.
 package main
 
@@ -23,11 +25,13 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 )
 
 // Types of packets, and of messages in the first byte of a data packet's body.
 const (
 	packetHandshake = 1
+	packetHeartbeat = 3
 	packetData      = 4
 
 	messageResponse = 2 << 1
@@ -50,6 +54,7 @@ func main() {
 	broadcasts := flag.Bool("broadcast", false, "push to the members of a group instead of echoing")
 	atOnce := flag.Int("at-once", 1, "`number` of pushes to each member")
 	size := flag.Int("size", 64, "`bytes` of each push")
+	heartbeats := flag.Bool("heartbeat", false, "write a heartbeat to each connection every 30 seconds")
 	flag.Parse()
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
@@ -59,12 +64,20 @@ func main() {
 	if *broadcasts {
 		g = &group{push: push(*size), atOnce: *atOnce}
 	}
+	var b *beats
+	if *heartbeats {
+		b = newBeats()
+		go b.run()
+	}
 	fmt.Println("tcp", l.Addr())
 	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				log.Fatal(err)
+			}
+			if b != nil {
+				b.add(c, time.Now().Add(interval))
 			}
 			go serve(c, g)
 		}

@@ -232,8 +232,16 @@ func (c *conn) conclude(err error) {
 	case errors.Is(err, errConnEnded):
 	case errors.Is(err, io.EOF), errors.Is(err, ErrTruncated):
 		// What is queued may still be wanted: a client that closed its
-		// sending half.
-		c.lose(err, endFlush)
+		// sending half. Nothing of it is on its way any more, so that closing the
+		// socket behind the last packet cannot reset anything. A TLS connection
+		// has a goodbye of its own.
+		c.mu.Lock()
+		c.gone = c.raw != nil
+		c.mu.Unlock()
+		if c.lose(err, endFlush); c.gone {
+			c.awaitDrained()
+			return
+		}
 	case errors.Is(err, ErrProtocol), errors.Is(err, ErrServerClosed):
 		// Likewise of one that sent garbage behind good requests.
 		c.end(err, endFlush, nil)

@@ -43,6 +43,7 @@ type connQueue struct {
 	cut         bool          // ended, and what was queued is not written, but for what was being written
 	drained     bool          // ended, and nothing is written any more
 	moved       bool          // the session goes on with another connection
+	gone        bool          // the client has closed its side, and all of it was read
 	cause       error         // why the connection ended
 	limit       time.Duration // when writing must be over, by the heartbeats' clock; set when ended
 	waiting     chan struct{} // closed when there is room again, the connection ended, or it drained; nil if nobody waits
@@ -701,8 +702,14 @@ func (c *conn) writeFailed(err error) {
 
 // lastWritten tells the client that nothing follows. The reading goroutine
 // closes the socket when the client has closed its side, or when lingerTime is
-// over.
+// over. If the client has done so already, it waits for this only.
 func (c *conn) lastWritten() {
+	c.mu.Lock()
+	gone := c.gone
+	c.mu.Unlock()
+	if gone {
+		return
+	}
 	c.rwc.SetReadDeadline(time.Now().Add(lingerTime))
 	if half, ok := c.body.(interface{ CloseWrite() error }); !ok || half.CloseWrite() != nil {
 		c.closeSocket()

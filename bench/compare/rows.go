@@ -39,6 +39,9 @@ func echo(bound int, shape string, conns, inFlight int, c check) row {
 	}
 	if inFlight > 1 {
 		r.needs = []string{echo50}
+	} else if shape == "json" {
+		// It has no bound, and none is relative to it. It tells how much of one encoding/json takes by itself.
+		r.contenders = slices.Insert(r.contenders, 1, contender{name: yardstick + " with JSON", start: bareServer("-json")})
 	}
 	return r
 }

@@ -5,6 +5,9 @@
 // The handshake is answered by fixed bytes, and each data packet by its own body, in which only the type becomes that of
 // a response, so that a client of the protocol takes it. Packets that arrive together are answered by one write.
 //
+// With -json it decodes the body of each request by encoding/json into the struct that the handler of bench/server takes, and
+// answers with that struct, encoded again: a server of JSON with nothing else around it.
+//
 // With -broadcast it is the yardstick of broadcasts: a request on a route that ends in "join" makes its connection a
 // member, and each other request is answered, and then each of -at-once pushes of -size bytes is written to each member
 // by itself, by one write directly to its socket.
@@ -18,6 +21,8 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -54,11 +59,15 @@ func main() {
 	broadcasts := flag.Bool("broadcast", false, "push to the members of a group instead of echoing")
 	atOnce := flag.Int("at-once", 1, "`number` of pushes to each member")
 	size := flag.Int("size", 64, "`bytes` of each push")
+	asJSON := flag.Bool("json", false, "decode and encode the JSON that is echoed")
 	heartbeats := flag.Bool("heartbeat", false, "write a heartbeat to each connection every 30 seconds")
 	flag.Parse()
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
 		log.Fatal(err)
+	}
+	if *asJSON && *broadcasts {
+		log.Fatal("-json is for echoes, not for -broadcast")
 	}
 	var g *group
 	if *broadcasts {
@@ -79,14 +88,15 @@ func main() {
 			if b != nil {
 				b.add(c, time.Now().Add(interval))
 			}
-			go serve(c, g)
+			go serve(c, g, *asJSON)
 		}
 	}()
 	io.Copy(io.Discard, os.Stdin)
 }
 
-// serve answers what comes on c until it ends. g is nil where packets are echoed.
-func serve(c net.Conn, g *group) {
+// serve answers what comes on c until it ends. g is nil where packets are echoed, which is done by way of a struct if asJSON
+// is set.
+func serve(c net.Conn, g *group, asJSON bool) {
 	defer c.Close()
 	if g != nil {
 		defer g.leave(c)
@@ -107,6 +117,10 @@ func serve(c net.Conn, g *group) {
 		switch {
 		case kind == packetHandshake:
 			out = appendPacket(out, packetHandshake, []byte(answer))
+		case kind == packetData && asJSON:
+			if out, err = appendJSON(out, body); err != nil {
+				return
+			}
 		case kind == packetData && n > 0:
 			out = appendPacket(out, packetData, body)
 			out[len(out)-n] = messageResponse
@@ -132,6 +146,32 @@ func serve(c net.Conn, g *group) {
 func appendPacket(dst []byte, kind byte, body []byte) []byte {
 	n := len(body)
 	return append(append(dst, kind, byte(n>>16), byte(n>>8), byte(n)), body...)
+}
+
+// line is what the handler of bench/server takes and returns.
+type line struct {
+	Name    string `json:"name"`
+	Content string `json:"content"`
+}
+
+// appendJSON appends the answer to a request with a route in text.
+func appendJSON(dst, request []byte) ([]byte, error) {
+	_, n := binary.Uvarint(request[min(1, len(request)):])
+	route := 1 + n // where its length stands
+	if n <= 0 || route >= len(request) || route+1+int(request[route]) > len(request) {
+		return dst, errors.New("no request with a route in text")
+	}
+	l := new(line)
+	if err := json.Unmarshal(request[route+1+int(request[route]):], l); err != nil {
+		return dst, err
+	}
+	payload, err := json.Marshal(l)
+	if err != nil {
+		return dst, err
+	}
+	size := route + len(payload)
+	dst = append(dst, packetData, byte(size>>16), byte(size>>8), byte(size), messageResponse)
+	return append(append(dst, request[1:route]...), payload...), nil
 }
 
 // push is the packet of a push of JSON with a number of bytes.

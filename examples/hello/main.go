@@ -11,10 +11,9 @@ import (
 	"github.com/pitaya-go/pitaya"
 )
 
-type Hello struct{ pitaya.Base }
 type Message struct{ Text string }
 
-func (*Hello) Greet(ctx context.Context, in *Message) (*Message, error) {
+func greet(ctx context.Context, in *Message) (*Message, error) {
 	return &Message{Text: "Hello, " + in.Text + "!"}, nil
 }
 
@@ -27,7 +26,7 @@ func main() {
 	check(err)
 	srv, err := pitaya.NewServer(pitaya.Config{Type: "game", Frontend: true, Listeners: []net.Listener{tcp, ws}})
 	check(err)
-	check(srv.Register(&Hello{}))
+	check(pitaya.Handle(srv, "game.Hello.Greet", greet))
 	check(srv.Run(ctx))
 }
 

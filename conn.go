@@ -259,7 +259,7 @@ func (c *conn) transportHandshake(ctx context.Context) (err error) {
 	if h, ok := c.rwc.(interface {
 		HandshakeContext(ctx context.Context) error
 	}); ok {
-		if c.cfg.HandshakeTimeout > 0 {
+		if c.cfg.HandshakeTimeout > 0 && !readsOnly(c.rwc) {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeoutCause(ctx, c.cfg.HandshakeTimeout, ErrHandshakeTimeout)
 			defer cancel()
@@ -291,6 +291,18 @@ func (c *conn) transportHandshake(ctx context.Context) (err error) {
 	_, mem := c.body.(*memConn)
 	c.cuts = mem || c.raw != nil // not under TLS
 	return nil
+}
+
+// readsOnly reports whether the transport's handshake waits for nothing but the
+// socket's reading, whose deadline is set already: a WebSocket upgrade without
+// TLS or PROXY header, whose short answer fits into the socket's buffer.
+func readsOnly(nc net.Conn) bool {
+	w, ok := nc.(*wsConn)
+	if !ok {
+		return false
+	}
+	_, ok = w.Conn.(*net.TCPConn)
+	return ok
 }
 
 // errRefused ends a connection whose handshake was refused; the answer says so

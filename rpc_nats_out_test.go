@@ -148,7 +148,7 @@ func TestNATSOutFull(t *testing.T) {
 		const size = 1 << 20
 		must(t, s.send("first", size))
 		synctest.Wait() // it is on its way, and does not wait any more
-		sent := make(chan error, 100)
+		sent := make(chan error, 20)
 		go func() {
 			for i := range cap(sent) {
 				sent <- s.send(fmt.Sprint("m", i), size)

@@ -63,3 +63,19 @@ func (t CallTable) Waiting() (int, error) {
 
 // DroppedOf is Dropped for one kind of subscriptions.
 func (t *NATSTransport) DroppedOf(kind string) int64 { return t.dropped()[kind] }
+
+// A NATSOut is the queue toward NATS, without NATS.
+type NATSOut struct{ *natsOut }
+
+// NewNATSOut returns one that hands what waits to send, until Close.
+func NewNATSOut(send func(subject, reply string, token uint64, body []byte)) NATSOut {
+	o := NATSOut{newNATSOut()}
+	go o.run(func(m *natsOutgoing, body []byte) { send(m.Subject, m.Reply, m.Token, body) })
+	return o
+}
+
+func (o NATSOut) Put(subject, reply string, token uint64, body []byte) error {
+	return o.put(subject, reply, token, body)
+}
+func (o NATSOut) Mark() <-chan struct{} { return o.mark() }
+func (o NATSOut) Close()                { o.close() }

@@ -116,12 +116,14 @@ const runnerRest = time.Second
 // lookAfter ends those that have not been needed for some time.
 func (r *runners) lookAfter(s *runnerShard) {
 	s.mu.Lock()
-	var ends *runner
-	for range s.low {
-		w := s.idle
-		s.idle, w.next, ends = w.next, ends, w
-		s.count--
+	// The first in the list were at work since, and stay: their stacks have the size that the handlers need.
+	last := &s.idle
+	for range s.count - s.low {
+		last = &(*last).next
 	}
+	ends := *last
+	*last = nil
+	s.count -= s.low
 	s.low = s.count
 	again := s.count > 0
 	if again {

@@ -22,15 +22,14 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"log/slog"
 	"net"
 	"os"
-	"runtime/pprof"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/bench/internal/program"
 )
 
 func main() {
@@ -42,8 +41,7 @@ func main() {
 }
 
 func run() error {
-	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	cfg := pitaya.Config{Cluster: true, Logger: logger}
+	cfg := pitaya.Config{Cluster: true, Logger: program.Logger()}
 	flag.StringVar(&cfg.Type, "type", "room", "`type` of the server")
 	flag.BoolVar(&cfg.Frontend, "frontend", false, "take clients")
 	url := flag.String("nats", "", "`address` of NATS; empty is gRPC")
@@ -57,19 +55,12 @@ func run() error {
 	defer stop()
 	peers := &peers{end: stop}
 	cfg.Discovery = peers
-	var err error
-	if *url != "" {
-		n := pitaya.NATSConfig{URL: *url}
-		cfg.Transport, err = pitaya.NewNATSTransport(n, n, logger)
-	} else {
-		cfg.Metadata = pitaya.GRPCMetadata(nil, "", "127.0.0.1", "", "", "")
-		cfg.Transport, err = pitaya.NewGRPCTransport(pitaya.GRPCConfig{Port: -1}, "", logger)
-	}
-	if err != nil {
+	if err := program.Connect(&cfg, *url, 0); err != nil {
 		return err
 	}
 	var clients net.Listener
 	if cfg.Frontend {
+		var err error
 		if clients, err = pitaya.ListenTCP("127.0.0.1:0", nil); err != nil {
 			return err
 		}
@@ -82,17 +73,11 @@ func run() error {
 	if err := s.Register(&Room{delay: *delay}, pitaya.WithName("room"), pitaya.WithNameFunc(strings.ToLower)); err != nil {
 		return err
 	}
-	if *profile != "" {
-		f, err := os.Create(*profile)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stopProfile, err := program.Profile(*profile)
+	if err != nil {
+		return err
 	}
+	defer stopProfile()
 	if clients != nil {
 		go func() {
 			select {

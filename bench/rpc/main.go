@@ -21,10 +21,8 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"log/slog"
 	"net"
 	"os"
-	"runtime/pprof"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,6 +35,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/bench/internal/program"
 	"github.com/pitaya-go/pitaya/internal/pb"
 )
 
@@ -58,17 +57,11 @@ func main() {
 	flag.IntVar(&o.inflight, "inflight", 50, "`calls` at a time")
 	profile := flag.String("cpuprofile", "", "`file` for a profile of the processor, from the start to the end")
 	flag.Parse()
-	if *profile != "" {
-		f, err := os.Create(*profile)
-		if err != nil {
-			log.Fatal(err)
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			log.Fatal(err)
-		}
-		defer pprof.StopCPUProfile()
+	stopProfile, err := program.Profile(*profile)
+	if err != nil {
+		log.Fatal(err)
 	}
+	defer stopProfile()
 	if err := o.run(flag.Arg(0)); err != nil {
 		log.Print(err)
 	}
@@ -267,18 +260,9 @@ func (*Room) Echo(ctx context.Context, in *wrapperspb.StringValue) (*wrapperspb.
 
 // start runs a server of the library. others is who else is in the cluster.
 func (o *options) start(serverType string, frontend bool, others ...*pitaya.ServerInfo) (*pitaya.Server, *pitaya.ServerInfo, func(), error) {
-	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	d := &peers{others: others}
-	cfg := pitaya.Config{Type: serverType, ID: serverType + "-1", Frontend: frontend, Cluster: true, Logger: logger, Discovery: d}
-	var err error
-	if o.nats != "" {
-		n := pitaya.NATSConfig{URL: o.nats, RequestTimeout: timeout}
-		cfg.Transport, err = pitaya.NewNATSTransport(n, n, logger)
-	} else {
-		cfg.Metadata = pitaya.GRPCMetadata(nil, "", "127.0.0.1", "", "", "")
-		cfg.Transport, err = pitaya.NewGRPCTransport(pitaya.GRPCConfig{Port: -1, RequestTimeout: timeout}, "", logger)
-	}
-	if err != nil {
+	cfg := pitaya.Config{Type: serverType, ID: serverType + "-1", Frontend: frontend, Cluster: true, Logger: program.Logger(), Discovery: d}
+	if err := program.Connect(&cfg, o.nats, timeout); err != nil {
 		return nil, nil, nil, err
 	}
 	s, err := pitaya.NewServer(cfg)

@@ -21,11 +21,9 @@ import (
 	"flag"
 	"fmt"
 	"log"
-	"log/slog"
 	"net"
 	"os"
 	"runtime"
-	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,6 +32,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/bench/internal/program"
 )
 
 func main() {
@@ -45,7 +44,7 @@ func main() {
 }
 
 func run() error {
-	cfg := pitaya.Config{Type: "connector", Frontend: true, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	cfg := pitaya.Config{Type: "connector", Frontend: true, Logger: program.Logger()}
 	profile := flag.String("cpuprofile", "", "`file` for a profile of the processor, from the start to the end")
 	serializer := flag.String("serializer", "json", "`json` or protobuf")
 	flag.DurationVar(&cfg.Heartbeat, "heartbeat", 0, "`interval` of heartbeats; 0 is that of the library")
@@ -86,17 +85,11 @@ func run() error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	svc.life = ctx
-	if *profile != "" {
-		f, err := os.Create(*profile)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stopProfile, err := program.Profile(*profile)
+	if err != nil {
+		return err
 	}
+	defer stopProfile()
 	go collectOnSignal(ctx)
 	go func() {
 		defer stop()

@@ -227,11 +227,13 @@ describe("a session", () => {
     const client = await dial(t, crashing.json, { ...options, reconnect: { minDelay: 5, maxDelay: 20 } });
     await client.request("test.push", { Route: "onTick", Count: 3 });
     const waiting = next(client, "reconnecting").then(() => client.request("test.echo", 1, { whileAway: "wait" }));
+    // At once: the request may fail before Server.start has returned.
+    const refused = assert.rejects(waiting, { unsent: true, message: /could not be resumed/ });
     const back = next(client, "connected");
     await crashing.kill();
     crashing = await Server.start("-json", new URL(crashing.json).host);
     t.after(() => crashing.stop());
-    await assert.rejects(waiting, { unsent: true, message: /could not be resumed/ });
+    await refused;
     const { resumed, reason } = await back;
     assert.deepEqual([resumed, reason], [false, "unknown"]);
     assert.equal(client.resumable, true);

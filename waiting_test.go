@@ -96,12 +96,13 @@ func TestWaitingForwards(t *testing.T) {
 				}
 				until(t, "all are forwarded", func() bool { return front.Stats().Forwards == int64(sessions*last) })
 			}
-			// goroutines waits until there are no more than so many beside those before.
+			// goroutines waits until there are no more than so many beside those before. Those that are done rest for
+			// two seconds at most.
 			before := runtime.NumGoroutine()
 			goroutines := func(what string, most int) {
 				t.Helper()
 				n := 0
-				for range 100 {
+				for range 500 {
 					if n = runtime.NumGoroutine() - before; n <= most {
 						return
 					}

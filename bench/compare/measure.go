@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -97,7 +98,8 @@ func (b *bed) load(ctx context.Context, sys *system, args []string) (rep *load.R
 		return nil, 0, fmt.Errorf("the load generator's report: %w", err)
 	}
 	if n := rep.Connections.AtEnd; n > 0 && most > before {
-		perConn = float64(most-before) / float64(n)
+		// In thousandths: a server has some that are not its connections', for a moment, whatever the number of those.
+		perConn = math.Round(1000*float64(most-before)/float64(n)) / 1000
 	}
 	return rep, perConn, nil
 }

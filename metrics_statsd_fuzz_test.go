@@ -152,7 +152,7 @@ func wantStatsdText(t *testing.T, what, got, text, special string) {
 			want = append(want, text[i:i+n]...)
 		}
 	}
-	if got != string(want) && (len(text) <= 200 || len(got) < 197 || !strings.HasPrefix(string(want), got)) {
+	if got != string(want) && (len(text) <= 200 || len(got) < 196 || !strings.HasPrefix(string(want), got)) {
 		t.Errorf("%s: %q became %q, want %q", what, text, got, want)
 	}
 }

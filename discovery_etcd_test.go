@@ -711,12 +711,13 @@ func TestEtcdDiscoveryPaused(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t)
 	cfg := etcdConfig(s.URL())
-	cfg.HeartbeatTTL, cfg.RevokeTimeout, cfg.DialTimeout = time.Minute, 100*time.Millisecond, 100*time.Millisecond
+	cfg.HeartbeatTTL, cfg.RevokeTimeout = time.Minute, 100*time.Millisecond
 	d, w := newEtcdDiscovery(t, cfg), pitayatest.NewServerWatcher(t)
 	if err := d.Join(t.Context(), room("a"), w.Watch); err != nil {
 		t.Fatal(err)
 	}
 	s.Pause()
+	cfg.DialTimeout = 100 * time.Millisecond
 	other := newEtcdDiscovery(t, cfg)
 	start := time.Now()
 	if err := other.Join(t.Context(), room("b"), func(pitaya.DiscoveryEvent) { t.Error("an event of a Join that failed") }); err == nil {
@@ -734,7 +735,7 @@ func TestEtcdDiscoveryGivesUp(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t)
 	cfg := etcdConfig(s.URL())
-	cfg.GrantLeaseRetries, cfg.GrantLeaseTimeout, cfg.RevokeTimeout = 2, 50*time.Millisecond, 50*time.Millisecond
+	cfg.GrantLeaseRetries, cfg.GrantLeaseTimeout, cfg.RevokeTimeout = 2, time.Second, 50*time.Millisecond
 	d, w := newEtcdDiscovery(t, cfg), pitayatest.NewServerWatcher(t)
 	if err := d.Join(t.Context(), room("a"), w.Watch); err != nil {
 		t.Fatal(err)

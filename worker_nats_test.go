@@ -96,7 +96,7 @@ func settled(t testing.TB, store pitaya.JobStore, dead int64) {
 func TestNATSJobs(t *testing.T) {
 	t.Parallel()
 	nats := startNATS(t, "-jetstream")
-	const lease = 2400 * time.Millisecond
+	const lease = 4800 * time.Millisecond
 	open := func(t testing.TB) pitaya.JobStore {
 		return natsJobs(t, nats.URL(), pitaya.NATSJobsOptions{Namespace: t.Name()[max(0, len(t.Name())-64):], Lease: lease})
 	}
@@ -104,7 +104,7 @@ func TestNATSJobs(t *testing.T) {
 		Open:  open,
 		Other: func(t testing.TB, _ pitaya.JobStore) pitaya.JobStore { return open(t) },
 		Lease: lease,
-		Slack: 590 * time.Millisecond,
+		Slack: 1190 * time.Millisecond,
 	})
 }
 

@@ -383,6 +383,43 @@ func TestNATSJobsLimits(t *testing.T) {
 	}
 }
 
+// The options are what the streams are made with, and without them the queue and the dead are bounded nevertheless.
+func TestNATSJobsStreams(t *testing.T) {
+	t.Parallel()
+	server := startNATS(t, "-jetstream")
+	type limits struct {
+		jobs, bytes int64
+		age         time.Duration
+		replicas    int
+	}
+	for _, tt := range []struct {
+		name        string
+		opts        pitaya.NATSJobsOptions
+		queue, dead limits
+	}{
+		{"defaults", pitaya.NATSJobsOptions{}, limits{1_000_000, 256 << 20, 0, 1}, limits{100_000, 64 << 20, 0, 1}},
+		{"options", pitaya.NATSJobsOptions{
+			MaxJobs: 10, MaxBytes: 1 << 20, MaxAge: time.Hour, MaxDead: 5, MaxDeadBytes: 1 << 19, MaxDeadAge: 24 * time.Hour,
+		}, limits{10, 1 << 20, time.Hour, 1}, limits{5, 1 << 19, 24 * time.Hour, 1}},
+	} {
+		tt.opts.Namespace = tt.name
+		_, err := natsJobs(t, server.URL(), tt.opts).Count(t.Context()) // makes them
+		must(t, err)
+		for name, want := range map[string]limits{"pitaya-jobs-": tt.queue, "pitaya-dead-": tt.dead} {
+			stream, err := jetStream(t, server.URL()).Stream(t.Context(), name+tt.name)
+			must(t, err)
+			c := stream.CachedInfo().Config
+			if got := (limits{c.MaxMsgs, c.MaxBytes, c.MaxAge, c.Replicas}); got != want {
+				t.Errorf("%s%s: got %+v, want %+v", name, tt.name, got, want)
+			}
+		}
+	}
+	// One server cannot keep two copies, and says so.
+	if err := natsJobs(t, server.URL(), pitaya.NATSJobsOptions{Namespace: "two", Replicas: 2}).Enqueue(t.Context(), "a", nil); err == nil {
+		t.Error("two replicas on one server")
+	}
+}
+
 // Attempts to connect for jobs are as far apart as the settings say for connections of their kind.
 func TestNATSJobsJitter(t *testing.T) {
 	t.Parallel()

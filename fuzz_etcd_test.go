@@ -223,20 +223,22 @@ func (m *etcdModel) watch(e pitaya.DiscoveryEvent) {
 func (m *etcdModel) check(final bool) {
 	m.Helper()
 	want := map[string]*pitaya.ServerInfo{etcdModelID: {ID: etcdModelID, Type: "room"}}
-	clean := true // nobody is known only for what stood there before
+	clean := true // nobody is known only for what stood there before an entry that is refused
+	claimed := map[string]bool{etcdModelID: true}
 	for key, e := range m.store {
 		typ, id, ok := strings.Cut(strings.TrimPrefix(key, "pitaya/servers/"), "/")
 		info, err := pitaya.DecodeServer([]byte(e.Value))
 		switch {
 		case key == etcdOwn:
 		case !ok || typ == "" || id == "" || strings.Contains(id, "/"):
-		case err != nil || info.ID == etcdModelID:
-			clean = false
-		case info.Type == "ignored":
-		case want[info.ID] != nil:
+		case err != nil:
 			clean = false
 		default:
-			want[info.ID] = info
+			clean = clean && !claimed[info.ID]
+			claimed[info.ID] = true
+			if info.Type != "ignored" && want[info.ID] == nil {
+				want[info.ID] = info
+			}
 		}
 	}
 	for id := range want {

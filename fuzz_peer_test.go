@@ -195,7 +195,6 @@ func runPeer(t *testing.T, script []byte) {
 			raw = script[:min(arg, len(script))]
 			script = script[len(raw):]
 		}
-		time.Sleep(time.Microsecond) // no two calls end with their time in one moment, when what is behind them may be handled or not
 		m.Logf("act %d %d %d %x", act, who, arg, raw)
 		m.act(act, who, arg, raw, fmt.Sprint("p", n))
 		synctest.Wait()

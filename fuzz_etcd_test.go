@@ -96,6 +96,7 @@ func runEtcdServers(t *testing.T, script []byte, key, value string) {
 	}
 	// What is left behind by etcd's beginning anew is forgotten when those that live have had their time.
 	m.list()
+	m.settle()
 	time.Sleep(etcdModelTT)
 	m.list()
 	m.settle()

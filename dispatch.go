@@ -366,6 +366,16 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 	return payload, err
 }
 
+// before runs the functions before a handler. What they make of the argument is
+// to be of its type.
+func (d *dispatcher) before(ctx context.Context, e *handlerEntry, in any) (context.Context, any, error) {
+	ctx, in, err := d.Pipeline.before(ctx, in)
+	if err == nil && e.Check != nil && !e.Check(in) {
+		err = Errorf(CodeInternal, "a function before the handler returned an argument of another type")
+	}
+	return ctx, in, err
+}
+
 // limit returns the time that a handler has for one message, 0 or less if there
 // is no limit.
 func (d *dispatcher) limit(e *handlerEntry) time.Duration {
@@ -463,11 +473,8 @@ func (d *dispatcher) call(q *request) (out any, err error) {
 		}
 	}
 	if len(d.Pipeline.Before) > 0 {
-		if ctx, in, err = d.Pipeline.before(ctx, in); err != nil {
+		if ctx, in, err = d.before(ctx, e, in); err != nil {
 			return nil, err
-		}
-		if e.Check != nil && !e.Check(in) {
-			return nil, Errorf(CodeInternal, "a function before the handler returned an argument of another type")
 		}
 	}
 	if plain {

@@ -29,6 +29,7 @@ type etcdModel struct {
 	store    map[string]pitaya.EtcdEntry
 	revision int64
 	blind    bool                             // until the next list
+	twice    bool                             // an id has stood under two keys
 	past     []pitaya.EtcdEntry               // what the watch has shown, without a value where something was deleted
 	told     map[string]pitaya.DiscoveryEvent // by id; the last for each that is there
 }
@@ -147,6 +148,13 @@ func (m *etcdModel) act(act byte, key, value string, arg int) {
 
 func (m *etcdModel) put(key, value string, lease int64) {
 	m.revision++
+	if info, err := pitaya.DecodeServer([]byte(value)); err == nil {
+		for other, e := range m.store {
+			if same, err := pitaya.DecodeServer([]byte(e.Value)); err == nil && same.ID == info.ID && other != key {
+				m.twice = true
+			}
+		}
+	}
 	e := pitaya.EtcdEntry{Key: key, Value: value, Revision: m.revision, Lease: lease}
 	m.store[key] = e
 	if !m.blind {
@@ -224,8 +232,9 @@ func (m *etcdModel) watch(e pitaya.DiscoveryEvent) {
 func (m *etcdModel) check(final bool) {
 	m.Helper()
 	want := map[string]*pitaya.ServerInfo{etcdModelID: {ID: etcdModelID, Type: "room"}}
-	clean := true // nobody is known only for what stood there before an entry that is refused
-	claimed := map[string]bool{etcdModelID: true}
+	// Who is known stays where an entry is refused that is written in its place: one that is no server, or has the id of
+	// another.
+	clean := !m.twice
 	for key, e := range m.store {
 		typ, id, ok := strings.Cut(strings.TrimPrefix(key, "pitaya/servers/"), "/")
 		info, err := pitaya.DecodeServer([]byte(e.Value))
@@ -234,12 +243,8 @@ func (m *etcdModel) check(final bool) {
 		case !ok || typ == "" || id == "" || strings.Contains(id, "/"):
 		case err != nil:
 			clean = false
-		default:
-			clean = clean && !claimed[info.ID]
-			claimed[info.ID] = true
-			if info.Type != "ignored" && want[info.ID] == nil {
-				want[info.ID] = info
-			}
+		case info.Type != "ignored" && want[info.ID] == nil:
+			want[info.ID] = info
 		}
 	}
 	for id := range want {

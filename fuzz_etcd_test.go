@@ -149,6 +149,7 @@ func (m *etcdModel) act(act byte, key, value string, arg int) {
 func (m *etcdModel) put(key, value string, lease int64) {
 	m.revision++
 	if info, err := pitaya.DecodeServer([]byte(value)); err == nil {
+		m.twice = m.twice || info.ID == etcdModelID && key != etcdOwn
 		for other, e := range m.store {
 			if same, err := pitaya.DecodeServer([]byte(e.Value)); err == nil && same.ID == info.ID && other != key {
 				m.twice = true

@@ -288,99 +288,109 @@ func FuzzEtcdNames(f *testing.F) {
 		if len(group)+len(other)+len(uid)+len(second)+len(frontend) > 4096 {
 			return
 		}
-		ctx := t.Context()
-		if _, err := etcd.Delete(ctx, "pitaya/", clientv3.WithPrefix()); err != nil {
+		if _, err := etcd.Delete(t.Context(), "pitaya/", clientv3.WithPrefix()); err != nil {
 			t.Fatal(err)
 		}
-		memory := pitaya.NewMemoryGroups()
-		defer memory.Close()
-		refused := func(name string) bool { return strings.Contains(name+"/", "/uids/") }
-		// Each act on both, with the same end.
-		same := func(what, name string, do func(pitaya.GroupStore) (string, error)) {
-			t.Helper()
-			got, err := do(groups)
-			if refused(name) {
-				if err == nil {
-					t.Fatalf("%s: the group %q was not refused", what, name)
-				}
-				return
-			}
-			want, wantErr := do(memory)
-			if got != want || (err == nil) != (wantErr == nil) {
-				t.Fatalf("%s %q: %s and %v, want %s and %v", what, name, got, err, want, wantErr)
-			}
-			for _, kind := range []error{pitaya.ErrGroupExists, pitaya.ErrGroupNotFound, pitaya.ErrGroupNoTTL, pitaya.ErrMemberExists, pitaya.ErrMemberNotFound} {
-				if errors.Is(err, kind) != errors.Is(wantErr, kind) {
-					t.Fatalf("%s %q: %v, want %v", what, name, err, wantErr)
-				}
-			}
-		}
-		look := func() {
-			t.Helper()
-			for _, name := range []string{group, other} {
-				same("members", name, func(s pitaya.GroupStore) (string, error) {
-					list, err := s.Members(ctx, name)
-					slices.Sort(list)
-					return fmt.Sprintf("%q", list), err
-				})
-				same("count", name, func(s pitaya.GroupStore) (string, error) {
-					n, err := s.Count(ctx, name)
-					return fmt.Sprint(n), err
-				})
-				for _, uid := range []string{uid, second} {
-					same("contains", name, func(s pitaya.GroupStore) (string, error) {
-						yes, err := s.Contains(ctx, name, uid)
-						return fmt.Sprint(yes), err
-					})
-				}
-			}
-		}
-		do := func(what, name string, f func(pitaya.GroupStore) error) {
-			t.Helper()
-			same(what, name, func(s pitaya.GroupStore) (string, error) { return "", f(s) })
-			look()
-		}
-		do("create", group, func(s pitaya.GroupStore) error { return s.Create(ctx, group, 0) })
-		do("add", group, func(s pitaya.GroupStore) error { return s.Add(ctx, group, uid) })
-		do("create", other, func(s pitaya.GroupStore) error { return s.Create(ctx, other, 0) })
-		do("add", other, func(s pitaya.GroupStore) error { return s.Add(ctx, other, second, uid) })
-		do("remove", group, func(s pitaya.GroupStore) error { return s.Remove(ctx, group, uid) })
-		do("add", group, func(s pitaya.GroupStore) error { return s.Add(ctx, group, second) })
-		do("renew", group, func(s pitaya.GroupStore) error { return s.Renew(ctx, group) })
-		do("remove all", group, func(s pitaya.GroupStore) error { return s.RemoveAll(ctx, group) })
-		do("delete", group, func(s pitaya.GroupStore) error { return s.Delete(ctx, group) })
-		do("delete", other, func(s pitaya.GroupStore) error { return s.Delete(ctx, other) })
-
-		// A user is where it was put, and nowhere else; what a stranger says of another type is taken as it stands.
-		err := bindings.Put(ctx, uid)
-		if (err == nil) != (uid != "") {
-			t.Fatalf("putting %q: %v", uid, err)
-		}
-		wantBinding(t, bindings, uid, "front", map[bool]string{true: "front-1"}[err == nil])
-		if second != uid {
-			wantBinding(t, bindings, second, "front", "")
-		}
-		if frontend != "front" {
-			wantBinding(t, bindings, uid, frontend, "")
-			if _, err := etcd.Put(ctx, "pitaya/bindings/"+frontend+"/"+uid, group); err != nil {
-				t.Fatal(err)
-			}
-			if uid != "" && frontend != "" && !strings.Contains(frontend, "/") && group != "" {
-				wantBinding(t, bindings, uid, frontend, group)
-			}
-			if _, err := etcd.Delete(ctx, "pitaya/bindings/"+frontend+"/"+uid); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := bindings.Delete(ctx, uid); err != nil {
-			t.Fatal(err)
-		}
-		wantBinding(t, bindings, uid, "front", "")
-		left, err := etcd.Get(ctx, "pitaya/", clientv3.WithPrefix())
+		fuzzGroupNames(t, groups, group, other, uid, second)
+		fuzzBindingNames(t, bindings, etcd, uid, second, frontend, group)
+		left, err := etcd.Get(t.Context(), "pitaya/", clientv3.WithPrefix())
 		if err != nil || len(left.Kvs) != 0 {
 			t.Fatalf("left in etcd: %v, %v", left, err)
 		}
 	})
+}
+
+// fuzzGroupNames does the same with groups in etcd and in memory. It comes to the same, but for names that are refused.
+func fuzzGroupNames(t *testing.T, groups pitaya.GroupStore, group, other, uid, second string) {
+	ctx := t.Context()
+	memory := pitaya.NewMemoryGroups()
+	defer memory.Close()
+	refused := func(name string) bool { return strings.Contains(name+"/", "/uids/") }
+	// Each act on both, with the same end.
+	same := func(what, name string, do func(pitaya.GroupStore) (string, error)) {
+		t.Helper()
+		got, err := do(groups)
+		if refused(name) {
+			if err == nil {
+				t.Fatalf("%s: the group %q was not refused", what, name)
+			}
+			return
+		}
+		want, wantErr := do(memory)
+		if got != want || (err == nil) != (wantErr == nil) {
+			t.Fatalf("%s %q: %s and %v, want %s and %v", what, name, got, err, want, wantErr)
+		}
+		for _, kind := range []error{pitaya.ErrGroupExists, pitaya.ErrGroupNotFound, pitaya.ErrGroupNoTTL, pitaya.ErrMemberExists, pitaya.ErrMemberNotFound} {
+			if errors.Is(err, kind) != errors.Is(wantErr, kind) {
+				t.Fatalf("%s %q: %v, want %v", what, name, err, wantErr)
+			}
+		}
+	}
+	look := func() {
+		t.Helper()
+		for _, name := range []string{group, other} {
+			same("members", name, func(s pitaya.GroupStore) (string, error) {
+				list, err := s.Members(ctx, name)
+				slices.Sort(list)
+				return fmt.Sprintf("%q", list), err
+			})
+			same("count", name, func(s pitaya.GroupStore) (string, error) {
+				n, err := s.Count(ctx, name)
+				return fmt.Sprint(n), err
+			})
+			for _, uid := range []string{uid, second} {
+				same("contains", name, func(s pitaya.GroupStore) (string, error) {
+					yes, err := s.Contains(ctx, name, uid)
+					return fmt.Sprint(yes), err
+				})
+			}
+		}
+	}
+	do := func(what, name string, f func(pitaya.GroupStore) error) {
+		t.Helper()
+		same(what, name, func(s pitaya.GroupStore) (string, error) { return "", f(s) })
+		look()
+	}
+	do("create", group, func(s pitaya.GroupStore) error { return s.Create(ctx, group, 0) })
+	do("add", group, func(s pitaya.GroupStore) error { return s.Add(ctx, group, uid) })
+	do("create", other, func(s pitaya.GroupStore) error { return s.Create(ctx, other, 0) })
+	do("add", other, func(s pitaya.GroupStore) error { return s.Add(ctx, other, second, uid) })
+	do("remove", group, func(s pitaya.GroupStore) error { return s.Remove(ctx, group, uid) })
+	do("add", group, func(s pitaya.GroupStore) error { return s.Add(ctx, group, second) })
+	do("renew", group, func(s pitaya.GroupStore) error { return s.Renew(ctx, group) })
+	do("remove all", group, func(s pitaya.GroupStore) error { return s.RemoveAll(ctx, group) })
+	do("delete", group, func(s pitaya.GroupStore) error { return s.Delete(ctx, group) })
+	do("delete", other, func(s pitaya.GroupStore) error { return s.Delete(ctx, other) })
+}
+
+// fuzzBindingNames binds a user, who is where it was put and nowhere else. What a stranger says of another type is taken as
+// it stands.
+func fuzzBindingNames(t *testing.T, bindings pitaya.BindingStore, etcd *clientv3.Client, uid, second, frontend, value string) {
+	ctx := t.Context()
+	err := bindings.Put(ctx, uid)
+	if (err == nil) != (uid != "") {
+		t.Fatalf("putting %q: %v", uid, err)
+	}
+	wantBinding(t, bindings, uid, "front", map[bool]string{true: "front-1"}[err == nil])
+	if second != uid {
+		wantBinding(t, bindings, second, "front", "")
+	}
+	if frontend != "front" {
+		wantBinding(t, bindings, uid, frontend, "")
+		if _, err := etcd.Put(ctx, "pitaya/bindings/"+frontend+"/"+uid, value); err != nil {
+			t.Fatal(err)
+		}
+		if uid != "" && frontend != "" && !strings.Contains(frontend, "/") && value != "" {
+			wantBinding(t, bindings, uid, frontend, value)
+		}
+		if _, err := etcd.Delete(ctx, "pitaya/bindings/"+frontend+"/"+uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := bindings.Delete(ctx, uid); err != nil {
+		t.Fatal(err)
+	}
+	wantBinding(t, bindings, uid, "front", "")
 }
 
 // wantBinding asks where a user is; "" means nowhere.

@@ -307,6 +307,7 @@
 //	buffer.go, runner.go                              pooled bytes; pooled goroutines
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	build_*.go                                        whether etcd and NATS are part of the program
+//	protobuf_*.go                                     what the library needs of protobuf, with all of that and without
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
 //	tracing.go, tracing_parent.go                     Tracer, the seam for spans; traceparent of the W3C
 //	packet.go                                         type and length

@@ -347,7 +347,8 @@
 //	config.go, config_*.go                            settings, from code, file, environment and flags
 //	metrics_builtin.go, metrics_registry.go           what metrics there are; their numbers
 //	metrics_series.go, metrics_window.go              one metric by labels; quantiles of the last minutes
-//	metrics_text.go, metrics_http.go                  as text; served to scrapers
+//	metrics_text.go, metrics_http.go                  as text; as a handler for scrapers
+//	metrics_listener.go                               on a port for them
 //	metrics_expvar.go, metrics_process.go             as JSON; those of the process
 //	metrics_statsd.go, metrics_statsd_send.go         sent over UDP
 //	cluster_mem.go, cluster_mem_transport.go          a cluster in one process

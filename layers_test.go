@@ -47,7 +47,7 @@ var layers = [][]string{
 	{"reliable RPC: where jobs are kept, and what they are", "worker_store", "worker_mem", "worker_job"},
 	{"settings and where they come from", "config config_*"},
 	{"metrics: what there is, and those who keep or send it", "metrics_builtin",
-		"registry: metrics_registry metrics_series metrics_window metrics_text metrics_http metrics_expvar metrics_process", "metrics_statsd metrics_statsd_send"},
+		"registry: metrics_registry metrics_series metrics_window metrics_text metrics_http metrics_expvar metrics_process", "metrics_listener", "metrics_statsd metrics_statsd_send"},
 	{"a cluster in one process", "cluster_mem cluster_mem_transport"},
 	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd discovery_etcd_*", "group_etcd",
 		"binding_etcd"},

@@ -170,13 +170,9 @@ func (f *Field) read(b []byte) error {
 		case num == 3 && data == nil:
 			f.Number = int32(v)
 		case num == 4 && data == nil:
-			if l := Label(v); l >= Optional && l <= Repeated { // others are unknown fields
-				f.Label = l
-			}
+			f.Label = Label(v) // perhaps none of those above; the same goes for the type
 		case num == 5 && data == nil:
-			if t := Type(v); t >= Double && t <= Sint64 {
-				f.Type = t
-			}
+			f.Type = Type(v)
 		case num == 6 && data != nil:
 			f.TypeName = string(data)
 		case num == 7 && data != nil:

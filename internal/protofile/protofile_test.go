@@ -1,6 +1,7 @@
 package protofile_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,7 +21,7 @@ import (
 )
 
 // editions is a file that uses what those above do not.
-func editions(t *testing.T) protoreflect.FileDescriptor {
+func editions(t testing.TB) protoreflect.FileDescriptor {
 	field := func(name string, number int32, label descriptorpb.FieldDescriptorProto_Label, typ descriptorpb.FieldDescriptorProto_Type, typeName string, f *descriptorpb.FeatureSet) *descriptorpb.FieldDescriptorProto {
 		d := &descriptorpb.FieldDescriptorProto{Name: &name, Number: &number, Label: &label, Type: &typ}
 		if typeName != "" {
@@ -59,7 +60,7 @@ func editions(t *testing.T) protoreflect.FileDescriptor {
 }
 
 // proto2 is a file with what only old ones have: defaults, groups, packed fields, aliases.
-func proto2(t *testing.T) protoreflect.FileDescriptor {
+func proto2(t testing.TB) protoreflect.FileDescriptor {
 	var fields []*descriptorpb.FieldDescriptorProto
 	for i, def := range []struct {
 		typ  descriptorpb.FieldDescriptorProto_Type
@@ -208,15 +209,32 @@ func TestRead(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", file.Path(), err)
 		}
-		if got.Name != want.GetName() || got.Package != want.GetPackage() || strings.Join(got.Dependency, " ") != strings.Join(want.Dependency, " ") {
-			t.Errorf("%s: got %+v", file.Path(), got)
+		sameFile(t, got, want)
+	}
+}
+
+func sameFile(t *testing.T, got *protofile.File, want *descriptorpb.FileDescriptorProto) {
+	if got.Name != want.GetName() || got.Package != want.GetPackage() || !slices.Equal(got.Dependency, want.Dependency) {
+		t.Errorf("%s: got %+v", want.GetName(), got)
+	}
+	sameRead(t, got.Messages, want.MessageType)
+	sameValues(t, got.Enums, want.EnumType)
+}
+
+func sameValues(t *testing.T, got []*protofile.Enum, want []*descriptorpb.EnumDescriptorProto) {
+	if len(got) != len(want) {
+		t.Errorf("got %d enums, want %d", len(got), len(want))
+		return
+	}
+	for i, w := range want {
+		g := got[i]
+		if g.Name != w.GetName() || len(g.Values) != len(w.Value) {
+			t.Errorf("%s: got %+v", w.GetName(), g)
+			continue
 		}
-		sameRead(t, got.Messages, want.MessageType)
-		for i, e := range want.EnumType {
-			for k, v := range e.Value {
-				if g := got.Enums[i]; g.Name != e.GetName() || g.Values[k] != (protofile.EnumValue{Name: v.GetName(), Number: v.GetNumber()}) {
-					t.Errorf("%s: got %+v", e.GetName(), g)
-				}
+		for k, v := range w.Value {
+			if g.Values[k] != (protofile.EnumValue{Name: v.GetName(), Number: v.GetNumber()}) {
+				t.Errorf("%s: got %+v, want %v", w.GetName(), g.Values[k], v)
 			}
 		}
 	}
@@ -248,21 +266,46 @@ func sameRead(t *testing.T, got []*protofile.Message, want []*descriptorpb.Descr
 			}
 		}
 		sameRead(t, g.Nested, w.NestedType)
+		sameValues(t, g.Enums, w.EnumType)
 	}
 }
 
-// FuzzRead: whatever it is, it is read or refused.
+// TestReadUnknown: labels and types that there are none of are kept as they are, as by the library of protobuf.
+func TestReadUnknown(t *testing.T) {
+	t.Parallel()
+	file, err := protofile.Read([]byte("\x22\x08\x12\x06\x18\x01\x20\x30\x28\x63")) // field 1, label 48, type 99
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := file.Messages[0].Fields[0]
+	if f.Number != 1 || f.Label != 48 || f.Type.String() != "99" {
+		t.Errorf("got %+v", f)
+	}
+}
+
+// FuzzRead: whatever it is, it is read as the library of protobuf reads it. What that one refuses may be read all the same:
+// parts that nobody needs are not looked at.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte("\x0a\x01a"))
 	f.Add([]byte("\x22\x02\x1a\x00"))
 	f.Add([]byte("\x22\xff\xff\xff\xff\x0f"))
+	for _, file := range []protoreflect.FileDescriptor{descriptorpb.File_google_protobuf_descriptor_proto, proto2(f), editions(f)} {
+		b, err := proto.Marshal(protodesc.ToFileDescriptorProto(file))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		file, err := protofile.Read(b)
 		var d descriptorpb.FileDescriptorProto
-		if lib := proto.Unmarshal(b, &d); lib == nil && err != nil {
-			t.Errorf("refused: %v", err)
-		} else if lib == nil && file.Name != d.GetName() {
-			t.Errorf("got the name %q, want %q", file.Name, d.GetName())
+		if proto.Unmarshal(b, &d) != nil {
+			return
 		}
+		if err != nil {
+			t.Errorf("refused: %v", err)
+			return
+		}
+		sameFile(t, file, &d)
 	})
 }

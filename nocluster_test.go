@@ -136,6 +136,10 @@ func TestNoClusterProgram(t *testing.T) {
 	}{
 		{"alone", nil, nil},
 		{"timeout", []string{"-pitaya.cluster.rpc.client.nats.requesttimeout=3s"}, nil},
+		{"features", []string{"-features"}, []string{
+			"request: 42 <nil>", "error: X-1 why map[k:v]", "docs: true <nil>", "descriptors: true <nil> <nil>", "documentation page: true",
+			"debug page: true", "metrics: true", "metrics over HTTP: true <nil>", "job: all.calc.credit *wrapperspb.Int64Value",
+		}},
 		{"in memory", []string{"-mem"}, []string{"doubled: 42 <nil>", "jobs: true"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -35,9 +35,9 @@ func editions(t testing.TB) protoreflect.FileDescriptor {
 	const optional, repeated = descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL, descriptorpb.FieldDescriptorProto_LABEL_REPEATED
 	const i32, msg, enum = descriptorpb.FieldDescriptorProto_TYPE_INT32, descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, descriptorpb.FieldDescriptorProto_TYPE_ENUM
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("editions.proto"), Package: proto.String("e"), Syntax: proto.String("editions"), Edition: descriptorpb.Edition_EDITION_2023.Enum(),
+		Name: new("editions.proto"), Package: new("e"), Syntax: new("editions"), Edition: descriptorpb.Edition_EDITION_2023.Enum(),
 		MessageType: []*descriptorpb.DescriptorProto{{
-			Name: proto.String("M"),
+			Name: new("M"),
 			Field: []*descriptorpb.FieldDescriptorProto{
 				field("plain", 1, optional, i32, "", nil),
 				field("implicit", 2, optional, i32, "", &descriptorpb.FeatureSet{FieldPresence: descriptorpb.FeatureSet_IMPLICIT.Enum()}),
@@ -49,8 +49,8 @@ func editions(t testing.TB) protoreflect.FileDescriptor {
 			},
 		}},
 		EnumType: []*descriptorpb.EnumDescriptorProto{{
-			Name: proto.String("E"), Options: &descriptorpb.EnumOptions{Features: &descriptorpb.FeatureSet{EnumType: descriptorpb.FeatureSet_CLOSED.Enum()}},
-			Value: []*descriptorpb.EnumValueDescriptorProto{{Name: proto.String("ONE"), Number: proto.Int32(1)}},
+			Name: new("E"), Options: &descriptorpb.EnumOptions{Features: &descriptorpb.FeatureSet{EnumType: descriptorpb.FeatureSet_CLOSED.Enum()}},
+			Value: []*descriptorpb.EnumValueDescriptorProto{{Name: new("ONE"), Number: proto.Int32(1)}},
 		}},
 	}, nil)
 	if err != nil {
@@ -73,33 +73,33 @@ func proto2(t testing.TB) protoreflect.FileDescriptor {
 		{descriptorpb.FieldDescriptorProto_TYPE_BYTES, `\000\377\"\\text`}, {descriptorpb.FieldDescriptorProto_TYPE_ENUM, "TWO"},
 	} {
 		f := &descriptorpb.FieldDescriptorProto{
-			Name: proto.String("f" + string(rune('a'+i))), Number: proto.Int32(int32(i + 1)), Type: def.typ.Enum(),
-			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), DefaultValue: proto.String(def.text),
+			Name: new("f" + string(rune('a'+i))), Number: new(int32(i + 1)), Type: def.typ.Enum(),
+			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), DefaultValue: new(def.text),
 		}
 		if def.typ == descriptorpb.FieldDescriptorProto_TYPE_ENUM {
-			f.TypeName = proto.String(".p.E")
+			f.TypeName = new(".p.E")
 		}
 		fields = append(fields, f)
 	}
 	fields = append(fields,
-		&descriptorpb.FieldDescriptorProto{Name: proto.String("packed"), Number: proto.Int32(20), Type: descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(),
-			Label: descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum(), Options: &descriptorpb.FieldOptions{Packed: proto.Bool(true)}},
-		&descriptorpb.FieldDescriptorProto{Name: proto.String("g"), Number: proto.Int32(21), Type: descriptorpb.FieldDescriptorProto_TYPE_GROUP.Enum(),
-			Label: descriptorpb.FieldDescriptorProto_LABEL_REQUIRED.Enum(), TypeName: proto.String(".p.M.G")})
+		&descriptorpb.FieldDescriptorProto{Name: new("packed"), Number: proto.Int32(20), Type: descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(),
+			Label: descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum(), Options: &descriptorpb.FieldOptions{Packed: new(true)}},
+		&descriptorpb.FieldDescriptorProto{Name: new("g"), Number: proto.Int32(21), Type: descriptorpb.FieldDescriptorProto_TYPE_GROUP.Enum(),
+			Label: descriptorpb.FieldDescriptorProto_LABEL_REQUIRED.Enum(), TypeName: new(".p.M.G")})
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("proto2.proto"), Package: proto.String("p"),
+		Name: new("proto2.proto"), Package: new("p"),
 		MessageType: []*descriptorpb.DescriptorProto{{
-			Name: proto.String("M"), Field: fields, NestedType: []*descriptorpb.DescriptorProto{{Name: proto.String("G")}},
+			Name: new("M"), Field: fields, NestedType: []*descriptorpb.DescriptorProto{{Name: new("G")}},
 			ExtensionRange: []*descriptorpb.DescriptorProto_ExtensionRange{{Start: proto.Int32(100), End: proto.Int32(200)}},
 			ReservedRange:  []*descriptorpb.DescriptorProto_ReservedRange{{Start: proto.Int32(50), End: proto.Int32(60)}},
 			ReservedName:   []string{"gone"},
 		}},
-		Extension: []*descriptorpb.FieldDescriptorProto{{Name: proto.String("ext"), Number: proto.Int32(100), Type: descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(),
-			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Extendee: proto.String(".p.M")}},
+		Extension: []*descriptorpb.FieldDescriptorProto{{Name: new("ext"), Number: proto.Int32(100), Type: descriptorpb.FieldDescriptorProto_TYPE_INT32.Enum(),
+			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Extendee: new(".p.M")}},
 		EnumType: []*descriptorpb.EnumDescriptorProto{{
-			Name: proto.String("E"), Options: &descriptorpb.EnumOptions{AllowAlias: proto.Bool(true)},
-			Value: []*descriptorpb.EnumValueDescriptorProto{{Name: proto.String("MINUS"), Number: proto.Int32(-1)},
-				{Name: proto.String("TWO"), Number: proto.Int32(2)}, {Name: proto.String("ZWEI"), Number: proto.Int32(2)}},
+			Name: new("E"), Options: &descriptorpb.EnumOptions{AllowAlias: new(true)},
+			Value: []*descriptorpb.EnumValueDescriptorProto{{Name: new("MINUS"), Number: proto.Int32(-1)},
+				{Name: new("TWO"), Number: proto.Int32(2)}, {Name: new("ZWEI"), Number: proto.Int32(2)}},
 			ReservedRange: []*descriptorpb.EnumDescriptorProto_EnumReservedRange{{Start: proto.Int32(-9), End: proto.Int32(-8)}},
 			ReservedName:  []string{"NEVER"},
 		}},

@@ -320,6 +320,8 @@ func (m *lifeModel) pass(d time.Duration) {
 		switch {
 		case m.stopped && time.Since(m.stoppedAt) >= lifeShutdown:
 			m.end(c, pitaya.ErrServerClosed, pitaya.ErrHandshakeTimeout, pitaya.ErrHeartbeat)
+		case m.stopped && !c.worked && time.Since(m.stoppedAt) >= lifeReads:
+			m.end(c, pitaya.ErrServerClosed, pitaya.ErrHandshakeTimeout)
 		case !c.worked && time.Since(c.since) >= lifeHandshake:
 			m.end(c, pitaya.ErrHandshakeTimeout)
 		case silent > 3*lifeHeartbeat, silent >= 2*lifeHeartbeat && cause != nil:

@@ -307,6 +307,7 @@
 //	buffer.go, runner.go                              pooled bytes; pooled goroutines
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	build_*.go                                        whether etcd and NATS are part of the program
+//	protobuf_*.go                                     what the library needs of protobuf, with all of that and without
 //	errors.go, serializer.go                          coded errors; JSON and protobuf
 //	tracing.go, tracing_parent.go                     Tracer, the seam for spans; traceparent of the W3C
 //	packet.go                                         type and length
@@ -346,7 +347,8 @@
 //	config.go, config_*.go                            settings, from code, file, environment and flags
 //	metrics_builtin.go, metrics_registry.go           what metrics there are; their numbers
 //	metrics_series.go, metrics_window.go              one metric by labels; quantiles of the last minutes
-//	metrics_text.go, metrics_http.go                  as text; served to scrapers
+//	metrics_text.go, metrics_http.go                  as text; as a handler for scrapers
+//	metrics_listener.go                               on a port for them
 //	metrics_expvar.go, metrics_process.go             as JSON; those of the process
 //	metrics_statsd.go, metrics_statsd_send.go         sent over UDP
 //	cluster_mem.go, cluster_mem_transport.go          a cluster in one process

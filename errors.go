@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"unicode/utf8"
-
-	"github.com/pitaya-go/pitaya/internal/pb"
 )
 
 // Codes that the library itself puts into errors. See the client protocol, section 11.2. Applications choose codes of
@@ -233,7 +231,7 @@ type errorPayload struct {
 func marshalErrorPayload(s Serializer, e *Error) ([]byte, error) {
 	e = wireError(e)
 	if s.Name() == (Protobuf{}).Name() {
-		return s.Marshal(&pb.Error{Code: e.Code, Msg: e.Message, Metadata: e.Metadata})
+		return s.Marshal(&errorMessage{Code: e.Code, Msg: e.Message, Metadata: e.Metadata})
 	}
 	b, err := s.Marshal(&errorPayload{Code: e.Code, Msg: e.Message, Metadata: e.Metadata})
 	if err == nil && s.Name() == (JSON{}).Name() {
@@ -250,7 +248,7 @@ func decodeErrorPayload(s Serializer, b []byte) *Error {
 	var p errorPayload
 	var err error
 	if s.Name() == (Protobuf{}).Name() {
-		var m pb.Error
+		var m errorMessage
 		err = s.Unmarshal(b, &m)
 		p = errorPayload{Code: m.Code, Msg: m.Msg, Metadata: m.Metadata}
 	} else {

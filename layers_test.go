@@ -27,7 +27,7 @@ import (
 var layers = [][]string{
 	{"ground: the manual; the seam for numbers; distributions; pooled buffers and goroutines; rare log records", "doc", "metrics metrics_names", "stats",
 		"meter", "histogram", "buffer", "runner", "log", "sampler", "build: build_*"},
-	{"coded errors, and the formats of payloads, theirs included; the seam for spans", "errors", "serializer",
+	{"coded errors, and the formats of payloads, theirs included; the seam for spans", "protobuf_*", "errors", "serializer",
 		"tracing tracing_parent"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
 	{"wire: what both ends say first", "handshake"},
@@ -47,7 +47,7 @@ var layers = [][]string{
 	{"reliable RPC: where jobs are kept, and what they are", "worker_store", "worker_mem", "worker_job"},
 	{"settings and where they come from", "config config_*"},
 	{"metrics: what there is, and those who keep or send it", "metrics_builtin",
-		"registry: metrics_registry metrics_series metrics_window metrics_text metrics_http metrics_expvar metrics_process", "metrics_statsd metrics_statsd_send"},
+		"registry: metrics_registry metrics_series metrics_window metrics_text metrics_http metrics_expvar metrics_process", "metrics_listener", "metrics_statsd metrics_statsd_send"},
 	{"a cluster in one process", "cluster_mem cluster_mem_transport"},
 	{"cluster in etcd: client and lease, who is there, groups, who is on which frontend", "etcd", "discovery_etcd discovery_etcd_*", "group_etcd",
 		"binding_etcd"},

@@ -8,9 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
-	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/clustermsg"
 )
 
 // binder makes the users of this frontend known to the other servers. It is a
@@ -139,7 +137,7 @@ func (b *binder) announce(ctx context.Context, uid string) {
 		n.Server = m.Info
 	}
 	var err error
-	if n.Body, err = proto.Marshal(&pb.BindMsg{Uid: uid, Fid: self.ID}); err == nil {
+	if n.Body, err = (&clustermsg.BindMsg{Uid: uid, Fid: self.ID}).Encode(); err == nil {
 		err = b.node.Transport.Notify(ctx, n)
 	}
 	if err != nil {

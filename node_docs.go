@@ -8,9 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
-	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/clustermsg"
 )
 
 // Routes of the library's own remotes that tell of routes and messages. They are
@@ -38,18 +36,18 @@ func (b *backend) serveDocs(d docsSource) {
 		if err != nil {
 			return nil, err
 		}
-		return proto.Marshal(&pb.Doc{Doc: text})
+		return (&clustermsg.Doc{Doc: text}).Encode()
 	}}
 	b.sys[routeDescriptors] = sysRemote{Call: func(c *incoming) ([]byte, error) {
-		var names pb.ProtoNames
-		if err := proto.Unmarshal(c.req.Msg.Data, &names); err != nil {
+		var names clustermsg.ProtoNames
+		if err := names.Decode(c.req.Msg.Data); err != nil {
 			return nil, NewError(err, CodeBadRequest)
 		}
 		list, err := d.descriptors(names.Name)
 		if err != nil {
 			return nil, err
 		}
-		return proto.Marshal(&pb.ProtoDescriptors{Desc: list})
+		return (&clustermsg.ProtoDescriptors{Desc: list}).Encode()
 	}}
 }
 
@@ -65,13 +63,9 @@ func (n *node) docsTypes() []string {
 	return slices.Sorted(maps.Keys(types))
 }
 
-// askDocs calls one of the remotes above on a server of a type. If it cannot be
-// reached, another one is asked.
-func (n *node) askDocs(ctx context.Context, serverType, route string, reply, arg proto.Message) error {
-	payload, err := proto.Marshal(arg)
-	if err != nil {
-		return err
-	}
+// askDocs calls one of the remotes above on a server of a type, and decodes the
+// answer. If the server cannot be reached, another one is asked.
+func (n *node) askDocs(ctx context.Context, serverType, route string, payload []byte, decode func([]byte) error) error {
 	var list []*member
 	for _, m := range n.Members.all() {
 		if m.has(featureDocs) && m.Info.Type == serverType {
@@ -87,11 +81,11 @@ func (n *node) askDocs(ctx context.Context, serverType, route string, reply, arg
 		}
 		return cmp.Or(cmp.Compare(draining(a), draining(b)), strings.Compare(a.Info.ID, b.Info.ID))
 	})
-	err = errServerNotFound
+	var err error = errServerNotFound
 	for _, m := range list[:min(len(list), forwardTries)] {
 		var data []byte
 		if data, err = n.askRemote(ctx, m, route, payload); err == nil {
-			return proto.Unmarshal(data, reply)
+			return decode(data)
 		}
 		if !errors.Is(err, ErrUnreachable) || ctx.Err() != nil {
 			break

@@ -7,9 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
-	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/clustermsg"
 )
 
 // What one message for many users may hold: the uids, and all of it, which is
@@ -208,7 +206,7 @@ func (n *node) notify(ctx context.Context, kind NoticeKind, frontendType, uid st
 
 // kickUser asks the server that the user is on to kick it.
 func (n *node) kickUser(ctx context.Context, frontendType, uid string, u *undelivered) {
-	body, err := proto.Marshal(&pb.KickMsg{UserId: uid})
+	body, err := (&clustermsg.KickMsg{UserId: uid}).Encode()
 	if err != nil {
 		u.add(uid, err)
 		return

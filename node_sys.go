@@ -5,9 +5,7 @@ import (
 	"errors"
 	"sync"
 
-	"google.golang.org/protobuf/proto"
-
-	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/clustermsg"
 )
 
 // A sysRemote is a remote of the library itself (cluster protocol, section
@@ -104,8 +102,8 @@ func (b *backend) sysMerge(c *incoming) ([]byte, error) {
 }
 
 func (b *backend) sysKick(c *incoming) ([]byte, error) {
-	var arg pb.KickMsg
-	if err := proto.Unmarshal(c.req.Msg.Data, &arg); err != nil {
+	var arg clustermsg.KickMsg
+	if err := arg.Decode(c.req.Msg.Data); err != nil {
 		return nil, NewError(err, CodeBadRequest)
 	}
 	if err := b.kick(c, arg.UserId); err != nil {
@@ -221,8 +219,8 @@ func (b *backend) notice(n *Notice) ([]byte, error) {
 		}
 		return []byte(ackResponse), nil
 	case NoticeKick:
-		var k pb.KickMsg
-		if err := proto.Unmarshal(n.Body, &k); err != nil {
+		var k clustermsg.KickMsg
+		if err := k.Decode(n.Body); err != nil {
 			b.drop("kick", err)
 			return nil, err
 		}
@@ -231,8 +229,8 @@ func (b *backend) notice(n *Notice) ([]byte, error) {
 		}
 		return []byte(kickAnswer), nil
 	case NoticeBind:
-		var m pb.BindMsg
-		if err := proto.Unmarshal(n.Body, &m); err != nil {
+		var m clustermsg.BindMsg
+		if err := m.Decode(n.Body); err != nil {
 			b.drop("bind", err)
 			return nil, err
 		}
@@ -321,7 +319,7 @@ func (f *frontLink) kick(ctx context.Context, uid string) error {
 	if uid == "" {
 		return Errorf(CodeUnknown, textUnboundPush)
 	}
-	arg, err := proto.Marshal(&pb.KickMsg{UserId: uid})
+	arg, err := (&clustermsg.KickMsg{UserId: uid}).Encode()
 	if err != nil {
 		return err
 	}

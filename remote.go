@@ -10,7 +10,9 @@ import (
 // remoteSys is the service of the library's own remotes.
 const remoteSys = "sys"
 
-var protoType = reflect.TypeFor[proto.Message]()
+// protoType is a function, since the linker keeps much of the library of protobuf in
+// programs in which a package variable has that type.
+func protoType() reflect.Type { return reflect.TypeFor[proto.Message]() }
 
 // registerRemote checks the remotes of a component, and adds it to those whose
 // lifecycle methods run. All mistakes are reported, and nothing is added if
@@ -70,9 +72,9 @@ func remoteOf(v reflect.Value, m reflect.Method) (e *handlerEntry, reason string
 	switch {
 	case e == nil:
 		return nil, reason
-	case e.Notify || !m.Type.Out(0).Implements(protoType):
+	case e.Notify || !m.Type.Out(0).Implements(protoType()):
 		return nil, ""
-	case e.Arg == argRaw || e.Arg == argTyped && !m.Type.In(2).Implements(protoType):
+	case e.Arg == argRaw || e.Arg == argTyped && !m.Type.In(2).Implements(protoType()):
 		return nil, ""
 	}
 	return e, ""

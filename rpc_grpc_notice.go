@@ -1,15 +1,13 @@
 package pitaya
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/clustermsg"
 )
 
 // Notify calls the server that the notice names, and waits for its answer: what it refuses is an error.
@@ -49,21 +47,21 @@ func (t *GRPCTransport) Notify(ctx context.Context, n *Notice) error {
 // they do to calls.
 func grpcNoticeAnswer(kind NoticeKind, answer []byte) error {
 	if kind == NoticeKick {
-		var a pb.KickAnswer
-		if err := proto.Unmarshal(answer, &a); err != nil {
+		var a clustermsg.KickAnswer
+		if err := a.Decode(answer); err != nil {
 			return err
 		}
-		if !a.GetKicked() {
+		if !a.Kicked {
 			return errors.New("the user was not kicked")
 		}
 		return nil
 	}
-	var r pb.Response
-	if err := proto.Unmarshal(answer, &r); err != nil {
-		return err
+	var r rpcResponse
+	if err := r.decode(answer); err != nil {
+		return fmt.Errorf("the answer is no protos.Response: %w", err)
 	}
-	if e := r.GetError(); e != nil {
-		return &Error{Code: cmp.Or(e.GetCode(), CodeUnknown), Message: e.GetMsg(), Metadata: e.GetMetadata()}
+	if r.Err != nil {
+		return r.Err
 	}
 	return nil
 }

@@ -14,9 +14,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/clustermsg"
 )
 
 // mark waits until what is in the channel now has been handled.
@@ -151,8 +150,8 @@ func (t *NATSTransport) deliver(m *nats.Msg) {
 		t.handler.HandleCall(context.Background(), m.Data, t.replier(m.Reply))
 		return
 	case t.bindings:
-		var b pb.BindMsg
-		if err := proto.Unmarshal(m.Data, &b); err != nil {
+		var b clustermsg.BindMsg
+		if err := b.Decode(m.Data); err != nil {
 			t.refuse(m, err)
 			return
 		}
@@ -236,12 +235,7 @@ func (t *NATSTransport) refuse(m *nats.Msg, err error) {
 
 // natsError is the encoded protos.Response for an error.
 func natsError(err error) []byte {
-	e := wireError(err)
-	b, err := proto.Marshal(&pb.Response{Error: &pb.Error{Code: e.Code, Msg: e.Message, Metadata: e.Metadata}})
-	if err != nil {
-		return []byte{} // cannot be: the texts are valid
-	}
-	return b
+	return (&rpcResponse{Err: wireError(err)}).encode()
 }
 
 // Dropped returns how many messages were lost because too many waited to be

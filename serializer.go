@@ -15,7 +15,8 @@ import (
 // memory that nobody else writes to, and keeps nothing of v. Unmarshal keeps nothing of data, which may come from a
 // hostile client: it must neither panic nor take memory out of proportion. For error answers a serializer named
 // "protobuf" is given protobuf messages, any other a pointer to a struct with the exported fields Code, Msg and Metadata,
-// two strings and a map of strings, with tags for encoding/json.
+// two strings and a map of strings, with tags for encoding/json. In programs built with the tag nocluster those messages can
+// be encoded and decoded, but have no fields to reflection.
 type Serializer interface {
 	Name() string
 	Marshal(v any) ([]byte, error)

@@ -54,7 +54,7 @@ type Server struct {
 	listeners      map[*net.Listener]bool // being served
 	failed         []string               // addresses of those of cfg.Listeners that are not served any more
 	debug          *debugState            // nil: nobody has asked for the debug page
-	docs           *docsService           // nil: the server does not tell of its routes
+	docs           docsSource             // nil: the server does not tell of its routes
 	reporters      []Reporter             // all of them; set when the server starts
 	scraped        *metricsListener       // set when the server starts; nil if nothing is served
 	err            error                  // what Shutdown returned

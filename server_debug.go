@@ -27,7 +27,8 @@ const (
 // debugState is what a server collects for its debug pages.
 type debugState struct {
 	// Immutable.
-	in *inspector
+	in    *inspector
+	begin func(*Server) // run: a function, so that only programs with a debug page contain what it shows
 
 	quit  chan struct{} // closed to end the sampling; nil before it has begun. Set by Run, and used by it only.
 	ended chan struct{} // closed when it has ended; likewise
@@ -56,7 +57,11 @@ type debugSample struct {
 	Heap       int64   `json:"heap_bytes"`
 }
 
-func newDebugState() *debugState { return &debugState{in: newInspector()} }
+func newDebugState() *debugState {
+	d := &debugState{in: newInspector()}
+	d.begin = d.run
+	return d
+}
 
 // inspector returns what the server's messages are reported to, with its routes
 // in it; nil if nobody has asked for the debug page. It is called once, when the

@@ -7,14 +7,19 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
-	"html/template"
 	"net/http"
 	"strconv"
 	"strings"
+	"text/template"
+
+	"github.com/pitaya-go/pitaya/internal/htmltext"
 )
 
-//go:embed debug/page.html debug/page.css debug/page.js
+//go:embed debug/page.css debug/page.js
 var debugFiles embed.FS
+
+//go:embed debug/page.html
+var debugHTML string
 
 // debugPage is one debug page of a server. Immutable.
 //
@@ -68,7 +73,7 @@ func (s *Server) DebugHandler(opts DebugOptions) http.Handler {
 	return &debugPage{
 		server: s,
 		opts:   opts,
-		html:   template.Must(template.ParseFS(debugFiles, "debug/page.html")),
+		html:   template.Must(htmltext.New("debug/page.html", debugHTML, nil)),
 		origin: http.NewCrossOriginProtection(),
 	}
 }

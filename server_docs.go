@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
@@ -86,7 +84,7 @@ func Descriptor(name string) ([]byte, error) {
 
 // packFile returns a file descriptor as it is sent.
 func packFile(file protoreflect.FileDescriptor) ([]byte, error) {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(protodesc.ToFileDescriptorProto(file))
+	b, err := marshalFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("pitaya: descriptor of %q: %w", file.Path(), err)
 	}

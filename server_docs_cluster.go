@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pitaya-go/pitaya/internal/pb"
+	"github.com/pitaya-go/pitaya/internal/clustermsg"
 	"github.com/pitaya-go/pitaya/internal/routedocs"
 )
 
@@ -84,8 +84,8 @@ func (c *docsCollector) ask(ctx context.Context, n *node) *docsCollection {
 		wg.Go(func() {
 			room <- struct{}{}
 			defer func() { <-room }()
-			var doc pb.Doc
-			if err := n.askDocs(ctx, serverType, routeDocs, &doc, &pb.DocMsg{}); err != nil {
+			var doc clustermsg.Doc
+			if err := n.askDocs(ctx, serverType, routeDocs, []byte{}, doc.Decode); err != nil {
 				c.server.log.Warn("no documentation of servers of another type", "type", serverType, "err", err)
 				return
 			}
@@ -185,11 +185,14 @@ func (c *docsCollector) complete(ctx context.Context, names []string, list [][]b
 	var errs []error
 	for _, serverType := range slices.Sorted(maps.Keys(wanted)) {
 		places := wanted[serverType]
-		ask, got := &pb.ProtoNames{}, &pb.ProtoDescriptors{}
+		ask, got := &clustermsg.ProtoNames{}, &clustermsg.ProtoDescriptors{}
 		for _, i := range places {
 			ask.Name = append(ask.Name, names[i])
 		}
-		err := cluster.node.askDocs(ctx, serverType, routeDescriptors, got, ask)
+		payload, err := ask.Encode()
+		if err == nil {
+			err = cluster.node.askDocs(ctx, serverType, routeDescriptors, payload, got.Decode)
+		}
 		if err == nil && len(got.Desc) != len(places) {
 			err = Errorf(CodeInternal, "pitaya: %d descriptors of servers of type %q for %d names", len(got.Desc), serverType, len(places))
 		}

@@ -8,8 +8,6 @@ import (
 	"sync"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
-
-	"github.com/pitaya-go/pitaya/internal/pb"
 )
 
 // DocsOptions are settings of [Server.RegisterDocs] and [Server.DocsHandler].
@@ -84,23 +82,23 @@ func newDocsService(s *Server, o DocsOptions) *docsService {
 // handlers returns the handlers by their names before they are renamed.
 func (d *docsService) handlers() map[string]*handlerEntry {
 	docs := &handlerEntry{
-		Out: reflect.TypeFor[*pb.Doc](),
+		Out: reflect.TypeFor[*docMessage](),
 		Call: func(ctx context.Context, _ any) (any, error) {
 			text, err := d.textOfAll(ctx)
 			if err != nil {
 				return nil, err
 			}
-			return &pb.Doc{Doc: text}, nil
+			return &docMessage{Doc: text}, nil
 		},
 	}
-	descriptors := typedEntry(func(ctx context.Context, names *pb.ProtoNames) (any, error) {
+	descriptors := typedEntry(func(ctx context.Context, names *namesMessage) (any, error) {
 		list, err := d.descriptorsOfAll(ctx, names.Name)
 		if err != nil {
 			return nil, err
 		}
-		return &pb.ProtoDescriptors{Desc: list}, nil
+		return &descriptorsMessage{Desc: list}, nil
 	})
-	descriptors.Out = reflect.TypeFor[*pb.ProtoDescriptors]()
+	descriptors.Out = reflect.TypeFor[*descriptorsMessage]()
 	return map[string]*handlerEntry{"Docs": docs, "Descriptors": descriptors}
 }
 

@@ -80,7 +80,7 @@ func (d *describer) opaque(t reflect.Type) bool {
 		return false
 	}
 	p := reflect.PointerTo(t) // has the methods of both
-	if p.Implements(protoType) {
+	if p.Implements(protoType()) {
 		return false
 	}
 	if d.Output {

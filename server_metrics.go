@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
-	"net/http"
 	"runtime/metrics"
 	"slices"
 	"strconv"
@@ -296,26 +294,6 @@ func (s *Server) closeReporters() error {
 	return s.statsd.Close()
 }
 
-// metricsListener is where the metrics are served.
-type metricsListener struct {
-	addr   net.Addr // immutable
-	server *http.Server
-	done   chan struct{}  // closed when nothing is accepted any more
-	conns  sync.WaitGroup // connections whose goroutine has not ended; none is added once done is closed
-}
-
-// count counts connections, as an http.Server tells of them: a new one before
-// its goroutine begins, and a closed one as the last thing that the goroutine
-// does.
-func (m *metricsListener) count(_ net.Conn, state http.ConnState) {
-	switch state {
-	case http.StateNew:
-		m.conns.Add(1)
-	case http.StateClosed, http.StateHijacked:
-		m.conns.Done()
-	}
-}
-
 // startMetrics opens the port for Prometheus, if there is to be one, and begins
 // to report.
 func (s *Server) startMetrics(ctx context.Context) error {
@@ -338,15 +316,6 @@ func (s *Server) startMetrics(ctx context.Context) error {
 	return nil
 }
 
-// metricsReadTimeout bounds how long a scraper may take for its request,
-// metricsWriteTimeout for all of it, and metricsIdleTimeout how long its
-// connection may wait for the next one: some of them ask rarely.
-const (
-	metricsReadTimeout  = 10 * time.Second
-	metricsWriteTimeout = time.Minute
-	metricsIdleTimeout  = 5 * time.Minute
-)
-
 func (s *Server) listenMetrics(ctx context.Context) error {
 	port := max(s.cfg.Metrics.Prometheus.Port, 0)
 	var lc net.ListenConfig
@@ -354,30 +323,11 @@ func (s *Server) listenMetrics(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("pitaya: port for Prometheus: %w", err)
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", s.registered)
-	m := &metricsListener{
-		addr: l.Addr(),
-		server: &http.Server{
-			Handler:      mux,
-			ReadTimeout:  metricsReadTimeout,
-			WriteTimeout: metricsWriteTimeout,
-			IdleTimeout:  metricsIdleTimeout,
-			ErrorLog:     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		},
-		done: make(chan struct{}),
-	}
-	m.server.ConnState = m.count
+	m := newMetricsListener(l, s.registered, s.log)
 	s.mu.Lock()
 	s.scraped = m
 	s.mu.Unlock()
-	go func() {
-		defer close(m.done)
-		if err := m.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			s.log.Error("metrics are not served any more", "addr", m.addr, "err", err)
-		}
-	}()
-	s.log.Info("serving metrics", "server", s.cfg.ID, "addr", m.addr, "path", "/metrics")
+	s.log.Info("serving metrics", "server", s.cfg.ID, "addr", m.addr(), "path", "/metrics")
 	return nil
 }
 
@@ -393,12 +343,8 @@ func (s *Server) endMetrics(ctx context.Context) error {
 	s.mu.Unlock()
 	if m != nil {
 		limited, cancel := context.WithTimeout(ctx, time.Second)
-		if m.server.Shutdown(limited) != nil {
-			err = m.server.Close()
-		}
+		err = m.close(limited)
 		cancel()
-		<-m.done
-		m.conns.Wait() // closed, so whoever writes to one gets an error
 	}
 	return errors.Join(err, s.closeReporters())
 }
@@ -411,7 +357,7 @@ func (s *Server) MetricsAddr() net.Addr {
 	if s.scraped == nil {
 		return nil
 	}
-	return s.scraped.addr
+	return s.scraped.addr()
 }
 
 // Metrics returns the registry that is served for Prometheus, nil unless

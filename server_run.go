@@ -181,7 +181,7 @@ func (s *Server) shutdownContext(ctx context.Context) (context.Context, context.
 // start brings the server up to serving its listeners.
 func (s *Server) start(ctx context.Context) error {
 	if s.debug != nil {
-		s.debug.run(s)
+		s.debug.begin(s)
 	}
 	if err := s.startMetrics(ctx); err != nil {
 		return err
@@ -204,7 +204,7 @@ func (s *Server) start(ctx context.Context) error {
 		}
 	}
 	s.timers.start()
-	if err := s.startWorker(); err != nil {
+	if err := s.startWantedWorker(); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -214,7 +214,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	s.state = serverRunning
 	s.mu.Unlock()
-	if err := s.startWorker(); err != nil { // of a StartWorker that came while the server was starting
+	if err := s.startWantedWorker(); err != nil { // of a StartWorker that came while the server was starting
 		s.log.Error("the worker does not start", "err", err)
 	}
 	for _, l := range s.cfg.Listeners {

@@ -11,16 +11,24 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// serverJobs is what a server has of reliable RPC.
+// serverJobs is what a server has of reliable RPC. Workers are behind functions and an interface, and so are the types of
+// RPCJob, so that only programs that have workers contain their code: the linker keeps the methods of all types that it
+// can reach from that of Server.
 type serverJobs struct {
-	mu     sync.Mutex // guards the fields below; never held across I/O or code of the application
-	store  JobStore   // nil until it is first needed, if the settings do not give it
-	job    RPCJob     // nil: that of NewRPCJob
-	wanted bool       // StartWorker was called
-	ending bool       // no worker is started any more
-	worker *jobWorker // nil while none runs
-	closed bool       // no store is made any more
-	spans  *spans     // nil: nothing is traced; set before the server runs
+	mu     sync.Mutex                   // guards the fields below; never held across I/O or code of the application
+	store  JobStore                     // nil until it is first needed, if the settings do not give it
+	begin  func(JobStore) startedWorker // starts a worker, with mu held; nil before RegisterRPCJob or StartWorker
+	wanted func() error                 // starts the worker if none runs; nil before StartWorker
+	ending bool                         // no worker is started any more
+	worker startedWorker                // nil while none runs
+	closed bool                         // no store is made any more
+	spans  *spans                       // nil: nothing is traced; set before the server runs
+}
+
+// A startedWorker is a *jobWorker.
+type startedWorker interface {
+	drain()
+	stop(context.Context) error
 }
 
 var (
@@ -169,12 +177,12 @@ func (s *Server) RegisterRPCJob(job RPCJob) error {
 		switch {
 		case job == nil:
 			return errors.New("pitaya: no RPCJob given")
-		case s.jobs.wanted:
+		case s.jobs.wanted != nil:
 			return errJobTooLate
-		case s.jobs.job != nil:
+		case s.jobs.begin != nil:
 			return errJobRegistered
 		}
-		s.jobs.job = job
+		s.jobs.begin = s.workerBy(job)
 		return nil
 	})
 }
@@ -193,12 +201,15 @@ func (s *Server) StartWorker() error {
 	running := false
 	err := s.workerSetUp(func() error {
 		switch {
-		case s.jobs.wanted:
+		case s.jobs.wanted != nil:
 			return errWorkerTwice
-		case s.jobs.job == nil && !s.cfg.Cluster:
+		case s.jobs.begin == nil && !s.cfg.Cluster:
 			return fmt.Errorf("pitaya: a worker without an RPCJob of the application calls remotes: %w", ErrNoCluster)
 		}
-		s.jobs.wanted = true
+		if s.jobs.begin == nil {
+			s.jobs.begin = s.workerBy(NewRPCJob(s))
+		}
+		s.jobs.wanted = s.startWorker
 		running = s.state == serverRunning
 		return nil
 	})
@@ -225,20 +236,31 @@ func (s *Server) workerSetUp(f func() error) error {
 	return err
 }
 
-// startWorker starts the worker if it is wanted and does not run yet.
+// startWantedWorker starts the worker if StartWorker was called.
+func (s *Server) startWantedWorker() error {
+	s.jobs.mu.Lock()
+	start := s.jobs.wanted
+	s.jobs.mu.Unlock()
+	if start == nil {
+		return nil
+	}
+	return start()
+}
+
+// startWorker starts the worker if it does not run yet.
 func (s *Server) startWorker() error {
 	s.jobs.mu.Lock()
-	needed := s.jobs.wanted && s.jobs.worker == nil
+	started := s.jobs.worker != nil
 	s.jobs.mu.Unlock()
-	if !needed {
+	if started {
 		return nil
 	}
 	store, err := s.jobStore()
 	if err != nil {
 		return err
 	}
-	started, err := s.startWorkerOn(store)
-	if started {
+	begun, err := s.startWorkerOn(store)
+	if begun {
 		s.log.Info("working on jobs", "server", s.cfg.ID, "concurrency", s.cfg.Worker.Concurrency)
 	}
 	return err
@@ -255,16 +277,19 @@ func (s *Server) startWorkerOn(store JobStore) (started bool, err error) {
 	case s.jobs.worker != nil:
 		return false, nil
 	}
-	job := s.jobs.job
-	if job == nil {
-		job = NewRPCJob(s)
-	}
-	s.jobs.worker = startJobWorker(jobWorkerConfig{
-		Store: store, Job: job, Concurrency: s.cfg.Worker.Concurrency,
-		Log: s.log, Counters: &s.counters, Meters: s.host.Meters, Period: s.cfg.Metrics.Period,
-		Spans: s.jobs.spans, Guard: s.host.guard,
-	})
+	s.jobs.worker = s.jobs.begin(store)
 	return true, nil
+}
+
+// workerBy returns what starts a worker that gives its jobs to job.
+func (s *Server) workerBy(job RPCJob) func(JobStore) startedWorker {
+	return func(store JobStore) startedWorker {
+		return startJobWorker(jobWorkerConfig{
+			Store: store, Job: job, Concurrency: s.cfg.Worker.Concurrency,
+			Log: s.log, Counters: &s.counters, Meters: s.host.Meters, Period: s.cfg.Metrics.Period,
+			Spans: s.jobs.spans, Guard: s.host.guard,
+		})
+	}
 }
 
 // drainWorker lets the worker take no new jobs.

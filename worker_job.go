@@ -14,7 +14,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // An RPCJob says what a worker does with a reliable RPC. It has the methods of
@@ -325,7 +324,7 @@ func (j job) messages(arg, reply proto.Message) (_, _ proto.Message, err error) 
 // that nobody has asked for is empty.
 func messageOfType(name string) (proto.Message, error) {
 	if name == "" {
-		return new(emptypb.Empty), nil
+		return newEmptyMessage(), nil
 	}
 	t, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(name))
 	if err != nil {

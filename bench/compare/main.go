@@ -213,7 +213,7 @@ func (o *options) profileRows(ctx context.Context, list []row, res *results, std
 	b := o.bed
 	for _, r := range list {
 		for _, c := range r.contenders {
-			if len(c.checks) == 0 {
+			if len(c.checks) == 0 || c.start == nil {
 				continue
 			}
 			base := filepath.Join(o.profiles, r.name+"."+strings.Map(fileName, c.name))

@@ -138,6 +138,7 @@ func (r *results) medians(k ref) (m sample) {
 		{&m.Goroutines, func(s sample) float64 { return s.Goroutines }},
 		{&m.Cores, func(s sample) float64 { return s.Cores }},
 		{&m.Generator, func(s sample) float64 { return s.Generator }},
+		{&m.Size, func(s sample) float64 { return s.Size }},
 	} {
 		*f.to, _ = r.median(k, figure{of: f.of})
 	}

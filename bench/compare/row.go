@@ -69,6 +69,7 @@ type sample struct {
 	RSS        float64 `json:"rss_per_connection"`
 	Goroutines float64 `json:"goroutines_per_connection,omitempty"` // 0 where the server does not tell
 	Cores      float64 `json:"cores"`                               // used by the server
+	Size       float64 `json:"size,omitempty"`                      // of the program's file
 	Generator  float64 `json:"generator_cores"`
 
 	notes []string
@@ -87,6 +88,7 @@ var (
 	p99        = figure{"p99", "µs", func(s sample) float64 { return s.P99 }}
 	rss        = figure{"memory", "B/conn.", func(s sample) float64 { return s.RSS }}
 	goroutines = figure{"goroutines", "/conn.", func(s sample) float64 { return s.Goroutines }}
+	size       = figure{"size", "MB", func(s sample) float64 { return s.Size / 1e6 }}
 	cores      = figure{"cores", "% of a core", func(s sample) float64 { return 100 * s.Cores }}
 )
 

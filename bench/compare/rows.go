@@ -21,7 +21,7 @@ const (
 
 // rows are all that can be measured, in the order of the table.
 func rows() []row {
-	return slices.Concat(echoRows(), jsonRows(), wsRows(), idleRows(), broadcastRows(), connectRows(), scaleRows(), latencyRows(), clusterRows())
+	return slices.Concat(echoRows(), jsonRows(), wsRows(), idleRows(), broadcastRows(), connectRows(), scaleRows(), latencyRows(), clusterRows(), binaryRows())
 }
 
 // echo is a row in which requests are echoed over TCP.

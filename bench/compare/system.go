@@ -215,7 +215,7 @@ func (b *bed) canPin(ctx context.Context) error {
 
 // exists says what is missing in the folder of programs.
 func (b *bed) exists() error {
-	for _, p := range []string{"yardstick", "server", "gate", "cluster", "rpc", "devcluster", "pitaya-load"} {
+	for _, p := range []string{"yardstick", "server", "gate", "cluster", "rpc", "devcluster", "pitaya-load", "hello", "hello-nocluster"} {
 		if _, err := os.Stat(filepath.Join(b.programs, p)); err != nil {
 			return fmt.Errorf("%w (bench/run builds what is needed)", err)
 		}

@@ -1,5 +1,5 @@
 // Nocluster is a server for the test of the build tag of its name. It runs until its standard input ends, with the settings
-// of its flags, and prints where it listens; with -mem it is a cluster of two in memory, and calls its other half.
+// of its flags, and prints where it listens; with -mem it is a cluster of two in memory, and calls its other half; with -features it tries the rest of the library first.
 package main
 
 import (
@@ -43,12 +43,18 @@ func run() error {
 	defer cancel()
 	cfg := pitaya.Config{Type: "echo", Frontend: true}
 	mem := flag.Bool("mem", false, "run a cluster in memory")
+	rest := flag.Bool("features", false, "try what must work all the same")
 	constructors := flag.Bool("constructors", false, "try what stands on etcd and NATS")
 	if err := cfg.Load(flag.CommandLine, os.Args[1:], nil); err != nil {
 		return err
 	}
 	if *constructors {
 		return construct()
+	}
+	if *rest {
+		if err := features(ctx); err != nil {
+			return err
+		}
 	}
 	cluster := pitaya.NewMemCluster()
 	ended := make(chan error, 1)

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/types/descriptorpb"
+	"github.com/pitaya-go/pitaya/internal/protofile"
 )
 
 // maxExample bounds an example: what has more values than that has no example that anybody reads.
@@ -245,26 +245,26 @@ func mapWord(name string) (key, elem string, ok bool) {
 
 // message returns an example of a protobuf message, under the names that its fields have in the .proto file. Of a oneof it
 // has the first field.
-func (m *exampleMaker) message(desc *descriptorpb.DescriptorProto) any {
+func (m *exampleMaker) message(desc *protofile.Message) any {
 	o := object{}
 	oneofs := make(map[int32]bool)
-	for _, f := range desc.Field {
-		if f.OneofIndex != nil && !f.GetProto3Optional() {
-			if oneofs[*f.OneofIndex] {
+	for _, f := range desc.Fields {
+		if f.Oneof != nil && !f.Proto3Optional {
+			if oneofs[*f.Oneof] {
 				continue
 			}
-			oneofs[*f.OneofIndex] = true
+			oneofs[*f.Oneof] = true
 		}
 		var v any
 		if entry := m.page.proto.mapEntry(f); entry != nil {
 			v = object{}
-			elem := m.protoValue(entry.Field[1])
+			elem := m.protoValue(entry.Fields[1])
 			if _, ok := elem.(missing); !ok {
 				key := "1"
-				switch entry.Field[0].GetType() {
-				case descriptorpb.FieldDescriptorProto_TYPE_STRING:
+				switch entry.Fields[0].Type {
+				case protofile.String:
 					key = "key"
-				case descriptorpb.FieldDescriptorProto_TYPE_BOOL:
+				case protofile.Bool:
 					key = "true"
 				}
 				v = object{{key, elem}}
@@ -272,7 +272,7 @@ func (m *exampleMaker) message(desc *descriptorpb.DescriptorProto) any {
 		} else {
 			v = m.protoValue(f)
 			_, none := v.(missing)
-			repeated := f.GetLabel() == descriptorpb.FieldDescriptorProto_LABEL_REPEATED
+			repeated := f.Label == protofile.Repeated
 			switch {
 			case repeated && none:
 				v = []any{}
@@ -282,40 +282,40 @@ func (m *exampleMaker) message(desc *descriptorpb.DescriptorProto) any {
 				continue
 			}
 		}
-		o = append(o, member{f.GetName(), v})
+		o = append(o, member{f.Name, v})
 	}
 	return o
 }
 
-func (m *exampleMaker) protoValue(f *descriptorpb.FieldDescriptorProto) any {
+func (m *exampleMaker) protoValue(f *protofile.Field) any {
 	if m.left--; m.left <= 0 {
 		return missing{}
 	}
-	switch f.GetType() {
-	case descriptorpb.FieldDescriptorProto_TYPE_STRING:
+	switch f.Type {
+	case protofile.String:
 		return "text"
-	case descriptorpb.FieldDescriptorProto_TYPE_BYTES:
+	case protofile.Bytes:
 		return []byte("bytes")
-	case descriptorpb.FieldDescriptorProto_TYPE_BOOL:
+	case protofile.Bool:
 		return true
-	case descriptorpb.FieldDescriptorProto_TYPE_DOUBLE, descriptorpb.FieldDescriptorProto_TYPE_FLOAT:
+	case protofile.Double, protofile.Float:
 		return 1.5
-	case descriptorpb.FieldDescriptorProto_TYPE_ENUM:
-		e := m.page.proto.enums[strings.TrimPrefix(f.GetTypeName(), ".")]
+	case protofile.EnumType:
+		e := m.page.proto.enums[strings.TrimPrefix(f.TypeName, ".")]
 		switch {
-		case e == nil || len(e.Desc.Value) == 0:
+		case e == nil || len(e.Desc.Values) == 0:
 			return 0
 		case m.page.protobuf():
-			return e.Desc.Value[0].GetName()
+			return e.Desc.Values[0].Name
 		}
-		return int(e.Desc.Value[0].GetNumber())
-	case descriptorpb.FieldDescriptorProto_TYPE_INT64, descriptorpb.FieldDescriptorProto_TYPE_UINT64, descriptorpb.FieldDescriptorProto_TYPE_SINT64,
-		descriptorpb.FieldDescriptorProto_TYPE_FIXED64, descriptorpb.FieldDescriptorProto_TYPE_SFIXED64:
+		return int(e.Desc.Values[0].Number)
+	case protofile.Int64, protofile.Uint64, protofile.Sint64,
+		protofile.Fixed64, protofile.Sfixed64:
 		if m.page.protobuf() {
 			return "1"
 		}
-	case descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, descriptorpb.FieldDescriptorProto_TYPE_GROUP:
-		if t := m.page.byName(strings.TrimPrefix(f.GetTypeName(), "."), false); t != nil {
+	case protofile.Msg, protofile.Group:
+		if t := m.page.byName(strings.TrimPrefix(f.TypeName, "."), false); t != nil {
 			return m.entry(t)
 		}
 		return missing{}

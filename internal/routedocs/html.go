@@ -3,8 +3,10 @@ package routedocs
 import (
 	"bytes"
 	_ "embed"
-	"html/template"
 	"strings"
+	"text/template"
+
+	"github.com/pitaya-go/pitaya/internal/htmltext"
 )
 
 //go:embed page.html
@@ -12,12 +14,12 @@ var pageHTML string
 
 // html renders the page for browsers.
 func (p *page) html() ([]byte, error) {
-	t, err := template.New("page").Funcs(template.FuncMap{
+	t, err := htmltext.New("page", pageHTML, template.FuncMap{
 		"spans": p.spans,
 		"shape": p.shape,
 		"raw":   (*typeExpr).isRaw,
 		"long":  func(s string) bool { return strings.Count(s, "\n") >= longExample },
-	}).Parse(pageHTML)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -10,8 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/descriptorpb"
+	"github.com/pitaya-go/pitaya/internal/protofile"
 )
 
 // maxDescriptors bounds what descriptors take once they are inflated, all together.
@@ -25,15 +24,15 @@ type protoTypes struct {
 
 type protoMessage struct {
 	Name   string // full
-	File   *descriptorpb.FileDescriptorProto
-	Desc   *descriptorpb.DescriptorProto
+	File   *protofile.File
+	Desc   *protofile.Message
 	Nested []string // full names of messages and enums in it
 }
 
 type protoEnum struct {
 	Name string // full
-	File *descriptorpb.FileDescriptorProto
-	Desc *descriptorpb.EnumDescriptorProto
+	File *protofile.File
+	Desc *protofile.Enum
 }
 
 func newProtoTypes() *protoTypes {
@@ -55,17 +54,17 @@ func readDescriptors(list [][]byte) (*protoTypes, error) {
 			return nil, fmt.Errorf("descriptor %d: %w", i, err)
 		}
 		left -= size
-		if files[file.GetName()] {
+		if files[file.Name] {
 			continue
 		}
-		files[file.GetName()] = true
+		files[file.Name] = true
 		p.addFile(file)
 	}
 	return p, nil
 }
 
 // readFile reads a descriptor of at most limit bytes, and returns how many it has.
-func readFile(b []byte, limit int64) (*descriptorpb.FileDescriptorProto, int64, error) {
+func readFile(b []byte, limit int64) (*protofile.File, int64, error) {
 	r, err := gzip.NewReader(bytes.NewReader(b))
 	if err != nil {
 		return nil, 0, err
@@ -78,40 +77,40 @@ func readFile(b []byte, limit int64) (*descriptorpb.FileDescriptorProto, int64, 
 	if size > limit {
 		return nil, 0, errors.New("the descriptors are too large")
 	}
-	file := &descriptorpb.FileDescriptorProto{}
-	return file, size, proto.Unmarshal(plain, file)
+	file, err := protofile.Read(plain)
+	return file, size, err
 }
 
-func (p *protoTypes) addFile(file *descriptorpb.FileDescriptorProto) {
+func (p *protoTypes) addFile(file *protofile.File) {
 	prefix := ""
-	if file.GetPackage() != "" {
-		prefix = file.GetPackage() + "."
+	if file.Package != "" {
+		prefix = file.Package + "."
 	}
-	for _, m := range file.MessageType {
+	for _, m := range file.Messages {
 		p.addMessage(file, prefix, m)
 	}
-	for _, e := range file.EnumType {
+	for _, e := range file.Enums {
 		p.addEnum(file, prefix, e)
 	}
 }
 
-func (p *protoTypes) addMessage(file *descriptorpb.FileDescriptorProto, prefix string, desc *descriptorpb.DescriptorProto) {
-	m := &protoMessage{Name: prefix + desc.GetName(), File: file, Desc: desc}
+func (p *protoTypes) addMessage(file *protofile.File, prefix string, desc *protofile.Message) {
+	m := &protoMessage{Name: prefix + desc.Name, File: file, Desc: desc}
 	if p.messages[m.Name] == nil {
 		p.messages[m.Name] = m
 	}
-	for _, nested := range desc.NestedType {
+	for _, nested := range desc.Nested {
 		p.addMessage(file, m.Name+".", nested)
-		m.Nested = append(m.Nested, m.Name+"."+nested.GetName())
+		m.Nested = append(m.Nested, m.Name+"."+nested.Name)
 	}
-	for _, e := range desc.EnumType {
+	for _, e := range desc.Enums {
 		p.addEnum(file, m.Name+".", e)
-		m.Nested = append(m.Nested, m.Name+"."+e.GetName())
+		m.Nested = append(m.Nested, m.Name+"."+e.Name)
 	}
 }
 
-func (p *protoTypes) addEnum(file *descriptorpb.FileDescriptorProto, prefix string, desc *descriptorpb.EnumDescriptorProto) {
-	if e := (&protoEnum{prefix + desc.GetName(), file, desc}); p.enums[e.Name] == nil {
+func (p *protoTypes) addEnum(file *protofile.File, prefix string, desc *protofile.Enum) {
+	if e := (&protoEnum{prefix + desc.Name, file, desc}); p.enums[e.Name] == nil {
 		p.enums[e.Name] = e
 	}
 }
@@ -144,7 +143,7 @@ func (p *page) addProtoTypes() {
 			return t
 		}
 		m, e := p.proto.messages[name], p.proto.enums[name]
-		if m == nil && e == nil || m != nil && m.Desc.GetOptions().GetMapEntry() {
+		if m == nil && e == nil || m != nil && m.Desc.MapEntry {
 			return nil
 		}
 		t := &typeEntry{Name: name, key: typeKey{name: name}}
@@ -155,53 +154,53 @@ func (p *page) addProtoTypes() {
 	for i := 0; i < len(p.order); i++ { // it grows
 		t := p.order[i]
 		if m := p.proto.messages[t.Name]; m != nil {
-			w := protoWriter{types: p.proto, scope: m.File.GetPackage(), ref: ref}
+			w := protoWriter{types: p.proto, scope: m.File.Package, ref: ref}
 			w.message(m.Desc, m.Name, 0)
-			t.Proto = &definition{File: m.File.GetName(), Text: w.out}
+			t.Proto = &definition{File: m.File.Name, Text: w.out}
 			t.Fields = p.proto.fields(m.Desc, ref)
 		} else if e := p.proto.enums[t.Name]; e != nil {
 			w := protoWriter{types: p.proto, ref: ref}
 			w.enum(e.Desc, 0)
-			t.Proto = &definition{File: e.File.GetName(), Enum: true, Text: w.out}
+			t.Proto = &definition{File: e.File.Name, Enum: true, Text: w.out}
 		}
 	}
 }
 
 // fields returns the fields of a message, which say more than those of the Go type that stands for it.
-func (p *protoTypes) fields(m *descriptorpb.DescriptorProto, ref func(name string) *typeEntry) []field {
-	list := make([]field, 0, len(m.Field))
-	for _, f := range m.Field {
+func (p *protoTypes) fields(m *protofile.Message, ref func(name string) *typeEntry) []field {
+	list := make([]field, 0, len(m.Fields))
+	for _, f := range m.Fields {
 		e := &typeExpr{}
 		if entry := p.mapEntry(f); entry != nil {
-			e = &typeExpr{Kind: exprMap, Word: scalar(entry.Field[0]), Elem: protoExpr(entry.Field[1], ref)}
-		} else if e = protoExpr(f, ref); f.GetLabel() == descriptorpb.FieldDescriptorProto_LABEL_REPEATED {
+			e = &typeExpr{Kind: exprMap, Word: scalar(entry.Fields[0]), Elem: protoExpr(entry.Fields[1], ref)}
+		} else if e = protoExpr(f, ref); f.Label == protofile.Repeated {
 			e = &typeExpr{Kind: exprList, Elem: e}
 		}
-		list = append(list, field{f.GetName(), e})
+		list = append(list, field{f.Name, e})
 	}
 	return list
 }
 
 // protoExpr returns the type of a field, or of its elements.
-func protoExpr(f *descriptorpb.FieldDescriptorProto, ref func(name string) *typeEntry) *typeExpr {
+func protoExpr(f *protofile.Field, ref func(name string) *typeEntry) *typeExpr {
 	if !hasTypeName(f) {
 		return &typeExpr{Word: scalar(f)}
 	}
-	name := strings.TrimPrefix(f.GetTypeName(), ".")
+	name := strings.TrimPrefix(f.TypeName, ".")
 	return &typeExpr{Kind: exprNamed, Word: name, Ref: ref(name)}
 }
 
-func hasTypeName(f *descriptorpb.FieldDescriptorProto) bool {
-	switch f.GetType() {
-	case descriptorpb.FieldDescriptorProto_TYPE_MESSAGE, descriptorpb.FieldDescriptorProto_TYPE_GROUP, descriptorpb.FieldDescriptorProto_TYPE_ENUM:
+func hasTypeName(f *protofile.Field) bool {
+	switch f.Type {
+	case protofile.Msg, protofile.Group, protofile.EnumType:
 		return true
 	}
 	return false
 }
 
 // scalar returns the name of a scalar type.
-func scalar(f *descriptorpb.FieldDescriptorProto) string {
-	return strings.ToLower(strings.TrimPrefix(f.GetType().String(), "TYPE_"))
+func scalar(f *protofile.Field) string {
+	return f.Type.String()
 }
 
 // A protoWriter writes definitions.
@@ -226,25 +225,25 @@ func (w *protoWriter) line(depth int, format string, args ...any) {
 }
 
 // message writes a message with all that is declared in it.
-func (w *protoWriter) message(m *descriptorpb.DescriptorProto, name string, depth int) {
-	w.line(depth, "message %s {", ident(m.GetName()))
+func (w *protoWriter) message(m *protofile.Message, name string, depth int) {
+	w.line(depth, "message %s {", ident(m.Name))
 	if depth > maxDepth {
 		w.line(depth, "  // …")
 		w.line(depth, "}")
 		return
 	}
-	for _, e := range m.EnumType {
+	for _, e := range m.Enums {
 		w.enum(e, depth+1)
 	}
-	for _, nested := range m.NestedType {
-		if !nested.GetOptions().GetMapEntry() && !isGroup(m, name, nested) {
-			w.message(nested, name+"."+nested.GetName(), depth+1)
+	for _, nested := range m.Nested {
+		if !nested.MapEntry && !isGroup(m, name, nested) {
+			w.message(nested, name+"."+nested.Name, depth+1)
 		}
 	}
 	written := make(map[int32]bool) // oneofs
-	for _, f := range m.Field {
-		one := f.OneofIndex
-		if one == nil || f.GetProto3Optional() || int(*one) >= len(m.OneofDecl) || *one < 0 {
+	for _, f := range m.Fields {
+		one := f.Oneof
+		if one == nil || f.Proto3Optional || int(*one) >= len(m.Oneofs) || *one < 0 {
 			w.field(m, f, depth+1)
 			continue
 		}
@@ -252,9 +251,9 @@ func (w *protoWriter) message(m *descriptorpb.DescriptorProto, name string, dept
 			continue
 		}
 		written[*one] = true
-		w.line(depth+1, "oneof %s {", ident(m.OneofDecl[*one].GetName()))
-		for _, f := range m.Field {
-			if f.OneofIndex != nil && *f.OneofIndex == *one && !f.GetProto3Optional() {
+		w.line(depth+1, "oneof %s {", ident(m.Oneofs[*one]))
+		for _, f := range m.Fields {
+			if f.Oneof != nil && *f.Oneof == *one && !f.Proto3Optional {
 				w.field(m, f, depth+2)
 			}
 		}
@@ -264,61 +263,61 @@ func (w *protoWriter) message(m *descriptorpb.DescriptorProto, name string, dept
 }
 
 // isGroup reports whether a nested message is that of a group, which its field shows.
-func isGroup(m *descriptorpb.DescriptorProto, name string, nested *descriptorpb.DescriptorProto) bool {
-	return slices.ContainsFunc(m.Field, func(f *descriptorpb.FieldDescriptorProto) bool {
-		return f.GetType() == descriptorpb.FieldDescriptorProto_TYPE_GROUP && f.GetTypeName() == "."+name+"."+nested.GetName()
+func isGroup(m *protofile.Message, name string, nested *protofile.Message) bool {
+	return slices.ContainsFunc(m.Fields, func(f *protofile.Field) bool {
+		return f.Type == protofile.Group && f.TypeName == "."+name+"."+nested.Name
 	})
 }
 
-func (w *protoWriter) field(m *descriptorpb.DescriptorProto, f *descriptorpb.FieldDescriptorProto, depth int) {
+func (w *protoWriter) field(m *protofile.Message, f *protofile.Field, depth int) {
 	w.printf("%s", strings.Repeat("  ", depth))
 	if entry := w.types.mapEntry(f); entry != nil {
 		w.printf("map<")
-		w.typeOf(entry.Field[0])
+		w.typeOf(entry.Fields[0])
 		w.printf(", ")
-		w.typeOf(entry.Field[1])
+		w.typeOf(entry.Fields[1])
 		w.printf("> ")
 	} else {
-		switch label := f.GetLabel(); {
-		case label == descriptorpb.FieldDescriptorProto_LABEL_REPEATED:
+		switch label := f.Label; {
+		case label == protofile.Repeated:
 			w.printf("repeated ")
-		case label == descriptorpb.FieldDescriptorProto_LABEL_REQUIRED:
+		case label == protofile.Required:
 			w.printf("required ")
-		case f.GetProto3Optional():
+		case f.Proto3Optional:
 			w.printf("optional ")
 		}
 		w.typeOf(f)
 		w.printf(" ")
 	}
 	options := ""
-	if f.DefaultValue != nil {
-		value := strconv.Quote(*f.DefaultValue)
-		if f.GetType() != descriptorpb.FieldDescriptorProto_TYPE_STRING && f.GetType() != descriptorpb.FieldDescriptorProto_TYPE_BYTES && value == `"`+*f.DefaultValue+`"` {
-			value = *f.DefaultValue
+	if f.Default != nil {
+		value := strconv.Quote(*f.Default)
+		if f.Type != protofile.String && f.Type != protofile.Bytes && value == `"`+*f.Default+`"` {
+			value = *f.Default
 		}
 		options = " [default = " + value + "]"
 	}
-	w.printf("%s = %d%s;\n", ident(f.GetName()), f.GetNumber(), options)
+	w.printf("%s = %d%s;\n", ident(f.Name), f.Number, options)
 }
 
 // mapEntry returns the message that stands for a pair of a map, nil if the field is no map.
-func (p *protoTypes) mapEntry(f *descriptorpb.FieldDescriptorProto) *descriptorpb.DescriptorProto {
-	if f.GetType() != descriptorpb.FieldDescriptorProto_TYPE_MESSAGE || f.GetLabel() != descriptorpb.FieldDescriptorProto_LABEL_REPEATED {
+func (p *protoTypes) mapEntry(f *protofile.Field) *protofile.Message {
+	if f.Type != protofile.Msg || f.Label != protofile.Repeated {
 		return nil
 	}
-	m := p.messages[strings.TrimPrefix(f.GetTypeName(), ".")]
-	if m == nil || !m.Desc.GetOptions().GetMapEntry() || len(m.Desc.Field) != 2 {
+	m := p.messages[strings.TrimPrefix(f.TypeName, ".")]
+	if m == nil || !m.Desc.MapEntry || len(m.Desc.Fields) != 2 {
 		return nil
 	}
 	return m.Desc
 }
 
-func (w *protoWriter) typeOf(f *descriptorpb.FieldDescriptorProto) {
+func (w *protoWriter) typeOf(f *protofile.Field) {
 	if !hasTypeName(f) {
 		w.printf("%s", scalar(f))
 		return
 	}
-	name := strings.TrimPrefix(f.GetTypeName(), ".")
+	name := strings.TrimPrefix(f.TypeName, ".")
 	short := name
 	if w.scope != "" {
 		short = strings.TrimPrefix(name, w.scope+".")
@@ -330,10 +329,10 @@ func (w *protoWriter) typeOf(f *descriptorpb.FieldDescriptorProto) {
 	w.printf("%s", idents(short))
 }
 
-func (w *protoWriter) enum(e *descriptorpb.EnumDescriptorProto, depth int) {
-	w.line(depth, "enum %s {", ident(e.GetName()))
-	for _, v := range e.Value {
-		w.line(depth, "  %s = %d;", ident(v.GetName()), v.GetNumber())
+func (w *protoWriter) enum(e *protofile.Enum, depth int) {
+	w.line(depth, "enum %s {", ident(e.Name))
+	for _, v := range e.Values {
+		w.line(depth, "  %s = %d;", ident(v.Name), v.Number)
 	}
 	w.line(depth, "}")
 }

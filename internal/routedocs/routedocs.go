@@ -97,5 +97,5 @@ func ReadFile(descriptor []byte) (*File, error) {
 	}
 	types := newProtoTypes()
 	types.addFile(file)
-	return &File{file.GetName(), file.Dependency, slices.Sorted(maps.Keys(types.messages))}, nil
+	return &File{file.Name, file.Dependency, slices.Sorted(maps.Keys(types.messages))}, nil
 }

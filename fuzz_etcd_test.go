@@ -278,8 +278,8 @@ func FuzzEtcdNames(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { etcd.Close() })
-	groups := newEtcdGroups(f, pitaya.GroupsEtcdConfig{Endpoints: endpoints})
-	bindings, err := pitaya.NewEtcdBindings(pitaya.BindingEtcdConfig{Endpoints: endpoints}, "front", "front-1", nil)
+	groups := newEtcdGroups(f, pitaya.GroupsEtcdConfig{Endpoints: endpoints, DialTimeout: eventTime, TransactionTimeout: eventTime})
+	bindings, err := pitaya.NewEtcdBindings(pitaya.BindingEtcdConfig{Endpoints: endpoints, DialTimeout: eventTime}, "front", "front-1", nil)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -59,7 +59,8 @@ func newWireNATS(f *testing.F, h pitaya.TransportHandler) (*wireNATS, *pitaya.NA
 		defer close(served)
 		w.serve()
 	}()
-	cfg := pitaya.NATSConfig{URL: l.Addr().String()}
+	// Times that a busy machine keeps.
+	cfg := pitaya.NATSConfig{URL: l.Addr().String(), ConnectTimeout: transporttest.Patience, RequestTimeout: transporttest.Patience}
 	tr, err := pitaya.NewNATSTransport(cfg, cfg, slog.New(slog.NewTextHandler(wirePanics{f}, nil)))
 	if err != nil {
 		f.Fatal(err)
@@ -205,8 +206,8 @@ func FuzzNATSMessage(f *testing.F) {
 		},
 	})
 	f.Fuzz(func(t *testing.T, where byte, tail, reply string, header, body []byte) {
-		if len(tail)+len(reply) > 3000 || strings.ContainsAny(tail+reply, " \t\r\n") {
-			return // NATS does not hand that on
+		if len(tail)+len(reply) > 3000 || strings.ContainsAny(tail+reply, " \t\r\n") || reply == "behind" {
+			return // NATS does not hand that on, or it is the test's own
 		}
 		// A call that waits.
 		called := make(chan string, 2)
@@ -224,29 +225,13 @@ func FuzzNATSMessage(f *testing.F) {
 		dot := strings.LastIndex(asked[0].reply, ".") + 1
 		inbox, token := asked[0].reply[:dot], asked[0].reply[dot:]
 
-		var subject, want string
-		answer := ""
-		uid := wireUsers[int(where/8)%len(wireUsers)]
-		switch where % 8 {
-		case 0:
-			subject, want, answer = "pitaya/servers/room/r", fmt.Sprintf("call %q", body), "answer"
-		case 1:
-			subject = "pitaya/room/bindings"
-			var b pb.BindMsg
-			if err := proto.Unmarshal(body, &b); err == nil {
-				want, answer = fmt.Sprintf("notice %d %q %q %q", pitaya.NoticeBind, "room", b.Uid, body), "\x0a\x03ack"
-			}
-		case 2:
-			subject, answer = "pitaya/room/user/"+uid+"/push", "\x0a\x03ack"
-			want = fmt.Sprintf("notice %d %q %q %q", pitaya.NoticePush, "room", uid, body)
-		case 3:
-			subject, answer = "pitaya/room/user/"+uid+"/kick", "\x0a\x03ack"
-			want = fmt.Sprintf("notice %d %q %q %q", pitaya.NoticeKick, "room", uid, body)
-		default: // one token
+		m := wireExpect(where, body)
+		if m.subject == "" { // an answer: one token
 			tail = strings.ReplaceAll(tail, ".", "")
 			tail = strings.ReplaceAll(strings.ReplaceAll(tail, "token", token), "TOKEN", strings.ToUpper(token))
-			subject = inbox + tail
+			m.subject = inbox + tail
 		}
+		subject := m.subject
 		sid := sids[subject]
 		if strings.HasPrefix(subject, inbox) {
 			sid = sids[inbox+"*"]
@@ -262,24 +247,13 @@ func FuzzNATSMessage(f *testing.F) {
 			}
 			got = append(got, m)
 		}
-		if n := len(seen); n == 0 || seen[n-1] != `call "behind"` || strings.Join(seen[:n-1], " ") != want {
-			t.Fatalf("%q came in as %q, want %q", subject, seen, want)
+		if n := len(seen); n == 0 || seen[n-1] != `call "behind"` || strings.Join(seen[:n-1], " ") != m.seen {
+			t.Fatalf("%q came in as %q, want %q", subject, seen, m.seen)
 		}
-		switch {
-		case reply == "" || strings.HasPrefix(subject, inbox):
-			if len(got) != 0 {
-				t.Fatalf("wrote %q without a reply subject", got)
-			}
-		case len(got) != 1 || got[0].verb != "PUB" || got[0].subject != reply || got[0].reply != "":
-			t.Fatalf("wrote %q, want the answer to %q", got, reply)
-		case answer != "" && string(got[0].body) != answer:
-			t.Fatalf("answered %q, want %q", got[0].body, answer)
-		case answer == "":
-			var r pb.Response
-			if err := proto.Unmarshal(got[0].body, &r); err != nil || r.GetError().GetCode() != pitaya.CodeBadRequest {
-				t.Fatalf("answered %q, want a bad request", got[0].body)
-			}
+		if strings.HasPrefix(subject, inbox) {
+			reply = "" // nobody answers an answer
 		}
+		m.checkAnswer(t, got, reply)
 		// The call that waits was answered, if the message was for it.
 		mine, err := strconv.ParseUint(token, 36, 64)
 		if err != nil {
@@ -296,6 +270,57 @@ func FuzzNATSMessage(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A wireExpectation is what becomes of a message.
+type wireExpectation struct {
+	subject string // that it has; "" for an answer
+	seen    string // what the handler is told; "" if nothing
+	answer  string // "" is that of a bad request
+}
+
+// wireExpect chooses a subject, and says what becomes of a message to it.
+func wireExpect(where byte, body []byte) wireExpectation {
+	const ack = "\x0a\x03ack"
+	uid := wireUsers[int(where/8)%len(wireUsers)]
+	notice := func(kind pitaya.NoticeKind, uid string) string {
+		return fmt.Sprintf("notice %d %q %q %q", kind, "room", uid, body)
+	}
+	switch where % 8 {
+	case 0:
+		return wireExpectation{"pitaya/servers/room/r", fmt.Sprintf("call %q", body), "answer"}
+	case 1:
+		var b pb.BindMsg
+		if err := proto.Unmarshal(body, &b); err != nil {
+			return wireExpectation{subject: "pitaya/room/bindings"}
+		}
+		return wireExpectation{"pitaya/room/bindings", notice(pitaya.NoticeBind, b.Uid), ack}
+	case 2:
+		return wireExpectation{"pitaya/room/user/" + uid + "/push", notice(pitaya.NoticePush, uid), ack}
+	case 3:
+		return wireExpectation{"pitaya/room/user/" + uid + "/kick", notice(pitaya.NoticeKick, uid), ack}
+	}
+	return wireExpectation{}
+}
+
+// checkAnswer checks that what was written is the answer, to a reply subject that may be none.
+func (m wireExpectation) checkAnswer(t *testing.T, got []wireMessage, reply string) {
+	t.Helper()
+	switch {
+	case reply == "":
+		if len(got) != 0 {
+			t.Fatalf("wrote %q without a reply subject", got)
+		}
+	case len(got) != 1 || got[0].verb != "PUB" || got[0].subject != reply || got[0].reply != "":
+		t.Fatalf("wrote %q, want the answer to %q", got, reply)
+	case m.answer != "" && string(got[0].body) != m.answer:
+		t.Fatalf("answered %q, want %q", got[0].body, m.answer)
+	case m.answer == "":
+		var r pb.Response
+		if err := proto.Unmarshal(got[0].body, &r); err != nil || r.GetError().GetCode() != pitaya.CodeBadRequest {
+			t.Fatalf("answered %q, want a bad request", got[0].body)
+		}
+	}
 }
 
 // send writes a message as NATS does.

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/pitaya-go/pitaya/internal/protofield"
 )
 
 // The envelopes of calls (cluster protocol, section 2), written and read by
@@ -309,46 +311,9 @@ func (p *rpcPush) decode(b []byte) error {
 	})
 }
 
-// eachField calls f for each field of a message that is a number, with nil as
-// data, or bytes, which are never nil. Fields of other kinds are passed over,
-// as are those with numbers that f does not know.
+// eachField is [protofield.Each]. What is no message is an errEnvelope.
 func eachField(b []byte, f func(num protowire.Number, v uint64, data []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errEnvelope, protowire.ParseError(n))
-		}
-		if num > protowire.MaxValidNumber {
-			return fmt.Errorf("%w: field number %d", errEnvelope, num)
-		}
-		b = b[n:]
-		var v uint64
-		var data []byte
-		known := true
-		switch typ {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			data, n = protowire.ConsumeBytes(b)
-		default:
-			known = false
-			n = protowire.ConsumeFieldValue(num, typ, b)
-		}
-		if n < 0 {
-			return fmt.Errorf("%w: %w", errEnvelope, protowire.ParseError(n))
-		}
-		if typ == protowire.BytesType && data == nil {
-			data = []byte{}
-		}
-		b = b[n:]
-		if !known {
-			continue
-		}
-		if err := f(num, v, data); err != nil {
-			return err
-		}
-	}
-	return nil
+	return protofield.Each(b, errEnvelope, f)
 }
 
 // checkText refuses strings that protobuf would.

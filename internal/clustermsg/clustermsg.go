@@ -47,8 +47,10 @@ type Error struct {
 
 // Encode and Decode are what proto.Marshal and proto.Unmarshal do, without reflection. Unknown fields are passed over.
 
-// errText is a string that protobuf refuses.
-var errText = errors.New("protobuf: text is not UTF-8")
+var (
+	errMalformed = errors.New("protobuf: malformed message")
+	errText      = errors.New("protobuf: text is not UTF-8")
+)
 
 // appendText appends a text field, which is left out when it is empty.
 func appendText(b []byte, num protowire.Number, s string) ([]byte, error) {
@@ -81,7 +83,7 @@ func (m *BindMsg) Encode() ([]byte, error) {
 
 // Decode reads into an empty message.
 func (m *BindMsg) Decode(b []byte) error {
-	return protofield.Each(b, func(num protowire.Number, _ uint64, data []byte) error {
+	return protofield.Each(b, errMalformed, func(num protowire.Number, _ uint64, data []byte) error {
 		switch {
 		case num == 1 && data != nil:
 			return setText(&m.Uid, data)
@@ -97,7 +99,7 @@ func (m *KickMsg) Encode() ([]byte, error) { return appendText([]byte{}, 1, m.Us
 
 // Decode reads into an empty message.
 func (m *KickMsg) Decode(b []byte) error {
-	return protofield.Each(b, func(num protowire.Number, _ uint64, data []byte) error {
+	return protofield.Each(b, errMalformed, func(num protowire.Number, _ uint64, data []byte) error {
 		if num == 1 && data != nil {
 			return setText(&m.UserId, data)
 		}
@@ -107,7 +109,7 @@ func (m *KickMsg) Decode(b []byte) error {
 
 // Decode reads into an empty message.
 func (m *KickAnswer) Decode(b []byte) error {
-	return protofield.Each(b, func(num protowire.Number, v uint64, data []byte) error {
+	return protofield.Each(b, errMalformed, func(num protowire.Number, v uint64, data []byte) error {
 		if num == 1 && data == nil {
 			m.Kicked = protowire.DecodeBool(v)
 		}
@@ -120,7 +122,7 @@ func (m *Doc) Encode() ([]byte, error) { return appendText([]byte{}, 1, m.Doc) }
 
 // Decode reads into an empty message.
 func (m *Doc) Decode(b []byte) error {
-	return protofield.Each(b, func(num protowire.Number, _ uint64, data []byte) error {
+	return protofield.Each(b, errMalformed, func(num protowire.Number, _ uint64, data []byte) error {
 		if num == 1 && data != nil {
 			return setText(&m.Doc, data)
 		}
@@ -142,7 +144,7 @@ func (m *ProtoNames) Encode() ([]byte, error) {
 
 // Decode reads into an empty message.
 func (m *ProtoNames) Decode(b []byte) error {
-	return protofield.Each(b, func(num protowire.Number, _ uint64, data []byte) error {
+	return protofield.Each(b, errMalformed, func(num protowire.Number, _ uint64, data []byte) error {
 		if num != 1 || data == nil {
 			return nil
 		}
@@ -162,7 +164,7 @@ func (m *ProtoDescriptors) Encode() ([]byte, error) {
 
 // Decode reads into an empty message.
 func (m *ProtoDescriptors) Decode(b []byte) error {
-	return protofield.Each(b, func(num protowire.Number, _ uint64, data []byte) error {
+	return protofield.Each(b, errMalformed, func(num protowire.Number, _ uint64, data []byte) error {
 		if num == 1 && data != nil {
 			m.Desc = append(m.Desc, slices.Clone(data))
 		}
@@ -192,7 +194,7 @@ func (m *Error) Encode() ([]byte, error) {
 
 // Decode reads into an empty message.
 func (m *Error) Decode(b []byte) error {
-	return protofield.Each(b, func(num protowire.Number, _ uint64, data []byte) error {
+	return protofield.Each(b, errMalformed, func(num protowire.Number, _ uint64, data []byte) error {
 		switch {
 		case num == 1 && data != nil:
 			return setText(&m.Code, data)
@@ -200,7 +202,7 @@ func (m *Error) Decode(b []byte) error {
 			return setText(&m.Msg, data)
 		case num == 3 && data != nil:
 			var key, value string
-			err := protofield.Each(data, func(num protowire.Number, _ uint64, data []byte) error {
+			err := protofield.Each(data, errMalformed, func(num protowire.Number, _ uint64, data []byte) error {
 				switch {
 				case num == 1 && data != nil:
 					return setText(&key, data)

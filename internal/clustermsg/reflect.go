@@ -53,7 +53,7 @@ func (m *Empty) Encode() ([]byte, error) { return m.unknown, nil }
 
 // Decode adds to the message.
 func (m *Empty) Decode(b []byte) error {
-	if err := protofield.Each(b, func(protowire.Number, uint64, []byte) error { return nil }); err != nil {
+	if err := protofield.Each(b, errMalformed, func(protowire.Number, uint64, []byte) error { return nil }); err != nil {
 		return err
 	}
 	m.unknown = append(m.unknown, b...)

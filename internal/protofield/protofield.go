@@ -2,22 +2,21 @@
 package protofield
 
 import (
-	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Each calls f for each field of a message that is a varint, with nil as data, or bytes, which are never nil and part of b.
-// Fields of other kinds are passed over. It ends with the first error, of f or of the message.
-func Each(b []byte, f func(num protowire.Number, v uint64, data []byte) error) error {
+// Fields of other kinds are passed over. It ends with the first error: of f, or one that wraps malformed.
+func Each(b []byte, malformed error, f func(num protowire.Number, v uint64, data []byte) error) error {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
-			return fmt.Errorf("protobuf: %w", protowire.ParseError(n))
+			return fmt.Errorf("%w: %w", malformed, protowire.ParseError(n))
 		}
 		if num > protowire.MaxValidNumber {
-			return errors.New("protobuf: invalid field number")
+			return fmt.Errorf("%w: field number %d", malformed, num)
 		}
 		b = b[n:]
 		var v uint64
@@ -33,7 +32,7 @@ func Each(b []byte, f func(num protowire.Number, v uint64, data []byte) error) e
 			n = protowire.ConsumeFieldValue(num, typ, b)
 		}
 		if n < 0 {
-			return fmt.Errorf("protobuf: %w", protowire.ParseError(n))
+			return fmt.Errorf("%w: %w", malformed, protowire.ParseError(n))
 		}
 		b = b[n:]
 		if typ != protowire.VarintType && typ != protowire.BytesType {

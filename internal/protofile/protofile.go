@@ -94,13 +94,15 @@ func (t Type) String() string {
 	return words[t]
 }
 
+var errMalformed = errors.New("protofile: malformed descriptor")
+
 // maxDepth bounds how deep messages may be nested, as in the library of protobuf.
 const maxDepth = 10_000
 
 // Read reads a serialized FileDescriptorProto, which may come from anywhere.
 func Read(b []byte) (*File, error) {
 	f := new(File)
-	err := protofield.Each(b, func(num protowire.Number, _ uint64, data []byte) (err error) {
+	err := protofield.Each(b, errMalformed, func(num protowire.Number, _ uint64, data []byte) (err error) {
 		switch {
 		case data == nil:
 		case num == 1:
@@ -129,7 +131,7 @@ func (m *Message) read(b []byte, depth int) error {
 	if depth == 0 {
 		return errors.New("protofile: messages are nested too deep")
 	}
-	return protofield.Each(b, func(num protowire.Number, _ uint64, data []byte) (err error) {
+	return protofield.Each(b, errMalformed, func(num protowire.Number, _ uint64, data []byte) (err error) {
 		switch {
 		case data == nil:
 		case num == 1:
@@ -141,7 +143,7 @@ func (m *Message) read(b []byte, depth int) error {
 		case num == 4:
 			m.Enums, err = add(m.Enums, data, (*Enum).read)
 		case num == 7: // MessageOptions
-			err = protofield.Each(data, func(num protowire.Number, v uint64, data []byte) error {
+			err = protofield.Each(data, errMalformed, func(num protowire.Number, v uint64, data []byte) error {
 				if num == 7 && data == nil {
 					m.MapEntry = protowire.DecodeBool(v)
 				}
@@ -149,7 +151,7 @@ func (m *Message) read(b []byte, depth int) error {
 			})
 		case num == 8: // OneofDescriptorProto
 			name := ""
-			err = protofield.Each(data, func(num protowire.Number, _ uint64, data []byte) error {
+			err = protofield.Each(data, errMalformed, func(num protowire.Number, _ uint64, data []byte) error {
 				if num == 1 && data != nil {
 					name = string(data)
 				}
@@ -163,7 +165,7 @@ func (m *Message) read(b []byte, depth int) error {
 
 func (f *Field) read(b []byte) error {
 	f.Label, f.Type = Optional, Double // what is not said
-	return protofield.Each(b, func(num protowire.Number, v uint64, data []byte) error {
+	return protofield.Each(b, errMalformed, func(num protowire.Number, v uint64, data []byte) error {
 		switch {
 		case num == 1 && data != nil:
 			f.Name = string(data)
@@ -187,14 +189,14 @@ func (f *Field) read(b []byte) error {
 }
 
 func (e *Enum) read(b []byte) error {
-	return protofield.Each(b, func(num protowire.Number, _ uint64, data []byte) error {
+	return protofield.Each(b, errMalformed, func(num protowire.Number, _ uint64, data []byte) error {
 		switch {
 		case data == nil:
 		case num == 1:
 			e.Name = string(data)
 		case num == 2:
 			var v EnumValue
-			err := protofield.Each(data, func(num protowire.Number, n uint64, data []byte) error {
+			err := protofield.Each(data, errMalformed, func(num protowire.Number, n uint64, data []byte) error {
 				switch {
 				case num == 1 && data != nil:
 					v.Name = string(data)

@@ -166,3 +166,43 @@ func TestClusterUniqueAfterForgotten(t *testing.T) {
 		})
 	}
 }
+
+// TestClusterUniqueOfUnknown: a frontend whose lease is lost when another one joins is not known to that one, which lets its
+// users bind again. When it is known and reached, each user has one session, the newer one.
+func TestClusterUniqueOfUnknown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cl := pitayatest.NewCluster(t)
+		cfg := pitaya.Config{Type: "gate", Frontend: true}
+		bind := func(s *pitayatest.Server, uid string) {
+			t.Helper()
+			s.Client(t)
+			for session := range s.Sessions() {
+				if session.UID() == "" {
+					if err := session.Bind(t.Context(), uid); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		one := cl.NewServer(t, cfg, nil)
+		bind(one, "u")
+		bind(one, "stays")
+		time.Sleep(time.Minute)
+		cl.Expire(one)
+		two := cl.NewServer(t, cfg, nil)
+		cl.Cut(one, two)
+		bind(two, "u")
+		time.Sleep(time.Minute)
+		if one.SessionByUID("u") == nil || two.SessionByUID("u") == nil {
+			t.Error("a session has ended that nobody can have asked to")
+		}
+		cl.Heal(one, two)
+		cl.Restore(one)
+		time.Sleep(5 * time.Second)
+		if one.SessionByUID("u") != nil || two.SessionByUID("u") == nil || one.SessionByUID("stays") == nil {
+			t.Errorf("on the first %v, on the second %v, and of who was bound once %v; want the second",
+				one.SessionByUID("u"), two.SessionByUID("u"), one.SessionByUID("stays"))
+		}
+	})
+}

@@ -150,7 +150,7 @@
 // Peers: servers of this library announce in the metadata of their entries what they can do beyond the protocol of
 // Pitaya, under "pitaya-go.features", with commas between: "merge" (changes of session data instead of all of it),
 // "users" (one push for many users), "claim" (asking before a bind), "events" and "docs" (telling of routes). "pitaya-go.draining" is "true" on one
-// that ends. Toward servers that announce nothing, Pitaya's, all is done as Pitaya does it.
+// that ends, and "pitaya-go.since" tells when it joined. Toward servers that announce nothing, Pitaya's, all is done as Pitaya does it.
 //
 // # Reliable RPC
 //

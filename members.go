@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 const (
 	metadataFeatures = "pitaya-go.features" // names of abilities, with commas between them
 	metadataDraining = "pitaya-go.draining" // "true" on a server that is ending: no new work for it
+	metadataSince    = "pitaya-go.since"    // when the server joined, in nanoseconds since 1970 by its own clock
 )
 
 // feature is an ability that a server announces. Without it, it is treated as
@@ -59,6 +61,12 @@ func featuresOf(s *ServerInfo) (f feature) {
 		}
 	}
 	return f
+}
+
+// sinceOf reads when a server has joined, if it tells.
+func sinceOf(s *ServerInfo) (ns uint64, ok bool) {
+	ns, err := strconv.ParseUint(s.Metadata[metadataSince], 10, 64)
+	return ns, err == nil
 }
 
 // Draining reports whether the server has announced that it is ending. Such a

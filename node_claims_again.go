@@ -6,12 +6,14 @@ import (
 	"time"
 )
 
-// Claims that a frontend has not heard, because the way to it was cut, are put to it again: as long as they stand and it is
-// known, and when it comes back.
+// Claims that a frontend has not heard, because the way to it was cut or it was not known, are put to it again: as long as
+// they stand and it is known, and when it comes back.
 
 const (
 	// claimPause is the time between two attempts to have a claim heard.
 	claimPause = time.Second
+	// claimSkew is how far the clocks of two servers may be apart.
+	claimSkew = 10 * time.Second
 	// claimsInFlight bounds how many a frontend is asked at once in such an
 	// attempt: an outage leaves one for each user that has logged in during it.
 	claimsInFlight = 16
@@ -60,13 +62,19 @@ func (c *claims) vanished(id string) {
 	c.gone[id] = floor
 }
 
-// returned is told that such a frontend is known again. It is asked for the users that were bound meanwhile.
-func (c *claims) returned(id string) {
+// appeared is told that a frontend is known, for the first time or again. It is asked for the users that were bound while it
+// was gone; or since it has joined, if it was not known before: its lease may have been lost when this server joined.
+func (c *claims) appeared(s *ServerInfo) {
+	id := s.ID
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	floor, ok := c.gone[id]
 	if !ok {
-		return
+		since, told := sinceOf(s)
+		if !told {
+			return
+		}
+		floor = since - min(since, uint64(claimSkew))
 	}
 	delete(c.gone, id)
 	for uid := range c.byUID {

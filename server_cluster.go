@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -101,6 +102,7 @@ func (s *Server) joinCluster(ctx context.Context) error {
 		self.Metadata = make(map[string]string)
 	}
 	self.Metadata[metadataFeatures] = s.features().String()
+	self.Metadata[metadataSince] = strconv.FormatInt(time.Now().UnixNano(), 10)
 	c.node.SetSelf(self)
 	if err := c.node.Transport.Listen(ctx, self, c.backend); err != nil {
 		return fmt.Errorf("pitaya: join the cluster: %w", err)
@@ -155,11 +157,11 @@ func (c *cluster) watch(e DiscoveryEvent) {
 		if e.Change == ServerJoined && m != nil && m.has(featureEvents) {
 			c.wg.Go(func() { c.events.joined(m) })
 		}
+		if e.Change == ServerJoined && m != nil && m.has(featureClaim) && c.claims(e.Server) {
+			c.unique.appeared(e.Server)
+		}
 		if c.lost[e.Server.ID] { // it may have been out of discovery only
 			delete(c.lost, e.Server.ID)
-			if c.claims(e.Server) {
-				c.unique.returned(e.Server.ID)
-			}
 			if c.notices.wanted() && m.has(featureMerge) {
 				c.wg.Go(func() { c.events.ask(m) })
 			}

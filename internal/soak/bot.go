@@ -205,6 +205,13 @@ func (b *bot) connect(ctx context.Context) time.Duration {
 		b.report.Count("connect failed", 1)
 		return again
 	}
+	if _, now := gate.door(ws, through); now != process && !b.resumes {
+		// Behind the same address there is another process now. Which of the two has answered is not known, and what comes
+		// from the wrong one would be a violation.
+		w.Close(true)
+		b.log.add("connected while the gate was replaced")
+		return again
+	}
 	resumed := false
 	if b.resumes {
 		a := w.answer.Sys.Resume

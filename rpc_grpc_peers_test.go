@@ -175,9 +175,7 @@ func TestGRPCServerRequests(t *testing.T) {
 func TestGRPCServerGarbage(t *testing.T) {
 	t.Parallel()
 	_, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{}, func(tr *pitaya.GRPCTransport) {
-		srv := pitaya.GRPCServer(tr)
-		srv.ReadHeaderTimeout, srv.ReadTimeout = 50*time.Millisecond, 50*time.Millisecond
-		srv.HTTP2.SendPingTimeout, srv.HTTP2.PingTimeout = 20*time.Millisecond, 20*time.Millisecond
+		pitaya.SetGRPCTimes(tr, 50*time.Millisecond, 20*time.Millisecond, 20*time.Millisecond)
 	})
 	settings := string([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0})
 	tests := []struct{ name, in string }{
@@ -590,7 +588,7 @@ func TestGRPCProbe(t *testing.T) {
 func TestGRPCServerPings(t *testing.T) {
 	t.Parallel()
 	_, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{}, func(tr *pitaya.GRPCTransport) {
-		pitaya.GRPCServer(tr).HTTP2.SendPingTimeout = 10 * time.Millisecond
+		pitaya.SetGRPCTimes(tr, time.Minute, 10*time.Millisecond, time.Minute)
 	})
 	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addrOf(to))
 	if err != nil {

@@ -12,6 +12,8 @@ const (
 	GRPCMaxMessage  = grpcMaxMessage
 	GRPCMaxStreams  = grpcMaxStreams
 	GRPCFrameHeader = grpcFrameHeader
+	GRPCMaxWaste    = grpcMaxWaste
+	GRPCMaxHandling = grpcMaxHandling
 )
 
 func GRPCAddress(own string, metadata map[string]string) string { return grpcAddress(own, metadata) }

@@ -23,9 +23,9 @@ const (
 	// grpcQueueKept is how large the memory of a queue may be that is used again.
 	grpcQueueKept = 64 << 10
 
-	// grpcMaxControl bounds what waits of the answers to what the peer asks for, in bytes: a peer that asks without
-	// reading is ended.
-	grpcMaxControl = 128 << 10
+	// grpcMaxControl bounds what waits of answers that cost the peer no place among its streams, in bytes: to pings, to
+	// settings, refusals. One that asks for such without reading is ended.
+	grpcMaxControl = 512 << 10
 
 	// grpcMaxWaste is how many frames that lead to nothing a peer may send in grpcWasteTime.
 	grpcMaxWaste  = 50_000

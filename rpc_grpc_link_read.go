@@ -244,7 +244,11 @@ func (l *grpcLink) takeBlock(flags byte, b []byte) error {
 	l.block = 0
 	l.mu.Lock()
 	st := l.Streams[id]
+	unread := l.control > grpcMaxControl
 	l.mu.Unlock()
+	if unread {
+		return http2Errorf(http2EnhanceYourCalm, "the peer asks without reading")
+	}
 	return l.end.headers(id, st, l.ending, &l.head)
 }
 

@@ -279,7 +279,7 @@ func (c *grpcServed) headers(id uint32, st *grpcStream, end bool, h *grpcHead) e
 		return l.fault(id, nil, http2RefusedStream)
 	}
 	l.mu.Unlock()
-	if h.checkRequest() != "" || end && h.Length > 0 {
+	if !h.TooLarge && h.checkRequest() != "" || end && h.Length > 0 {
 		return l.fault(id, nil, http2ProtocolError)
 	}
 	return c.open(id, end, h)
@@ -472,9 +472,13 @@ func (c *grpcServed) refuseLocked(st *grpcStream, status *grpcStatus) {
 // statusLocked ends a stream with headers only. A request that is still on its way need not come.
 func (c *grpcServed) statusLocked(st *grpcStream, code string, add func(e *grpcEncoder, b []byte) []byte) {
 	l := &c.link
+	before := len(l.queue)
 	l.headersLocked(st.ID, http2EndStream, func(e *grpcEncoder, b []byte) []byte { return add(e, e.status(b, code)) })
 	if st.Served.receiving {
 		l.queue = appendHTTP2Reset(l.queue, st.ID, http2NoError)
+	}
+	if !st.Served.replied {
+		l.control += len(l.queue) - before // the peer can have as many as it likes; the reader looks at it
 	}
 	c.removeLocked(st)
 	l.kickLocked()

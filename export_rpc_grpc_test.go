@@ -58,6 +58,9 @@ func SetGRPCTimes(t *GRPCTransport, read, ping, pong time.Duration) {
 	t.server.limits.Read, t.server.limits.Ping, t.server.limits.Pong = read, ping, pong
 }
 
+// SetGRPCWriteTime sets how long a peer may take to accept an answer.
+func SetGRPCWriteTime(t *GRPCTransport, d time.Duration) { t.server.limits.Write = d }
+
 // GRPCServed returns the number of connections to a transport.
 func GRPCServed(t *GRPCTransport) int {
 	t.server.mu.Lock()

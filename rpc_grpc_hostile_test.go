@@ -459,7 +459,22 @@ func TestGRPCFlowControl(t *testing.T) {
 	}
 }
 
-// TestGRPCReceiveWindow sends more than the windows allow.
+// TestGRPCZeroWindow: an answer that the peer does not take is given up, and the connection stays.
+func TestGRPCZeroWindow(t *testing.T) {
+	t.Parallel()
+	_, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{}, func(tr *pitaya.GRPCTransport) {
+		pitaya.SetGRPCWriteTime(tr, 20*time.Millisecond)
+	})
+	c := dialFrames(t, to, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	c.call(1, "abc")
+	if a := c.await(1); a.reset != http2.ErrCodeInternal || a.body != "" {
+		t.Errorf("%+v", a)
+	}
+	must(t, c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 16}))
+	c.well(3)
+}
+
+// TestGRPCReceiveWindow sends messages that are larger than the windows, within them, and data that nobody wants.
 func TestGRPCReceiveWindow(t *testing.T) {
 	t.Parallel()
 	_, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{}, nil)

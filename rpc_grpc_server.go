@@ -83,8 +83,8 @@ type grpcServer struct {
 
 // grpcLimits are those of the limits above that tests shorten.
 type grpcLimits struct {
-	Streams          int
-	Read, Ping, Pong time.Duration
+	Streams                 int
+	Read, Write, Ping, Pong time.Duration
 }
 
 // newGRPCServer returns a server whose port is encrypted if config, which it keeps, is not nil.
@@ -94,7 +94,7 @@ func newGRPCServer(port, most int, config *tls.Config, log *slog.Logger) *grpcSe
 		most:    most,
 		log:     log,
 		tls:     config,
-		limits:  grpcLimits{grpcMaxStreams, grpcReadTimeout, grpcPingInterval, grpcPingTimeout},
+		limits:  grpcLimits{grpcMaxStreams, grpcReadTimeout, grpcWriteTimeout, grpcPingInterval, grpcPingTimeout},
 		closing: make(chan struct{}),
 		users:   make(map[string]struct{}),
 		conns:   make(map[*grpcServed]struct{}),

@@ -711,12 +711,13 @@ func TestEtcdDiscoveryPaused(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t)
 	cfg := etcdConfig(s.URL())
-	cfg.HeartbeatTTL, cfg.RevokeTimeout, cfg.DialTimeout = time.Minute, 100*time.Millisecond, 100*time.Millisecond
+	cfg.HeartbeatTTL, cfg.RevokeTimeout = time.Minute, 100*time.Millisecond
 	d, w := newEtcdDiscovery(t, cfg), pitayatest.NewServerWatcher(t)
 	if err := d.Join(t.Context(), room("a"), w.Watch); err != nil {
 		t.Fatal(err)
 	}
 	s.Pause()
+	cfg.DialTimeout = 100 * time.Millisecond
 	other := newEtcdDiscovery(t, cfg)
 	start := time.Now()
 	if err := other.Join(t.Context(), room("b"), func(pitaya.DiscoveryEvent) { t.Error("an event of a Join that failed") }); err == nil {
@@ -734,7 +735,7 @@ func TestEtcdDiscoveryGivesUp(t *testing.T) {
 	t.Parallel()
 	s := startEtcd(t)
 	cfg := etcdConfig(s.URL())
-	cfg.GrantLeaseRetries, cfg.GrantLeaseTimeout, cfg.RevokeTimeout = 2, 50*time.Millisecond, 50*time.Millisecond
+	cfg.GrantLeaseRetries, cfg.GrantLeaseTimeout, cfg.RevokeTimeout = 2, time.Second, 50*time.Millisecond
 	d, w := newEtcdDiscovery(t, cfg), pitayatest.NewServerWatcher(t)
 	if err := d.Join(t.Context(), room("a"), w.Watch); err != nil {
 		t.Fatal(err)
@@ -799,20 +800,33 @@ func TestEtcdDiscoveryTLS(t *testing.T) {
 	cfg.DialTimeout = 5 * time.Second
 	cfg.TLS = files
 	w := join(t, newEtcdDiscovery(t, cfg), room("a"))
-	pem, err := os.ReadFile(files.CA)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	cfg.TLS = pitaya.TLSFiles{CA: "no such file"} // TLSConfig goes before it
-	cfg.TLSConfig = &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{pair}}
-	cfg.TLSConfig.RootCAs.AppendCertsFromPEM(pem)
+	cfg.TLSConfig = tlsConfig(t, files)
 	cfg.Endpoints = []string{strings.TrimPrefix(s.URL(), "https://")} // without a scheme, TLS is what is configured
 	join(t, newEtcdDiscovery(t, cfg), room("b"))
 	w.WaitIDs("a", "b")
+}
+
+// TestEtcdNoPrefix: without a prefix keys begin with what they are for, in all that is kept in etcd.
+func TestEtcdNoPrefix(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	s := startEtcd(t)
+	cfg := etcdConfig(s.URL())
+	cfg.NoPrefix = true
+	join(t, newEtcdDiscovery(t, cfg), room("a"))
+	g := newEtcdGroups(t, pitaya.GroupsEtcdConfig{Endpoints: []string{s.URL()}, NoPrefix: true})
+	b := newEtcdBindings(t, pitaya.BindingEtcdConfig{Endpoints: []string{s.URL()}, NoPrefix: true}, "connector", "c1")
+	must(t, g.Create(ctx, "g", 0), b.Put(ctx, "u"))
+	r, err := etcdClient(t, s.URL()).Get(ctx, "", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	must(t, err)
+	var keys []string
+	for _, kv := range r.Kvs {
+		keys = append(keys, string(kv.Key))
+	}
+	if want := []string{"bindings/connector/u", "groups/g", "servers/room/a"}; !slices.Equal(keys, want) {
+		t.Errorf("keys %q, want %q", keys, want)
+	}
 }
 
 // TestEtcdStoresAccess: groups and bindings get in where discovery does, and only then.
@@ -825,19 +839,21 @@ func TestEtcdStoresAccess(t *testing.T) {
 		flags          []string
 		user, password string
 		tls            pitaya.TLSFiles
+		config         *tls.Config
 	}{
-		{"login", []string{"-user", "game", "-password", "secret"}, "game", "secret", pitaya.TLSFiles{}},
-		{"tls", tlsFlags, "", "", files},
-		{"both", append(tlsFlags, "-user", "game", "-password", "secret"), "game", "secret", files},
+		{"login", []string{"-user", "game", "-password", "secret"}, "game", "secret", pitaya.TLSFiles{}, nil},
+		{"tls", tlsFlags, "", "", files, nil},
+		{"tls.Config", tlsFlags, "", "", pitaya.TLSFiles{CA: "no such file"}, tlsConfig(t, files)},
+		{"both", append(tlsFlags, "-user", "game", "-password", "secret"), "game", "secret", files, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := startEtcd(t, tt.flags...)
 			g := newEtcdGroups(t, pitaya.GroupsEtcdConfig{
-				Endpoints: []string{s.URL()}, User: tt.user, Password: tt.password, TLS: tt.tls,
+				Endpoints: []string{s.URL()}, User: tt.user, Password: tt.password, TLS: tt.tls, TLSConfig: tt.config,
 			})
 			b := newEtcdBindings(t, pitaya.BindingEtcdConfig{
-				Endpoints: []string{s.URL()}, User: tt.user, Password: tt.password, TLS: tt.tls,
+				Endpoints: []string{s.URL()}, User: tt.user, Password: tt.password, TLS: tt.tls, TLSConfig: tt.config,
 			}, "connector", "c1")
 			use := func() {
 				t.Helper()

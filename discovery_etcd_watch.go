@@ -130,6 +130,12 @@ func (d *EtcdDiscovery) list(ctx context.Context) (events []DiscoveryEvent, anew
 	if err != nil {
 		return nil, false, fmt.Errorf("pitaya: etcd: reading the servers: %w", err)
 	}
+	events, anew = d.compare(r)
+	return events, anew, nil
+}
+
+// compare is list for what etcd has answered.
+func (d *EtcdDiscovery) compare(r *clientv3.GetResponse) (events []DiscoveryEvent, anew bool) {
 	present := make(map[string]bool, len(r.Kvs))
 	familiar := len(d.known) == 0 // an entry is the very one that was seen
 	for _, kv := range r.Kvs {
@@ -164,7 +170,7 @@ func (d *EtcdDiscovery) list(ctx context.Context) (events []DiscoveryEvent, anew
 			d.lease.Wake()
 		}
 	}
-	return events, anew, nil
+	return events, anew
 }
 
 // apply takes in one event of the watch. What an event tells that was under way while a list was read is older than the
@@ -184,9 +190,6 @@ func (d *EtcdDiscovery) apply(e *clientv3.Event) []DiscoveryEvent {
 		return nil
 	}
 	delete(d.bad, key)
-	if len(d.bad) > 0 {
-		d.see() // one of them may have had the id that is free now
-	}
 	return d.removed(key)
 }
 
@@ -266,6 +269,9 @@ func (d *EtcdDiscovery) removed(key string) []DiscoveryEvent {
 	}
 	delete(d.known, key)
 	delete(d.keyOf, old.info.ID)
+	if len(d.bad) > 0 {
+		d.see() // one of them may have had the id that is free now
+	}
 	return []DiscoveryEvent{{Change: ServerLeft, Server: old.info}}
 }
 

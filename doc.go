@@ -330,13 +330,13 @@
 //	discovery.go, transport.go, binding.go            the seams of a cluster
 //	discovery_entry.go, rpc.go                        servers as JSON; the envelopes of calls
 //	handler.go, handler_call.go, remote.go            registration; calling a method
-//	component.go, dispatch.go                         lifecycle; calls and answers
+//	component.go, dispatch.go, dispatch_answer.go     lifecycle; calls; answers
 //	members.go, node.go                               the servers of the cluster; calls to them
 //	routing.go                                        functions that choose among servers
 //	node_rpc.go, node_forward.go                      remotes of others; clients' messages for others
 //	node_serve.go, node_context.go                    what others send here; the contexts of that
 //	node_sys.go, node_docs.go                         the library's own remotes; those that tell of routes
-//	node_bind.go, node_claims.go                      users of the cluster: bound; which of their sessions stays
+//	node_bind.go, node_claims*.go                     users of the cluster: bound; which of their sessions stays
 //	node_push.go, node_event.go                       users of the cluster: sent to, told about
 //	group.go, group_store.go                          groups and where they are kept
 //	module.go, module_*.go                            modules and those that come with the library

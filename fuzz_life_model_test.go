@@ -33,6 +33,8 @@ type lifeClient struct {
 	state   int    // 0: start, 1: handshake answered, 2: working
 	over    bool
 	left    bool    // the client itself has closed one direction or both
+	deaf    bool    // both: whatever is written to it ends the connection
+	unread  bool    // the server ends, and has read for as long as it does then
 	causes  []error // what it may have ended with
 	queue   []pitaya.Message
 	blocked *pitaya.Message // that a handler is at
@@ -41,6 +43,7 @@ type lifeClient struct {
 	since   time.Time // when it was accepted
 	seen    time.Time // when its last packet was read
 	worked  bool      // it has acknowledged a handshake once
+	kept    bool      // before the server was asked to end, which then does not refuse its handshakes
 	uid     string
 }
 
@@ -67,6 +70,11 @@ type lifeModel struct {
 // feed is the server's side of the stream.
 func (m *lifeModel) feed(c *lifeClient, b []byte) {
 	if c.over {
+		return
+	}
+	if c.unread { // its data is dropped, and no more is promised
+		m.loose = true
+		c.stream = m.behind(c, append(c.stream, b...))
 		return
 	}
 	defer m.atRest(c)
@@ -102,7 +110,7 @@ func (m *lifeModel) feed(c *lifeClient, b []byte) {
 				m.end(c, pitaya.ErrProtocol)
 				return
 			}
-			if c.state != 2 && m.stopped {
+			if c.state != 2 && m.stopped && !c.kept {
 				c.hellos--
 				m.end(c, pitaya.ErrServerClosed)
 				return
@@ -126,19 +134,21 @@ func (m *lifeModel) feed(c *lifeClient, b []byte) {
 	}
 }
 
-// behind says what else may have ended a connection whose last bytes these are, and what it may have been sent.
-func (m *lifeModel) behind(c *lifeClient, rest []byte) {
+// behind says what else may have ended a connection whose last bytes these are, and what it may have been sent. It returns
+// what is not a whole packet yet.
+func (m *lifeModel) behind(c *lifeClient, rest []byte) []byte {
 	c.causes = append(c.causes, pitaya.ErrProtocol)
 	for len(rest) > 0 {
 		p, after, err := pitaya.DecodePacket(rest, 0)
 		if err != nil {
-			return
+			return rest
 		}
 		if p.Type == pitaya.PacketHandshake {
 			c.hellos++
 		}
 		rest = after
 	}
+	return nil
 }
 
 // An undecodable message is one of no type.
@@ -197,10 +207,16 @@ func (m *lifeModel) answer(c *lifeClient, msg pitaya.Message, failed bool) {
 	m.answered++
 }
 
-// send says that the client reads something.
+// send says that the client reads something, if it reads still.
 func (m *lifeModel) send(c *lifeClient, text string) {
-	if !c.over {
-		c.want = append(c.want, text)
+	if c.over {
+		return
+	}
+	c.want = append(c.want, text)
+	if c.deaf {
+		// The writing fails, unless what it was to read is all and the server ends it before. What stands behind may
+		// have been handled by then.
+		m.end(c, pitaya.ErrServerClosed, pitaya.ErrSessionClosed, pitaya.ErrProtocol, pitaya.ErrKicked)
 	}
 }
 
@@ -223,6 +239,7 @@ func (m *lifeModel) leave(c *lifeClient, half bool) {
 		must(m, w.CloseWrite())
 	} else {
 		c.conn.Close()
+		c.deaf = true
 	}
 	c.left = true
 	cause := io.EOF
@@ -297,6 +314,7 @@ func (m *lifeModel) pass(d time.Duration) {
 		if c.over {
 			continue
 		}
+		c.unread = m.stopped && c.worked && time.Since(m.stoppedAt) >= lifeReads
 		silent := time.Since(c.seen)
 		cause := context.Cause(c.session.Context())
 		switch {
@@ -306,6 +324,8 @@ func (m *lifeModel) pass(d time.Duration) {
 			m.end(c, pitaya.ErrHandshakeTimeout)
 		case silent > 3*lifeHeartbeat, silent >= 2*lifeHeartbeat && cause != nil:
 			m.end(c, pitaya.ErrHeartbeat)
+		case c.deaf && cause != nil: // by a heartbeat
+			m.end(c)
 		}
 	}
 }
@@ -318,7 +338,7 @@ func (m *lifeModel) stop() {
 	m.stopped, m.stoppedAt = true, time.Now()
 	m.s.end()
 	for _, c := range m.all {
-		if c.state == 0 {
+		if c.kept = c.worked; c.state == 0 {
 			m.end(c, pitaya.ErrServerClosed)
 		}
 		m.atRest(c)

@@ -21,7 +21,7 @@ import (
 
 // FuzzBackend gives a server one message of another server, and asks only that it lives. Here two others call it, notify it,
 // send it garbage, give calls up and let their time pass, in any order, while users are on it; after each act all is at
-// rest, and a model says what each call was answered and what each user has been pushed.
+// rest, and a model says what each call was answered, how often it was handled, and what each user has been pushed.
 
 const (
 	peerSteps   = 80
@@ -34,6 +34,7 @@ const (
 
 // A peerCall is a call to the server, and what the model says of it.
 type peerCall struct {
+	name           string // what its handler is told; no other call has it
 	route, payload string
 	notify         bool
 	lane           string // whose calls are handled in order; "": each by itself
@@ -44,6 +45,7 @@ type peerCall struct {
 	begun    bool // the first of its lane
 	detached bool // nobody waits for the notify when it is handled
 	released bool
+	handled  int // how often
 
 	mu    sync.Mutex
 	got   string
@@ -73,22 +75,26 @@ type peerModel struct {
 	lanes map[string][]*peerCall // those of them that are handled in order; the first is at work
 	over  []*peerCall
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards the fields below
 	release chan struct{}
+	handled map[string]int // how often, by the name of the call
 }
 
 // PeerRemote has the remotes of the server.
 type PeerRemote struct{ m *peerModel }
 
 func (r PeerRemote) Ping(ctx context.Context, in *testpb.TestRequest) (*testpb.TestResponse, error) {
+	r.m.note(in.Msg)
 	return &testpb.TestResponse{Msg: in.Msg}, nil
 }
 
 func (r PeerRemote) Wait(ctx context.Context, in *testpb.TestRequest) (*testpb.TestResponse, error) {
+	r.m.note(in.Msg)
 	return &testpb.TestResponse{Msg: in.Msg}, r.m.await(ctx)
 }
 
 func (r PeerRemote) Fail(ctx context.Context, in *testpb.TestRequest) (*testpb.TestResponse, error) {
+	r.m.note(in.Msg)
 	panic("fuzz")
 }
 
@@ -153,11 +159,18 @@ func runPeer(t *testing.T, script []byte) {
 	c := pitaya.NewMemCluster()
 	cfg := pitaya.Config{Logger: slog.New(slog.DiscardHandler), Heartbeat: -1}
 	cfg.Discovery, cfg.Transport = c.Node()
-	m := &peerModel{T: t, release: make(chan struct{}), lanes: make(map[string][]*peerCall), names: [2]string{"room-1", "front-2"}}
+	m := &peerModel{T: t, release: make(chan struct{}), handled: make(map[string]int), lanes: make(map[string][]*peerCall),
+		names: [2]string{"room-1", "front-2"}}
 	m.s = runCluster(t, vectorFront(), cfg, func(s *pitaya.Server) {
-		must(t, pitaya.HandleRaw(s, "fuzz.echo", func(_ context.Context, b []byte) ([]byte, error) { return b, nil }),
-			pitaya.HandleRaw(s, "fuzz.wait", func(ctx context.Context, b []byte) ([]byte, error) { return b, m.await(ctx) }),
-			pitaya.HandleRaw(s, "fuzz.fail", func(context.Context, []byte) ([]byte, error) { panic("fuzz") }),
+		handle := func(route string, f func(ctx context.Context) error) error {
+			return pitaya.HandleRaw(s, route, func(ctx context.Context, b []byte) ([]byte, error) {
+				m.note(string(b))
+				return b, f(ctx)
+			})
+		}
+		must(t, handle("fuzz.echo", func(context.Context) error { return nil }),
+			handle("fuzz.wait", m.await),
+			handle("fuzz.fail", func(context.Context) error { panic("fuzz") }),
 			s.RegisterRemote(PeerRemote{m}, pitaya.WithName("r")))
 	})
 	for i, info := range []*pitaya.ServerInfo{vectorRoom(), {ID: "front-2", Type: "connector", Frontend: true}} {
@@ -187,13 +200,14 @@ func runPeer(t *testing.T, script []byte) {
 		synctest.Wait()
 		m.check()
 	}
-	m.pass(peerTimeout)
+	m.pass(2 * peerTimeout)
 	synctest.Wait()
 	m.check()
 	for m.busy() {
 		m.free()
 		synctest.Wait()
 	}
+	m.check()
 	for _, u := range m.users {
 		u.client.Close()
 		u.reading.Wait()
@@ -202,6 +216,13 @@ func runPeer(t *testing.T, script []byte) {
 	if st := m.s.Stats(); st.Open != 0 || st.Sessions != 0 || st.Bound != 0 || st.QueueBytes != 0 {
 		t.Fatalf("something is left: %+v", st)
 	}
+}
+
+// note is called by whoever handles a call.
+func (m *peerModel) note(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.handled[name]++
 }
 
 // await waits for peerRelease.
@@ -229,7 +250,7 @@ func (m *peerModel) act(act byte, who, arg int, raw []byte, payload string) {
 		if act == peerNotify {
 			msg.Id, msg.Type = 0, pb.MsgType_MsgNotify
 		}
-		m.call(peer, &peerCall{route: msg.Route, payload: payload, notify: act == peerNotify, lane: fmt.Sprint(m.names[peer], session)},
+		m.call(peer, &peerCall{name: payload, route: msg.Route, payload: payload, notify: act == peerNotify, lane: fmt.Sprint(m.names[peer], session)},
 			&pb.Request{Type: pb.RPCType_Sys, FrontendID: m.names[peer], Session: &pb.Session{Id: session, Data: []byte("{}")}, Msg: msg})
 	case peerRemote:
 		route := []string{"r.Ping", "r.Wait", "r.Fail", "r.Nothing"}[arg%4]
@@ -237,7 +258,11 @@ func (m *peerModel) act(act byte, who, arg int, raw []byte, payload string) {
 		must(m, err)
 		out, err := proto.Marshal(&testpb.TestResponse{Msg: payload})
 		must(m, err)
-		m.call(peer, &peerCall{route: route, payload: string(out)}, &pb.Request{Type: pb.RPCType_User, Msg: &pb.Msg{Route: route, Data: in}})
+		c := &peerCall{name: payload, route: route, payload: string(out)}
+		if route != "r.Nothing" {
+			c.handled = 1 // at once: it waits for no other
+		}
+		m.call(peer, c, &pb.Request{Type: pb.RPCType_User, Msg: &pb.Msg{Route: route, Data: in}})
 	case peerPush:
 		b, err := proto.Marshal(&pb.Push{Route: "onFuzz", Uid: u.uid, Data: []byte(payload)})
 		must(m, err)
@@ -343,8 +368,11 @@ func (m *peerModel) call(peer int, c *peerCall, req *pb.Request) {
 }
 
 func (m *peerModel) send(peer int, c *peerCall, body []byte) {
-	ctx, cancel := context.WithTimeout(m.Context(), peerTimeout)
-	c.cancel, c.deadline = cancel, time.Now().Add(peerTimeout)
+	// No two deadlines are the same: whether the second of two calls in a lane is begun before its own or not would be
+	// left to chance.
+	c.deadline = time.Now().Add(peerTimeout + time.Duration(len(m.calls)+len(m.over))*time.Nanosecond)
+	ctx, cancel := context.WithDeadline(m.Context(), c.deadline)
+	c.cancel = cancel
 	m.calls = append(m.calls, c)
 	if c.lane != "" && c.route != "connector.no.such" && c.route != "bad" {
 		m.lanes[c.lane] = append(m.lanes[c.lane], c)
@@ -398,6 +426,9 @@ func (m *peerModel) handle(lane string) {
 		if !c.begun {
 			c.begun = true
 			c.detached = c.want != "" && c.notify
+			if c.want == "" || c.notify {
+				c.handled = 1
+			}
 		}
 		if c.route == "connector.fuzz.wait" && !c.released && (c.want == "" || c.detached) {
 			return
@@ -450,11 +481,6 @@ func (m *peerModel) pass(d time.Duration) {
 	time.Sleep(d)
 	for len(m.calls) > 0 && !time.Now().Before(m.calls[0].deadline) { // they are in the order of their deadlines
 		c := m.calls[0]
-		for _, behind := range m.lanes[c.lane] {
-			if behind != c && behind.deadline.Equal(c.deadline) {
-				m.settle(behind, peerAny) // handled or not at this very moment
-			}
-		}
 		m.settle(c, peerError)
 		m.handle(c.lane)
 	}
@@ -468,6 +494,7 @@ func (m *peerModel) check() {
 			m.Fatalf("%s %q was answered with %q, the model says that it waits", c.route, c.payload, c.got)
 		}
 		c.mu.Unlock()
+		m.checkHandled(c)
 	}
 	for _, c := range m.over {
 		c.mu.Lock()
@@ -475,6 +502,7 @@ func (m *peerModel) check() {
 			m.Fatalf("%s %q was answered %d times with %q, the model says %q", c.route, c.payload, c.times, c.got, c.want)
 		}
 		c.mu.Unlock()
+		m.checkHandled(c)
 		c.cancel()
 	}
 	for _, u := range m.users {
@@ -487,5 +515,19 @@ func (m *peerModel) check() {
 			m.Fatalf("%s was sent %q, the model says %q", u.uid, u.got, u.want)
 		}
 		u.mu.Unlock()
+	}
+}
+
+// checkHandled compares how often a call was handled.
+func (m *peerModel) checkHandled(c *peerCall) {
+	m.Helper()
+	if c.name == "" {
+		return // garbage, and what the library itself handles
+	}
+	m.mu.Lock()
+	got := m.handled[c.name]
+	m.mu.Unlock()
+	if got != c.handled {
+		m.Fatalf("%s %q was handled %d times, the model says %d", c.route, c.name, got, c.handled)
 	}
 }

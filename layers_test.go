@@ -40,7 +40,7 @@ var layers = [][]string{
 	{"sessions: one, its data, all of them", "session session_* mailbox multicast"},
 	{"what travels with a call, and what runs around it", "context", "propagate", "context_log", "pipeline"},
 	{"cluster: its seams, and servers as JSON", "discovery discovery_entry", "transport", "binding", "rpc"},
-	{"dispatch: finding the handler, decode, order, call, recover", "handler handler_* remote component dispatch"},
+	{"dispatch: finding the handler, decode, order, call, recover", "handler handler_* remote component dispatch dispatch_*"},
 	{"cluster: this server in it: members, calls, clients' messages to others and from them, users elsewhere", "members", "routing",
 		"node node_*"},
 	{"what handlers use: groups, modules, timers", "group_store", "group", "module", "module_*", "timer"},

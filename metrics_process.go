@@ -21,6 +21,39 @@ func oneSample(kind metricKind, name, help string, value float64) familySample {
 
 // goMetrics are those of the Go runtime.
 func goMetrics() []familySample {
+	all := runtimeMetrics(goMetricRows())
+	gc := debug.GCStats{PauseQuantiles: make([]time.Duration, 5)}
+	debug.ReadGCStats(&gc)
+	pauses := seriesSample{count: uint64(gc.NumGC), value: gc.PauseTotal.Seconds()}
+	for i, p := range gc.PauseQuantiles {
+		pauses.quantiles = append(pauses.quantiles, pointSample{float64(i) / float64(len(gc.PauseQuantiles)-1), p.Seconds()})
+	}
+	last := 0.0
+	if !gc.LastGC.IsZero() {
+		last = float64(gc.LastGC.UnixNano()) / 1e9
+	}
+	threads, _ := runtime.ThreadCreateProfile(nil)
+	version := `version=` + string(appendLabelValue(nil, legalValue(runtime.Version())))
+	return append(all,
+		familySample{name: "go_gc_duration_seconds", help: "Times that garbage collections have stopped all goroutines.", kind: kindSummary,
+			series: []seriesSample{pauses}},
+		oneSample(kindGauge, "go_memstats_last_gc_time_seconds", "When the last garbage collection ended, in seconds since 1970.", last),
+		oneSample(kindGauge, "go_threads", "Threads of the system that were made.", float64(threads)),
+		familySample{name: "go_info", help: "The version of Go.", kind: kindGauge,
+			series: []seriesSample{{labels: version, own: version, value: 1}}},
+	)
+}
+
+// A goMetricRow is a metric of the Go runtime.
+type goMetricRow struct {
+	name string
+	kind metricKind
+	of   []string // what runtime/metrics has, added up
+	help string
+}
+
+// goMetricRows are those that runtime/metrics has the numbers of.
+func goMetricRows() []goMetricRow {
 	const (
 		objects      = "/memory/classes/heap/objects:bytes"
 		unused       = "/memory/classes/heap/unused:bytes"
@@ -47,12 +80,7 @@ func goMetrics() []familySample {
 		maxProcs     = "/sched/gomaxprocs:threads"
 		goroutineNum = "/sched/goroutines:goroutines"
 	)
-	rows := []struct {
-		name string
-		kind metricKind
-		of   []string // added up
-		help string
-	}{
+	return []goMetricRow{
 		{"go_gc_gogc_percent", kindGauge, []string{gogc}, "Growth of the heap, in percent, that starts a garbage collection (GOGC)."},
 		{"go_gc_gomemlimit_bytes", kindGauge, []string{memoryLimit}, "Memory that the runtime tries to stay below (GOMEMLIMIT)."},
 		{"go_goroutines", kindGauge, []string{goroutineNum}, "Goroutines that exist."},
@@ -79,6 +107,10 @@ func goMetrics() []familySample {
 		{"go_memstats_sys_bytes", kindGauge, []string{total}, "Bytes had from the system."},
 		{"go_sched_gomaxprocs_threads", kindGauge, []string{maxProcs}, "Threads that may run Go code at once (GOMAXPROCS)."},
 	}
+}
+
+// runtimeMetrics reads what rows say, and leaves out what this runtime has not.
+func runtimeMetrics(rows []goMetricRow) []familySample {
 	var samples []metrics.Sample
 	place := make(map[string]int)
 	for _, r := range rows {
@@ -103,27 +135,7 @@ rows:
 		}
 		all = append(all, oneSample(r.kind, r.name, r.help, sum))
 	}
-
-	gc := debug.GCStats{PauseQuantiles: make([]time.Duration, 5)}
-	debug.ReadGCStats(&gc)
-	pauses := seriesSample{count: uint64(gc.NumGC), value: gc.PauseTotal.Seconds()}
-	for i, p := range gc.PauseQuantiles {
-		pauses.quantiles = append(pauses.quantiles, pointSample{float64(i) / float64(len(gc.PauseQuantiles)-1), p.Seconds()})
-	}
-	last := 0.0
-	if !gc.LastGC.IsZero() {
-		last = float64(gc.LastGC.UnixNano()) / 1e9
-	}
-	threads, _ := runtime.ThreadCreateProfile(nil)
-	version := `version=` + string(appendLabelValue(nil, legalValue(runtime.Version())))
-	return append(all,
-		familySample{name: "go_gc_duration_seconds", help: "Times that garbage collections have stopped all goroutines.", kind: kindSummary,
-			series: []seriesSample{pauses}},
-		oneSample(kindGauge, "go_memstats_last_gc_time_seconds", "When the last garbage collection ended, in seconds since 1970.", last),
-		oneSample(kindGauge, "go_threads", "Threads of the system that were made.", float64(threads)),
-		familySample{name: "go_info", help: "The version of Go.", kind: kindGauge,
-			series: []seriesSample{{labels: version, own: version, value: 1}}},
-	)
+	return all
 }
 
 // processMetrics are what /proc tells of the process. There are none where the

@@ -34,6 +34,8 @@ const (
 	// that too.
 	statsdRetry    = time.Second
 	statsdRetryMax = time.Minute
+	// statsdNameSpecial is what has a meaning where names stand.
+	statsdNameSpecial = "|:@#,"
 )
 
 // Statsd is a [Reporter] that sends what is reported to a statsd server, over
@@ -103,7 +105,7 @@ func newStatsd(serverType string, cfg MetricsConfig, logger *slog.Logger,
 		return nil, err
 	}
 	s := &Statsd{
-		prefix:     string(appendStatsdText(nil, cfg.Statsd.Prefix, "|@#\n")),
+		prefix:     string(appendStatsdText(nil, cfg.Statsd.Prefix, statsdNameSpecial)),
 		rate:       cfg.Statsd.Rate,
 		plain:      cfg.Statsd.Plain,
 		histograms: make(map[string]bool),
@@ -181,8 +183,8 @@ func (s *Statsd) series(kind, name string, labels ...Label) func(float64) {
 }
 
 // Dropped is the number of lines that were not sent, since the start: because
-// the address could not be reached, because they were not numbers or too long,
-// and those after Close.
+// the address could not be reached, because they were not numbers, too long or
+// without a name, and those after Close.
 func (s *Statsd) Dropped() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,7 +211,7 @@ type statsdParts struct{ head, tail string }
 func (s *Statsd) report(kind, name string, labels []Label, parts *statsdParts, value float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || math.IsNaN(value) || math.IsInf(value, 0) || kind == reportCount && math.Abs(value) >= 1<<63 {
+	if s.closed || name == "" && s.prefix == "" || math.IsNaN(value) || math.IsInf(value, 0) || kind == reportCount && math.Abs(value) >= 1<<63 {
 		s.dropped++
 		return
 	}
@@ -273,7 +275,7 @@ func (s *Statsd) lineLocked(kind, name string, labels []Label, parts *statsdPart
 
 func (s *Statsd) appendHead(dst []byte, name string) []byte {
 	dst = append(dst, s.prefix...)
-	dst = appendStatsdText(dst, name, "|:@#,\n")
+	dst = appendStatsdText(dst, name, statsdNameSpecial)
 	return append(dst, ':')
 }
 
@@ -302,8 +304,8 @@ func (s *Statsd) appendTail(dst []byte, kind, name string, labels []Label) []byt
 }
 
 func appendStatsdTag(dst []byte, name, value string) []byte {
-	dst = append(appendStatsdText(dst, name, "|:,#\n"), ':')
-	return appendStatsdText(dst, value, "|,#\n")
+	dst = append(appendStatsdText(dst, name, "|:,#"), ':')
+	return appendStatsdText(dst, value, "|,#")
 }
 
 // appendStatsdText appends s, cut to statsdTagSize, with "_" for what is in

@@ -161,6 +161,13 @@ func TestStatsdLines(t *testing.T) {
 		{"prefix", pitaya.MetricsConfig{Statsd: pitaya.StatsdConfig{Prefix: "my.game."}}, func(s *pitaya.Statsd) {
 			s.Gauge("goroutines", 1)
 		}, []string{"my.game.goroutines:1|g|#serverType:connector"}},
+		{"hostile prefix", pitaya.MetricsConfig{Statsd: pitaya.StatsdConfig{Prefix: "a:b,c|"}}, func(s *pitaya.Statsd) {
+			s.Gauge("goroutines", 1)
+		}, []string{"a_b_c_goroutines:1|g|#serverType:connector"}},
+		{"no name", pitaya.MetricsConfig{Statsd: pitaya.StatsdConfig{NoPrefix: true}}, func(s *pitaya.Statsd) {
+			s.Gauge("", 1)
+			s.Gauge("goroutines", 1)
+		}, []string{"goroutines:1|g|#serverType:connector"}},
 		{"no prefix", pitaya.MetricsConfig{Statsd: pitaya.StatsdConfig{NoPrefix: true}}, func(s *pitaya.Statsd) {
 			s.Gauge("goroutines", 1)
 		}, []string{"goroutines:1|g|#serverType:connector"}},

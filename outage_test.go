@@ -98,9 +98,9 @@ func (n outageNode) start(ctx context.Context, log *slog.Logger) (*outageRun, er
 	}
 	switch n.Times {
 	case outageShort:
-		cfg.Etcd.HeartbeatTTL = 2 * time.Second
-		cfg.NATSClient.RequestTimeout = time.Second
-		cfg.GRPC.RequestTimeout = time.Second
+		cfg.Etcd.HeartbeatTTL = 3 * time.Second
+		cfg.NATSClient.RequestTimeout = requestTime(false)
+		cfg.GRPC.RequestTimeout = requestTime(false)
 	case outagePatient:
 		cfg.NATSClient.RequestTimeout = time.Minute
 		cfg.GRPC.RequestTimeout = time.Minute
@@ -757,19 +757,27 @@ type outage struct {
 	breaks func(c *outageCluster) time.Time
 	// fails are the failures that may happen, as "kind code", and those that may over gRPC beside them; all others may not.
 	fails, failsGRPC []string
-	// fast is how long a call may take that fails, beside a second for a busy machine.
-	fast, fastGRPC func(long bool) time.Duration // the second over gRPC, nil if it is the same
+	// fast is how long a call may take that fails, beside what a busy machine needs.
+	fast, fastGRPC func(long bool) time.Duration // the latter over gRPC, nil if it is the same
 	planned        bool                          // connections may end
 }
 
 func atOnce(bool) time.Duration { return 0 }
+
+// busyTime is what a busy machine needs beside that. It is less than the request timeout, which would tell nothing.
+func busyTime(long bool) time.Duration {
+	if long {
+		return time.Second
+	}
+	return 2 * time.Second
+}
 
 // requestTime is the request timeout.
 func requestTime(long bool) time.Duration {
 	if long {
 		return 5 * time.Second
 	}
-	return time.Second
+	return 3 * time.Second
 }
 
 func answered(kind string, n int) func(*outagePhase) bool {
@@ -998,7 +1006,7 @@ func (c *outageCluster) suffer(o outage, transport string) {
 		if p.ended > 0 && !o.planned {
 			t.Errorf("%d connections of clients ended", p.ended)
 		}
-		if limit := fast(*outageLong) + time.Second; p.slowest > limit {
+		if limit := fast(*outageLong) + busyTime(*outageLong); p.slowest > limit {
 			t.Errorf("a call took %v to fail, want at most %v", p.slowest, limit)
 		}
 	}

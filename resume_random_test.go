@@ -3,6 +3,7 @@ package pitaya_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -118,11 +119,17 @@ func TestResumeRandomCutsSockets(t *testing.T) {
 	}
 }
 
+// A run of the tests that fails has to fail again, so each draws the same numbers unless it is told otherwise.
+var randomSeed = flag.Int64("seed", 1, "what tests with random numbers begin with; 0 is something new each time")
+
 // seeded returns random numbers, and prints from what.
 func seeded(t *testing.T) *rand.Rand {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
+	seed := *randomSeed
+	if seed == 0 {
+		seed = time.Now().UnixNano()
+	}
+	t.Logf("-seed %d", seed)
+	return rand.New(rand.NewPCG(uint64(seed), 0))
 }
 
 // nextCut says after how many bytes to the client or to the server a connection breaks, -1 being never. The first one

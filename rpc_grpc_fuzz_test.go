@@ -24,7 +24,7 @@ func FuzzGRPCServer(f *testing.F) {
 			reply(body)
 		}
 	}}, nil)
-	caller := grpcCaller(f, pitaya.GRPCConfig{RequestTimeout: eventTime})
+	caller := grpcCaller(f, pitaya.GRPCConfig{RequestTimeout: realTime})
 	for _, seed := range grpcFuzzSeeds() {
 		f.Add(true, seed)
 	}
@@ -36,7 +36,7 @@ func FuzzGRPCServer(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer nc.Close()
-		nc.SetDeadline(time.Now().Add(eventTime))
+		nc.SetDeadline(time.Now().Add(realTime))
 		if begun {
 			in = append([]byte(http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00"), in...)
 		}

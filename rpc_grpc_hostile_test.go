@@ -32,7 +32,7 @@ func dialFrames(t testing.TB, to *pitaya.ServerInfo, settings ...http2.Setting) 
 	nc, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addrOf(to))
 	must(t, err)
 	t.Cleanup(func() { nc.Close() })
-	must(t, nc.SetDeadline(time.Now().Add(eventTime)))
+	must(t, nc.SetDeadline(time.Now().Add(realTime)))
 	c := &frameClient{Framer: http2.NewFramer(nc, nc), t: t, conn: nc}
 	c.enc = hpack.NewEncoder(&c.text)
 	c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
@@ -397,7 +397,7 @@ func TestGRPCRapidReset(t *testing.T) {
 		t.Errorf("%d calls were handled", n)
 	}
 	// Others are not concerned.
-	got := goCall(t.Context(), grpcCaller(t, pitaya.GRPCConfig{RequestTimeout: eventTime}), to, "x")
+	got := goCall(t.Context(), grpcCaller(t, pitaya.GRPCConfig{RequestTimeout: realTime}), to, "x")
 	eventually(t, func() bool { return calls.Load() == pitaya.GRPCMaxHandling+1 })
 	close(hold)
 	if r := <-got; string(r.body) != "x" || r.err != nil {
@@ -575,7 +575,7 @@ func TestGRPCPings(t *testing.T) {
 		for range 1000 {
 			f.WritePing(false, [8]byte{})
 		}
-		must(t, c.conn.SetDeadline(time.Now().Add(6*eventTime)))
+		must(t, c.conn.SetDeadline(time.Now().Add(realTime)))
 		for {
 			if _, err := c.conn.Write(pings.Bytes()); err != nil {
 				if isTimeout(err) || errors.Is(err, context.DeadlineExceeded) {
@@ -592,7 +592,7 @@ func TestGRPCUnreadRefusals(t *testing.T) {
 	t.Parallel()
 	_, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{}, nil)
 	c := dialFrames(t, to)
-	must(t, c.conn.SetDeadline(time.Now().Add(6*eventTime)))
+	must(t, c.conn.SetDeadline(time.Now().Add(realTime)))
 	for stream := uint32(1); ; stream += 2 {
 		b := c.block(":method", "POST", ":scheme", "http", ":path", "/nothing", "content-type", "application/grpc")
 		if err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: b, EndHeaders: true, EndStream: true}); err != nil {

@@ -602,9 +602,12 @@ func TestNATSLateStart(t *testing.T) {
 	self := &pitaya.ServerInfo{ID: "a", Type: "front"}
 
 	tr := newNATS(t, c, c)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	err := tr.Listen(ctx, self, transporttest.NewPeer(t, nil, self))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	listening := make(chan error, 1)
+	go func() { listening <- tr.Listen(ctx, self, transporttest.NewPeer(t, nil, self)) }()
+	until(t, "the first attempt fails", func() bool { return errors.Is(tr.Healthy(), nats.ErrNoServers) })
+	cancel(context.DeadlineExceeded)
+	err := transporttest.Await(t, listening)
 	if !errors.Is(err, pitaya.ErrUnreachable) || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, nats.ErrNoServers) {
 		t.Errorf("without NATS: got %v, want all three reasons", err)
 	}
@@ -620,7 +623,6 @@ func TestNATSLateStart(t *testing.T) {
 	}
 
 	tr = newNATS(t, c, c)
-	listening := make(chan error, 1)
 	go func() { listening <- tr.Listen(t.Context(), self, transporttest.NewPeer(t, nil, self)) }()
 	server.Start()
 	if err := transporttest.Await(t, listening); err != nil {

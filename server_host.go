@@ -21,29 +21,14 @@ func (s *Server) serializer() Serializer {
 	return JSON{}
 }
 
-// newHost builds what sessions share. The set-up is over by then.
+// newHost builds what sessions share, and the dispatcher of their messages. The
+// set-up is over by then.
 func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	cfg := &s.cfg
 	runners := newRunners()
 	host := &sessionHost{
-		ServerID: cfg.ID,
-		Conn: &connConfig{
-			Beats:            newHeartbeats(cfg.Heartbeat),
-			Counters:         &s.counters,
-			Log:              s.log,
-			MaxPacket:        cfg.MaxPacketSize,
-			MaxHandshake:     cfg.MaxHandshakeSize,
-			HandshakeTimeout: cfg.HandshakeTimeout,
-			WriteTimeout:     cfg.WriteTimeout,
-			QueueBytes:       cfg.QueueBytes,
-			QueueMessages:    cfg.QueueMessages,
-			DropWhenSlow:     cfg.SlowClient == SlowClientDrop,
-			Flushers:         newFlushers(runners),
-			Left: func() {
-				s.counters.Closed.Add(1)
-				s.conns.Done()
-			},
-		},
+		ServerID:        cfg.ID,
+		Conn:            s.connConfig(runners),
 		Table:           s.table,
 		Serializer:      s.serializer(),
 		Dict:            s.dict,
@@ -60,22 +45,14 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Inspect:         s.debug.inspector(s.registry),
 		Runners:         runners,
 		Log:             s.log,
+		Epoch:           time.Now(),
+		Crowded:         s.crowded,
+		OnDetach:        s.onDetach,
+		OnResume:        s.onResume,
 	}
 	host.Meters = newMeters(s.reporters, host.seamPanicked("reporter"))
-	var changes atomic.Int64 // that are not reported; whoever makes the first one reports those that come meanwhile
-	host.Count = func() {
-		if host.Meters == nil || changes.Add(1) > 1 {
-			return
-		}
-		for n := int64(1); n > 0; n = changes.Add(-n) {
-			n = changes.Load()
-			host.Meters.gauge(metricConnectedClients, float64(max(s.table.len()-host.Resumes.waiting(), 0)))
-		}
-	}
-	host.Epoch = time.Now()
+	host.Count = s.clientCounter(host)
 	host.Limits = newLimits(s.limitsConfig(host.Epoch))
-	host.Crowded = s.crowded
-	host.OnDetach, host.OnResume = s.onDetach, s.onResume
 	if r := cfg.Resume; r.Window > 0 {
 		host.Resumes = newResumes(resumesConfig{
 			Window: r.Window, MaxPushes: r.Messages, MaxBytes: r.Bytes, MaxSessions: r.MaxSessions, Counters: &s.counters, Log: s.log,
@@ -85,6 +62,55 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 	if err := host.buildHandshake(cfg.Heartbeat); err != nil {
 		return nil, nil, err
 	}
+	d := s.newDispatcher(host)
+	for route := range s.dict.Routes() {
+		host.Meters.teach(route)
+	}
+	host.Messages = d
+	return host, d, nil
+}
+
+// connConfig is what connections share.
+func (s *Server) connConfig(runners *runners) *connConfig {
+	cfg := &s.cfg
+	return &connConfig{
+		Beats:            newHeartbeats(cfg.Heartbeat),
+		Counters:         &s.counters,
+		Log:              s.log,
+		MaxPacket:        cfg.MaxPacketSize,
+		MaxHandshake:     cfg.MaxHandshakeSize,
+		HandshakeTimeout: cfg.HandshakeTimeout,
+		WriteTimeout:     cfg.WriteTimeout,
+		QueueBytes:       cfg.QueueBytes,
+		QueueMessages:    cfg.QueueMessages,
+		DropWhenSlow:     cfg.SlowClient == SlowClientDrop,
+		Flushers:         newFlushers(runners),
+		Left: func() {
+			s.counters.Closed.Add(1)
+			s.conns.Done()
+		},
+	}
+}
+
+// clientCounter returns what reports how many clients are connected. It is called
+// whenever that has changed, by any number of goroutines: whoever makes the first
+// of several changes reports for all of them, so that the last report is true.
+func (s *Server) clientCounter(host *sessionHost) func() {
+	var changes atomic.Int64 // that are not reported
+	return func() {
+		if host.Meters == nil || changes.Add(1) > 1 {
+			return
+		}
+		for n := int64(1); n > 0; n = changes.Add(-n) {
+			n = changes.Load()
+			host.Meters.gauge(metricConnectedClients, float64(max(s.table.len()-host.Resumes.waiting(), 0)))
+		}
+	}
+}
+
+// newDispatcher returns what calls handlers.
+func (s *Server) newDispatcher(host *sessionHost) *dispatcher {
+	cfg := &s.cfg
 	d := &dispatcher{
 		Registry:    s.registry,
 		Pipeline:    s.pipeline,
@@ -99,8 +125,8 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		Validate:    cfg.ValidateRequests,
 		Timeout:     max(cfg.HandlerTimeout, 0),
 		Slow:        max(cfg.SlowHandler, 0),
+		Stamped:     host.Stamps,
 	}
-	d.Stamped = host.Stamps
 	if host.Limits != nil {
 		d.TooMany = d.errorPayload(errTooMany())
 	}
@@ -111,11 +137,7 @@ func (s *Server) newHost() (*sessionHost, *dispatcher, error) {
 		d.Slots = make(chan struct{}, cfg.Dispatch)
 	}
 	s.registry.meet(host.Meters)
-	for route := range s.dict.Routes() {
-		host.Meters.teach(route)
-	}
-	host.Messages = d
-	return host, d, nil
+	return d
 }
 
 // limitsConfig is what the settings say about clients that send too much.

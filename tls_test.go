@@ -92,7 +92,7 @@ var badCertificates = []struct {
 	client bool // as a client's it is no better
 }{
 	{"expired", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, true},
-	{"not valid yet", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, true},
+	{"not valid yet", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(24 * time.Hour) }, true},
 	{"another address", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 2)} }, false},
 	{"a name", func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"127.0.0.1", "localhost"} }, false},
 	{"the subject's name", func(c *x509.Certificate) { c.IPAddresses, c.Subject.CommonName = nil, "127.0.0.1" }, false},

@@ -96,7 +96,7 @@ func settled(t testing.TB, store pitaya.JobStore, dead int64) {
 func TestNATSJobs(t *testing.T) {
 	t.Parallel()
 	nats := startNATS(t, "-jetstream")
-	const lease = 2400 * time.Millisecond
+	const lease = 4800 * time.Millisecond
 	open := func(t testing.TB) pitaya.JobStore {
 		return natsJobs(t, nats.URL(), pitaya.NATSJobsOptions{Namespace: t.Name()[max(0, len(t.Name())-64):], Lease: lease})
 	}
@@ -104,7 +104,7 @@ func TestNATSJobs(t *testing.T) {
 		Open:  open,
 		Other: func(t testing.TB, _ pitaya.JobStore) pitaya.JobStore { return open(t) },
 		Lease: lease,
-		Slack: 590 * time.Millisecond,
+		Slack: 1190 * time.Millisecond,
 	})
 }
 
@@ -380,6 +380,43 @@ func TestNATSJobsLimits(t *testing.T) {
 	opts.Namespace = "taken"
 	if err := natsJobs(t, server.URL(), opts).Enqueue(ctx, "a", nil); err == nil || !strings.Contains(err.Error(), "pitaya-jobs-taken") {
 		t.Errorf("a stream that is none for jobs: got %v", err)
+	}
+}
+
+// The options are what the streams are made with, and without them the queue and the dead are bounded nevertheless.
+func TestNATSJobsStreams(t *testing.T) {
+	t.Parallel()
+	server := startNATS(t, "-jetstream")
+	type limits struct {
+		jobs, bytes int64
+		age         time.Duration
+		replicas    int
+	}
+	for _, tt := range []struct {
+		name        string
+		opts        pitaya.NATSJobsOptions
+		queue, dead limits
+	}{
+		{"defaults", pitaya.NATSJobsOptions{}, limits{1_000_000, 256 << 20, 0, 1}, limits{100_000, 64 << 20, 0, 1}},
+		{"options", pitaya.NATSJobsOptions{
+			MaxJobs: 10, MaxBytes: 1 << 20, MaxAge: time.Hour, MaxDead: 5, MaxDeadBytes: 1 << 19, MaxDeadAge: 24 * time.Hour,
+		}, limits{10, 1 << 20, time.Hour, 1}, limits{5, 1 << 19, 24 * time.Hour, 1}},
+	} {
+		tt.opts.Namespace = tt.name
+		_, err := natsJobs(t, server.URL(), tt.opts).Count(t.Context()) // makes them
+		must(t, err)
+		for name, want := range map[string]limits{"pitaya-jobs-": tt.queue, "pitaya-dead-": tt.dead} {
+			stream, err := jetStream(t, server.URL()).Stream(t.Context(), name+tt.name)
+			must(t, err)
+			c := stream.CachedInfo().Config
+			if got := (limits{c.MaxMsgs, c.MaxBytes, c.MaxAge, c.Replicas}); got != want {
+				t.Errorf("%s%s: got %+v, want %+v", name, tt.name, got, want)
+			}
+		}
+	}
+	// One server cannot keep two copies, and says so.
+	if err := natsJobs(t, server.URL(), pitaya.NATSJobsOptions{Namespace: "two", Replicas: 2}).Enqueue(t.Context(), "a", nil); err == nil {
+		t.Error("two replicas on one server")
 	}
 }
 

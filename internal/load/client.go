@@ -26,8 +26,9 @@ type client struct {
 	conn  net.Conn
 	srv   *server
 	shard *shard
-	wake  chan struct{} // open load: there is something to write; has room for one
+	wake  chan struct{} // open load: there is something to write, and it may take waiting; has room for one
 	gone  chan struct{} // closed when the connection has ended
+	now   *directWriter // open load: for the schedule; nil if all writing may take waiting; used by who has set writing
 	tmpl  *template     // set by the scenario
 	sync  *template     // likewise
 
@@ -91,7 +92,7 @@ func (r *run) connect(ctx context.Context, id int) (c *client, kind string, err 
 	c.pend.limit = maxPending(max(r.cfg.InFlight*2, r.cfg.MaxPending))
 	c.gone = make(chan struct{})
 	if r.cfg.Rate > 0 {
-		c.wake = make(chan struct{}, 1)
+		c.wake, c.now = make(chan struct{}, 1), newDirectWriter(conn)
 	}
 	c.shard.mu.Lock()
 	c.shard.counts.Connections++
@@ -280,6 +281,36 @@ func (c *client) flush() error {
 		}
 	}
 	return c.broken
+}
+
+// writeNow is flush for somebody who has no time. It reports whether nothing is left to be written by those who have.
+func (c *client) writeNow(now int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.out) > 0 && !c.writing {
+		if c.now == nil || c.broken != nil {
+			return false
+		}
+		b := c.out
+		c.out, c.spare = c.spare[:0], nil
+		c.writing = true
+		c.mu.Unlock()
+		n := c.now.write(b)
+		c.bytesOut.Add(int64(n))
+		c.mu.Lock()
+		c.writing = false
+		if n > 0 {
+			c.wrote = now
+		}
+		if n < len(b) {
+			c.out = append(b[n:], c.out...)
+			return false
+		}
+		if cap(b) <= maxReadBuffer {
+			c.spare = b
+		}
+	}
+	return true
 }
 
 // tick is what a client does at its deadlines, and once at the beginning and when the run comes to its end. It reports

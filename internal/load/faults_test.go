@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,11 @@ func fake(t *testing.T, heartbeat float64, f func(net.Conn)) func(context.Contex
 // fakeRaw answers the handshake by any bytes.
 func fakeRaw(t *testing.T, answer []byte, f func(net.Conn)) func(context.Context) (net.Conn, error) {
 	l := pitaya.ListenMem()
+	fakeOn(t, l, answer, f)
+	return l.DialContext
+}
+
+func fakeOn(t *testing.T, l net.Listener, answer []byte, f func(net.Conn)) {
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -53,7 +59,6 @@ func fakeRaw(t *testing.T, answer []byte, f func(net.Conn)) func(context.Context
 		l.Close()
 		serving.Wait()
 	})
-	return l.DialContext
 }
 
 func packet(t *testing.T, typ pitaya.PacketType, body string) []byte {
@@ -304,6 +309,59 @@ func TestSlowServer(t *testing.T) {
 		rep = runLoad(t, load.Config{Dial: dial, InFlight: 100, Duration: time.Minute, Timeout: 2 * time.Second, Route: "a.b", Body: make([]byte, 100_000)})
 		wantErrors(t, rep, map[string]int64{"slow": 1, "lost": 100})
 	})
+}
+
+// A socket that takes no more holds up neither the schedule nor other connections, and nothing is lost of what waits.
+func TestFullSocket(t *testing.T) {
+	t.Parallel()
+	const each = 200
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served atomic.Int64
+	others := make(chan struct{})
+	fakeOn(t, l, packet(t, pitaya.PacketHandshake, `{"code":200,"sys":{"heartbeat":0,"dict":{},"serializer":"json"}}`), func(c net.Conn) {
+		if served.Add(1) == 1 {
+			<-others // reads nothing until the other one has got all
+		} else {
+			defer close(others)
+		}
+		for n := 0; n < each; {
+			p, err := pitaya.ReadPacket(c, 0)
+			if err != nil {
+				t.Errorf("after %d requests: %v", n, err)
+				return
+			}
+			if p.Type != pitaya.PacketData {
+				continue
+			}
+			n++
+			m, err := pitaya.DecodeMessage(p.Body, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			b, err := pitaya.AppendMessage(nil, pitaya.Message{Type: pitaya.MessageResponse, ID: m.ID, Payload: m.Payload}, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			if _, err := c.Write(packet(t, pitaya.PacketData, string(b))); err != nil {
+				t.Error(err)
+			}
+		}
+		io.Copy(io.Discard, c)
+	})
+	rep := runLoad(t, load.Config{
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "tcp", l.Addr().String())
+		},
+		Conns: 2, Rate: 1000, Requests: 2 * each, MaxPending: each, Timeout: time.Minute, Route: "a.b", Body: make([]byte, 60_000), Check: true,
+	})
+	wantErrors(t, rep, nil)
+	if rep.Measured.Count != 2*each || rep.Measured.Failed != 0 {
+		t.Errorf("%+v", rep.Measured)
+	}
 }
 
 // More than may wait is not sent.

@@ -89,7 +89,7 @@ func (c *client) schedule(at, now int64) bool {
 	ok := !c.parting && c.run.load.arrive(c, at, now)
 	c.mu.Unlock()
 	c.shard.mu.Unlock()
-	if ok {
+	if ok && !c.writeNow(now) {
 		select {
 		case c.wake <- struct{}{}:
 		default:

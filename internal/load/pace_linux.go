@@ -11,7 +11,12 @@ import (
 // to some microseconds.
 type timerfd struct {
 	f   *os.File
-	buf [8]byte
+	raw syscall.RawConn
+	set func(fd uintptr) // made once: a function that is handed on is allocated
+
+	value [2]syscall.Timespec // what it is set to: no interval, then the time
+	errno syscall.Errno
+	buf   [8]byte
 }
 
 // Of timerfd_create(2): CLOCK_MONOTONIC, TFD_NONBLOCK and TFD_CLOEXEC.
@@ -26,7 +31,16 @@ func newSleeper() sleeper {
 	if errno != 0 {
 		return nil
 	}
-	return &timerfd{f: os.NewFile(fd, "timerfd")}
+	t := &timerfd{f: os.NewFile(fd, "timerfd")}
+	var err error
+	if t.raw, err = t.f.SyscallConn(); err != nil {
+		t.f.Close()
+		return nil
+	}
+	t.set = func(fd uintptr) {
+		_, _, t.errno = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, 0, uintptr(unsafe.Pointer(&t.value)), 0, 0, 0)
+	}
+	return t
 }
 
 // sleep waits for d. If the timer fails, which it has no reason to, another one takes its place.
@@ -34,18 +48,13 @@ func (t *timerfd) sleep(d time.Duration) {
 	if d <= 0 {
 		return
 	}
-	value := [2]syscall.Timespec{1: syscall.NsecToTimespec(int64(d))} // no interval, then the time
-	raw, err := t.f.SyscallConn()
+	t.value[1] = syscall.NsecToTimespec(int64(d))
+	err := t.raw.Control(t.set)
+	if err == nil && t.errno != 0 {
+		err = t.errno
+	}
 	if err == nil {
-		var errno syscall.Errno
-		err = raw.Control(func(fd uintptr) {
-			_, _, errno = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, 0, uintptr(unsafe.Pointer(&value)), 0, 0, 0)
-		})
-		if err == nil && errno == 0 {
-			_, err = t.f.Read(t.buf[:])
-		} else if err == nil {
-			err = errno
-		}
+		_, err = t.f.Read(t.buf[:])
 	}
 	if err != nil {
 		timerSleeper{}.sleep(d)

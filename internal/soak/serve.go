@@ -56,20 +56,7 @@ func serve(spec serverSpec, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer j.close()
-	cfg := pitaya.Config{
-		Type: spec.Type, ID: spec.ID, Cluster: true, Logger: log,
-		Heartbeat: heartbeat, ShutdownTimeout: shutdownTimeout,
-		Resume: pitaya.ResumeConfig{Window: resumeWindow},
-		Etcd: pitaya.EtcdConfig{
-			Endpoints: []string{spec.Etcd}, HeartbeatTTL: leaseTTL, SyncInterval: 10 * time.Second,
-			GrantLeaseTimeout: 5 * time.Second, GrantLeaseInterval: time.Second,
-		},
-		GroupsEtcd: pitaya.GroupsEtcdConfig{Endpoints: []string{spec.Etcd}, TransactionTimeout: 2 * time.Second},
-		NATSClient: pitaya.NATSConfig{
-			URL: spec.NATS, RequestTimeout: requestTimeout, PingInterval: 2 * time.Second, MaxPings: 2,
-		},
-	}
-	cfg.NATSServer = cfg.NATSClient
+	cfg := spec.config(log)
 	groups, err := pitaya.NewEtcdGroups(cfg.GroupsEtcd, log)
 	if err != nil {
 		return err
@@ -128,6 +115,25 @@ func serve(spec serverSpec, in io.Reader, out io.Writer) error {
 		err = errors.Join(err, end)
 	}
 	return err
+}
+
+// config are the settings of a server: times are short, so that faults show within a run.
+func (spec serverSpec) config(log *slog.Logger) pitaya.Config {
+	cfg := pitaya.Config{
+		Type: spec.Type, ID: spec.ID, Cluster: true, Logger: log,
+		Heartbeat: heartbeat, ShutdownTimeout: shutdownTimeout,
+		Resume: pitaya.ResumeConfig{Window: resumeWindow},
+		Etcd: pitaya.EtcdConfig{
+			Endpoints: []string{spec.Etcd}, HeartbeatTTL: leaseTTL, SyncInterval: 10 * time.Second,
+			GrantLeaseTimeout: 5 * time.Second, GrantLeaseInterval: time.Second,
+		},
+		GroupsEtcd: pitaya.GroupsEtcdConfig{Endpoints: []string{spec.Etcd}, TransactionTimeout: 2 * time.Second},
+		NATSClient: pitaya.NATSConfig{
+			URL: spec.NATS, RequestTimeout: requestTimeout, PingInterval: 2 * time.Second, MaxPings: 2,
+		},
+	}
+	cfg.NATSServer = cfg.NATSClient
+	return cfg
 }
 
 // serverState is what a server tells about itself.

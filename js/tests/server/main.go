@@ -36,7 +36,8 @@ func main() {
 	}
 }
 
-func run(args []string, in io.Reader, out io.Writer) error {
+// run serves until in ends or a server has failed.
+func run(args []string, in io.Reader, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("server", flag.ContinueOnError)
 	listen := flags.String("json", "127.0.0.1:0", "`address` of the JSON server")
 	window := flags.Duration("window", 30*time.Second, "how `long` it keeps sessions without a connection")
@@ -46,78 +47,24 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	}
 
 	ctx, stop := context.WithCancel(context.Background())
-	var servers sync.WaitGroup
-	defer servers.Wait()
+	s := servers{failed: make(chan error, 4)}
+	defer s.running.Wait()
 	defer stop()
-	failed := make(chan error, 4)
-	serve := func(addr string, cfg pitaya.Config, dictionary map[string]uint16) (string, error) {
-		ws, err := pitaya.ListenWS(addr, nil)
-		if err != nil {
-			return "", err
-		}
-		cfg.Type, cfg.Frontend, cfg.Listeners = "test", true, []net.Listener{ws}
-		cfg.Heartbeat = time.Second // the shortest
-		srv, err := pitaya.NewServer(cfg)
-		if err != nil {
-			ws.Close()
-			return "", err
-		}
-		t := &Service{
-			ending: ctx.Done(), ended: make(map[int64]chan struct{}),
-			held: make(map[string]chan struct{}), holds: make(map[string]chan struct{}),
-		}
-		var handler any = t
-		if cfg.Serializer != nil {
-			handler = &t.Bytes
-		}
-		err = errors.Join(
-			srv.Register(handler, pitaya.WithName("test"), pitaya.WithNameFunc(strings.ToLower)),
-			srv.SetDictionary(dictionary),
-			srv.OnSessionClose(t.close))
-		if err != nil {
-			ws.Close()
-			return "", err
-		}
-		servers.Go(func() {
-			if err := srv.Run(ctx); err != nil {
-				failed <- err
-			}
-		})
-		return "ws://" + ws.Addr().String(), nil
-	}
 
 	var told addresses
-	var err error
 	full := pitaya.Config{Resume: pitaya.ResumeConfig{Window: *window, Messages: *kept}}
-	if told.JSON, err = serve(*listen, full, map[string]uint16{"test.echo": 1, "onTick": 2, "test.größe": 300}); err != nil {
+	if told.JSON, err = s.game(ctx, *listen, full, map[string]uint16{"test.echo": 1, "onTick": 2, "test.größe": 300}); err != nil {
 		return err
 	}
-	if told.Plain, err = serve("127.0.0.1:0", pitaya.Config{}, nil); err != nil {
+	if told.Plain, err = s.game(ctx, "127.0.0.1:0", pitaya.Config{}, nil); err != nil {
 		return err
 	}
-	if told.Protobuf, err = serve("127.0.0.1:0", pitaya.Config{Serializer: pitaya.Protobuf{}}, nil); err != nil {
+	if told.Protobuf, err = s.game(ctx, "127.0.0.1:0", pitaya.Config{Serializer: pitaya.Protobuf{}}, nil); err != nil {
 		return err
 	}
-
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if told.Page, err = s.page(ctx); err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/pitaya.js", js.Handler())
-	mux.HandleFunc("/favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		io.WriteString(w, page)
-	})
-	front := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	servers.Go(func() {
-		if err := front.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-		}
-	})
-	defer front.Close()
-	told.Page = "http://" + l.Addr().String()
 
 	if err := json.NewEncoder(out).Encode(told); err != nil {
 		return err
@@ -129,9 +76,78 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	}()
 	select {
 	case err = <-done:
-	case err = <-failed:
+	case err = <-s.failed:
 	}
 	return err
+}
+
+// servers are what runs, until the context ends that they were started with.
+type servers struct {
+	running sync.WaitGroup
+	failed  chan error // has room for one of each
+}
+
+// game starts a game server and returns its address.
+func (s *servers) game(ctx context.Context, addr string, cfg pitaya.Config, dictionary map[string]uint16) (string, error) {
+	ws, err := pitaya.ListenWS(addr, nil)
+	if err != nil {
+		return "", err
+	}
+	cfg.Type, cfg.Frontend, cfg.Listeners = "test", true, []net.Listener{ws}
+	cfg.Heartbeat = time.Second // the shortest
+	srv, err := pitaya.NewServer(cfg)
+	if err != nil {
+		ws.Close()
+		return "", err
+	}
+	t := &Service{
+		ending: ctx.Done(), ended: make(map[int64]chan struct{}),
+		held: make(map[string]chan struct{}), holds: make(map[string]chan struct{}),
+	}
+	var handler any = t
+	if cfg.Serializer != nil {
+		handler = &t.Bytes
+	}
+	err = errors.Join(
+		srv.Register(handler, pitaya.WithName("test"), pitaya.WithNameFunc(strings.ToLower)),
+		srv.SetDictionary(dictionary),
+		srv.OnSessionClose(t.close))
+	if err != nil {
+		ws.Close()
+		return "", err
+	}
+	s.running.Go(func() {
+		if err := srv.Run(ctx); err != nil {
+			s.failed <- err
+		}
+	})
+	return "ws://" + ws.Addr().String(), nil
+}
+
+// page serves the page that loads the client, and returns its address.
+func (s *servers) page(ctx context.Context) (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/pitaya.js", js.Handler())
+	mux.HandleFunc("/favicon.ico", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		io.WriteString(w, page)
+	})
+	front := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	s.running.Go(func() {
+		<-ctx.Done()
+		front.Close()
+	})
+	s.running.Go(func() {
+		if err := front.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- err
+		}
+	})
+	return "http://" + l.Addr().String(), nil
 }
 
 const page = `<!doctype html>

@@ -12,6 +12,8 @@ const (
 	GRPCMaxMessage  = grpcMaxMessage
 	GRPCMaxStreams  = grpcMaxStreams
 	GRPCFrameHeader = grpcFrameHeader
+	GRPCMaxWaste    = grpcMaxWaste
+	GRPCMaxHandling = grpcMaxHandling
 )
 
 func GRPCAddress(own string, metadata map[string]string) string { return grpcAddress(own, metadata) }
@@ -46,7 +48,25 @@ func GRPCNoticeAnswer(kind NoticeKind, answer []byte) error {
 func ProtoString(b []byte, field int32) (string, error) {
 	return protoString(b, protowire.Number(field))
 }
-func GRPCServer(t *GRPCTransport) *http.Server { return t.server.http }
+
+// SetGRPCStreams bounds the calls under way on one connection to a transport.
+func SetGRPCStreams(t *GRPCTransport, n int) { t.server.limits.Streams = n }
+
+// SetGRPCTimes sets how long a transport waits for the preface and for the message of a request, how long a connection may
+// be quiet before the peer is asked for a sign of life, and how long that may take.
+func SetGRPCTimes(t *GRPCTransport, read, ping, pong time.Duration) {
+	t.server.limits.Read, t.server.limits.Ping, t.server.limits.Pong = read, ping, pong
+}
+
+// SetGRPCWriteTime sets how long a peer may take to accept an answer.
+func SetGRPCWriteTime(t *GRPCTransport, d time.Duration) { t.server.limits.Write = d }
+
+// GRPCServed returns the number of connections to a transport.
+func GRPCServed(t *GRPCTransport) int {
+	t.server.mu.Lock()
+	defer t.server.mu.Unlock()
+	return len(t.server.conns)
+}
 func SetGRPCProbe(t *GRPCTransport, every, d time.Duration) {
 	t.client.keepAlive, t.client.pingTimeout = every, d
 }

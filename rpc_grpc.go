@@ -1,5 +1,5 @@
-// RPC between servers over gRPC, section 6 of the cluster protocol: the service protos.Pitaya, all unary, over the
-// HTTP/2 of net/http.
+// RPC between servers over gRPC, section 6 of the cluster protocol: the service protos.Pitaya, all unary. The serving side
+// speaks HTTP/2 itself, the calling side by net/http.
 
 package pitaya
 
@@ -75,8 +75,9 @@ func grpcAddress(own string, metadata map[string]string) string {
 //
 // A message has at most 4 MiB. Connections are encrypted if [GRPCConfig] says how. Nothing in the protocol announces
 // that, and Pitaya cannot: all servers of a cluster do it, or none, and then their connections belong into a private
-// network. Files are read once, by [NewGRPCTransport]; a configuration in code can renew certificates. Each call under way costs a few goroutines on either side, where NATS needs none;
-// HTTP/2 in net/http works that way.
+// network. Files are read once, by [NewGRPCTransport]; a configuration in code can renew certificates.
+// Each call under way costs its caller a few goroutines, where NATS needs none: HTTP/2 in net/http works that way. The server
+// that is called needs none.
 //
 // Nothing is published, so Notify needs to be told the server of the user: that is what a binding storage is for. A
 // server refuses pushes and kicks for users that are not bound to it.
@@ -170,8 +171,8 @@ func (t *GRPCTransport) Call(ctx context.Context, to *ServerInfo, body []byte, d
 	}
 }
 
-// Ordered returns false. The requests of one connection leave in order, but each is a stream of its own, which the
-// other server may take up in any order (net/http and grpc-go start a goroutine for each).
+// Ordered returns false. Each request is a stream of its own, which the other server may take up in any order: grpc-go starts a
+// goroutine for each.
 func (t *GRPCTransport) Ordered() bool { return false }
 
 // callSpan implements callNamer.

@@ -28,10 +28,6 @@ type grpcNetConn struct {
 }
 
 const (
-	// grpcQueued is how much may wait before those who write more have to: about what a socket holds.
-	grpcQueued = 256 << 10
-	// grpcQueueKept is how large the memory of a queue may be that is used again.
-	grpcQueueKept = 64 << 10
 	// grpcCloseTime bounds the wait of Close for a socket that takes nothing.
 	grpcCloseTime = 100 * time.Millisecond
 )

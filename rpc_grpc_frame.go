@@ -5,7 +5,6 @@ package pitaya
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -85,51 +84,109 @@ func appendGRPCFrameHeader(dst []byte, n int) []byte {
 	return binary.BigEndian.AppendUint32(append(dst, 0), uint32(n))
 }
 
-// readGRPCMessage reads the body of one half of a unary call, which is one message and nothing behind it. encoding is
-// the header grpc-encoding. It returns io.EOF if there is no message at all, and a *grpcStatus for what breaks the
-// rules; other errors are those of r.
-func readGRPCMessage(r io.Reader, encoding string) ([]byte, error) {
-	var head [grpcFrameHeader]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil, grpcErrorf(grpcInternal, "message cut off in its header")
+// A grpcMessage is the body of one half of a unary call, which is one message and nothing behind it, as its bytes come.
+type grpcMessage struct {
+	Bytes  []byte // those of the message that are there
+	head   [grpcFrameHeader]byte
+	headed int // bytes of head that are there
+	length int
+}
+
+// write takes what follows. encoding is the header grpc-encoding. b is not kept. A *grpcStatus says what breaks the
+// rules, and nothing may follow it.
+func (m *grpcMessage) write(b []byte, encoding string) *grpcStatus {
+	if m.headed < grpcFrameHeader {
+		n := copy(m.head[m.headed:], b)
+		b = b[n:]
+		if m.headed += n; m.headed < grpcFrameHeader {
+			return nil
 		}
-		return nil, err
+		if refused := m.begin(encoding); refused != nil {
+			return refused
+		}
 	}
-	switch identity := encoding == "" || encoding == "identity"; {
-	case head[0] > 1:
-		return nil, grpcErrorf(grpcInternal, "message with the flags %#x", head[0])
-	case head[0] == 1 && identity:
-		return nil, grpcErrorf(grpcInternal, "message marked as compressed, without an encoding")
-	case head[0] == 1:
-		return nil, grpcErrorf(grpcUnimplemented, "encoding %.32q is not supported", encoding)
+	if len(b) > m.length-len(m.Bytes) {
+		return grpcErrorf(grpcInternal, "more than one message in a unary call")
 	}
-	length := binary.BigEndian.Uint32(head[1:])
+	for len(b) > 0 {
+		if len(m.Bytes) == cap(m.Bytes) {
+			m.Bytes = slices.Grow(m.Bytes, min(m.length-len(m.Bytes), len(m.Bytes)))
+		}
+		n := min(len(b), cap(m.Bytes)-len(m.Bytes))
+		m.Bytes = append(m.Bytes, b[:n]...)
+		b = b[n:]
+	}
+	return nil
+}
+
+// begin looks at the header and makes room.
+func (m *grpcMessage) begin(encoding string) *grpcStatus {
+	flags, identity := m.head[0], encoding == "" || encoding == "identity"
+	switch {
+	case flags > 1:
+		return grpcErrorf(grpcInternal, "message with the flags %#x", flags)
+	case flags == 1 && identity:
+		return grpcErrorf(grpcInternal, "message marked as compressed, without an encoding")
+	case flags == 1:
+		return grpcErrorf(grpcUnimplemented, "encoding %.32q is not supported", encoding)
+	}
+	length := binary.BigEndian.Uint32(m.head[1:])
 	if length > grpcMaxMessage {
-		return nil, grpcErrorf(grpcResourceExhausted, "message of %d bytes, over the limit of %d", length, grpcMaxMessage)
+		return grpcErrorf(grpcResourceExhausted, "message of %d bytes, over the limit of %d", length, grpcMaxMessage)
 	}
-	n := int(length)
-	message := make([]byte, 0, min(n, grpcFirstRead))
-	for len(message) < n {
-		if len(message) == cap(message) {
-			message = slices.Grow(message, min(n-len(message), len(message)))
+	m.length = int(length)
+	m.Bytes = make([]byte, 0, min(m.length, grpcFirstRead))
+	return nil
+}
+
+// end says that nothing follows. It returns io.EOF if there was no message at all, a *grpcStatus if it is cut off, and
+// else nil.
+func (m *grpcMessage) end() error {
+	switch {
+	case m.headed == 0:
+		return io.EOF
+	case m.headed < grpcFrameHeader:
+		return grpcErrorf(grpcInternal, "message cut off in its header")
+	case len(m.Bytes) < m.length:
+		return grpcErrorf(grpcInternal, "message cut off after %d of %d bytes", len(m.Bytes), m.length)
+	}
+	return nil
+}
+
+// readGRPCMessage reads a body. encoding is the header grpc-encoding. It returns io.EOF if there is no message at all, and
+// a *grpcStatus for what breaks the rules; other errors are those of r.
+func readGRPCMessage(r io.Reader, encoding string) ([]byte, error) {
+	var m grpcMessage
+	var room [grpcFrameHeader]byte
+	for {
+		// What the message has room for is read into it; a header, and what is too much, is not.
+		into := room[:]
+		direct := m.headed == grpcFrameHeader && len(m.Bytes) < m.length
+		if direct {
+			if len(m.Bytes) == cap(m.Bytes) {
+				m.Bytes = slices.Grow(m.Bytes, min(m.length-len(m.Bytes), len(m.Bytes)))
+			}
+			into = m.Bytes[len(m.Bytes):min(cap(m.Bytes), m.length)]
+		} else if m.headed < grpcFrameHeader {
+			into = room[m.headed:]
 		}
-		m, err := r.Read(message[len(message):min(cap(message), n)])
-		message = message[:len(message)+m]
-		if err == io.EOF && len(message) < n {
-			return nil, grpcErrorf(grpcInternal, "message cut off after %d of %d bytes", len(message), n)
+		n, err := r.Read(into)
+		if direct {
+			m.Bytes = m.Bytes[:len(m.Bytes)+n]
+		} else if n > 0 {
+			if refused := m.write(into[:n], encoding); refused != nil {
+				return nil, refused
+			}
 		}
-		if err != nil && err != io.EOF {
+		if err == io.EOF {
+			err = m.end()
+			if err == nil {
+				return m.Bytes, nil
+			}
+		}
+		if err != nil {
 			return nil, err
 		}
-	}
-	switch _, err := io.ReadFull(r, head[:1]); err {
-	case io.EOF:
-		return message, nil
-	case nil:
-		return nil, grpcErrorf(grpcInternal, "more than one message in a unary call")
-	default:
-		return nil, err
 	}
 }
 

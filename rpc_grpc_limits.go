@@ -2,7 +2,6 @@ package pitaya
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync/atomic"
@@ -11,12 +10,11 @@ import (
 // What the serving side takes in before the handler has it, in all: the port is open to whoever reaches it, and the
 // limits of one connection times the number of connections would be more than a machine has.
 const (
-	// grpcMaxServed is how many connections there may be where the settings do not say. Each costs some ten KiB. A
+	// grpcMaxServed is how many connections there may be where the settings do not say. Each costs some twenty KiB. A
 	// caller has one as a rule, and grpcMaxConns at most.
 	grpcMaxServed = 4096
 
-	// grpcMaxReceiving is how many requests may be on their way in, each of which holds a goroutine until its message
-	// is there.
+	// grpcMaxReceiving is how many requests may be on their way in: those whose messages are not there.
 	grpcMaxReceiving = 1 << 15
 
 	// grpcMaxReceivingBytes bounds what has come of their messages. The handler has bounds of its own.
@@ -41,7 +39,7 @@ func (l *grpcListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.most == 0 || l.open.Load() < l.most {
-			return newGRPCNetConn(c), nil
+			return c, nil
 		}
 		c.Close()
 		if n, ok := l.refused.pass(); ok {
@@ -49,26 +47,6 @@ func (l *grpcListener) Accept() (net.Conn, error) {
 		}
 	}
 }
-
-// A grpcReceived counts the bytes of one message as they come, among those of all.
-type grpcReceived struct {
-	r     io.Reader
-	total *atomic.Int64
-	n     int64
-}
-
-// Read implements [io.Reader]. Small messages pass in any case, so that large ones do not lock them out.
-func (g *grpcReceived) Read(p []byte) (int, error) {
-	n, err := g.r.Read(p)
-	g.n += int64(n)
-	if g.total.Add(int64(n)) > grpcMaxReceivingBytes && g.n > grpcFirstRead {
-		return n, grpcErrorf(grpcResourceExhausted, "too much is being received")
-	}
-	return n, err
-}
-
-// done takes the message off the count.
-func (g *grpcReceived) done() { g.total.Add(-g.n) }
 
 // errGRPCReceiving refuses a request that there is no room for.
 func errGRPCReceiving() *grpcStatus {

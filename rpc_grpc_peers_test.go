@@ -175,10 +175,8 @@ func TestGRPCServerRequests(t *testing.T) {
 func TestGRPCServerGarbage(t *testing.T) {
 	t.Parallel()
 	_, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{}, func(tr *pitaya.GRPCTransport) {
-		srv := pitaya.GRPCServer(tr)
 		// Enough for those who are to be served, on a busy machine too.
-		srv.ReadHeaderTimeout, srv.ReadTimeout = time.Second, time.Second
-		srv.HTTP2.SendPingTimeout, srv.HTTP2.PingTimeout = time.Second, time.Second
+		pitaya.SetGRPCTimes(tr, time.Second, time.Second, time.Second)
 	})
 	settings := string([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0})
 	tests := []struct{ name, in string }{
@@ -594,7 +592,7 @@ func TestGRPCProbe(t *testing.T) {
 func TestGRPCServerPings(t *testing.T) {
 	t.Parallel()
 	_, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{}, func(tr *pitaya.GRPCTransport) {
-		pitaya.GRPCServer(tr).HTTP2.SendPingTimeout = 10 * time.Millisecond
+		pitaya.SetGRPCTimes(tr, time.Minute, 10*time.Millisecond, time.Minute)
 	})
 	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addrOf(to))
 	if err != nil {

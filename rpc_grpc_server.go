@@ -7,11 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
-	"net/http"
-	"os"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -42,27 +38,31 @@ const (
 	grpcPingInterval = 30 * time.Second
 	grpcPingTimeout  = 10 * time.Second
 
-	// grpcFlushTimeout bounds the time for the last answers when the transport is closed; for grpcFlushPause see flush.
+	// grpcFlushTimeout bounds the time for the last answers when the transport is closed.
 	grpcFlushTimeout = time.Second
-	grpcFlushPause   = 20 * time.Millisecond
+
+	// grpcMaxHandling is how many calls of one connection may be with the handler, those included whose callers have given
+	// up: who opens calls to end them at once gains nothing.
+	grpcMaxHandling = 4 * grpcMaxStreams
 )
 
 // grpcShuttingDown refuses a request that was not handled.
 const grpcShuttingDown = "the server is shutting down"
 
-// A grpcServer is the serving half of a GRPCTransport: an http.Handler for the four methods.
-type grpcServer struct {
-	port       int
-	most       int // connections; 0 for any number
-	log        *slog.Logger
-	http       *http.Server
-	serveConns func(net.Listener) error // of http, encrypted or not
+// grpcALPN is the name of HTTP/2 in TLS.
+const grpcALPN = "h2"
 
-	closing    chan struct{} // closed by close: ends requests that wait for their answer
+// A grpcServer is the serving half of a GRPCTransport.
+type grpcServer struct {
+	port   int
+	most   int // connections; 0 for any number
+	log    *slog.Logger
+	tls    *tls.Config // nil for connections that are not encrypted
+	limits grpcLimits
+
+	closing    chan struct{} // closed by close
 	closeOnce  func()
-	shutdown   context.Context // ends with cancel; bounds the graceful shutdown that drain starts
-	cancel     context.CancelFunc
-	goroutines sync.WaitGroup // serving the listener, and the graceful shutdown
+	goroutines sync.WaitGroup // accepting
 
 	// Set by listen before anything is served, then immutable.
 	handler      TransportHandler
@@ -71,15 +71,20 @@ type grpcServer struct {
 	open  atomic.Int64 // connections
 	bytes atomic.Int64 // of the messages that are being received
 
-	mu        sync.Mutex
+	mu        sync.Mutex          // taken after that of a grpcLink, never before
 	users     map[string]struct{} // that are bound here
 	listener  net.Listener
-	err       error             // why the listener is no longer served
-	draining  bool              // no request is accepted any more
-	receiving int               // requests accepted whose message the handler does not have yet
-	serving   int               // requests accepted and not ended
-	conns     map[net.Conn]bool // connections that speak HTTP/2; true: with a stream that has not ended
-	waiters   []chan struct{}   // closed at the next change of the numbers above
+	err       error // why the listener is no longer served
+	draining  bool  // no request is accepted any more
+	receiving int   // requests accepted that the handler does not have yet
+	conns     map[*grpcServed]struct{}
+	waiters   []chan struct{} // closed at the next change of the numbers above
+}
+
+// grpcLimits are those of the limits above that tests shorten.
+type grpcLimits struct {
+	Streams                 int
+	Read, Write, Ping, Pong time.Duration
 }
 
 // newGRPCServer returns a server whose port is encrypted if config, which it keeps, is not nil.
@@ -88,40 +93,16 @@ func newGRPCServer(port, most int, config *tls.Config, log *slog.Logger) *grpcSe
 		port:    port,
 		most:    most,
 		log:     log,
+		tls:     config,
+		limits:  grpcLimits{grpcMaxStreams, grpcReadTimeout, grpcWriteTimeout, grpcPingInterval, grpcPingTimeout},
 		closing: make(chan struct{}),
 		users:   make(map[string]struct{}),
-		conns:   make(map[net.Conn]bool),
+		conns:   make(map[*grpcServed]struct{}),
+	}
+	if config != nil {
+		config.NextProtos = []string{grpcALPN}
 	}
 	s.closeOnce = sync.OnceFunc(func() { close(s.closing) })
-	s.shutdown, s.cancel = context.WithCancel(context.Background())
-	protocols := new(http.Protocols)
-	if config == nil {
-		protocols.SetUnencryptedHTTP2(true)
-	} else {
-		protocols.SetHTTP2(true)
-	}
-	s.http = &http.Server{
-		Handler:   s,
-		Protocols: protocols,
-		TLSConfig: config,
-		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: grpcMaxStreams,
-			SendPingTimeout:      grpcPingInterval,
-			PingTimeout:          grpcPingTimeout,
-			WriteByteTimeout:     grpcWriteTimeout,
-		},
-		ReadHeaderTimeout: grpcReadTimeout,
-		ReadTimeout:       grpcReadTimeout,
-		IdleTimeout:       -1, // a quiet peer keeps its connection; one that is gone answers no ping
-		MaxHeaderBytes:    grpcMaxHeader,
-		ConnState:         s.connState,
-		// What net/http logs is what peers do wrong.
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-	s.serveConns = s.http.Serve
-	if config != nil {
-		s.serveConns = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
-	}
 	return s
 }
 
@@ -139,17 +120,77 @@ func (s *grpcServer) listen(ctx context.Context, self *ServerInfo, h TransportHa
 	}
 	s.listener, s.handler, s.frontendType = l, h, self.Type
 	limited := &grpcListener{Listener: l, open: &s.open, most: int64(s.most), log: s.log}
-	s.goroutines.Go(func() {
-		err := s.serveConns(limited)
-		if errors.Is(err, http.ErrServerClosed) {
-			return
+	s.goroutines.Go(func() { s.accept(limited) })
+	return nil
+}
+
+// accept serves connections until the listener is closed.
+func (s *grpcServer) accept(l net.Listener) {
+	var pause time.Duration
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			pause = 0
+			s.serveConn(nc)
+			continue
 		}
 		s.mu.Lock()
-		s.err = err
+		ended := s.draining || errors.Is(err, net.ErrClosed)
+		if ended && !s.draining {
+			s.err = err
+		}
+		draining := s.draining
 		s.mu.Unlock()
-		s.log.Error("gRPC port closed", "err", err)
-	})
-	return nil
+		if ended {
+			if !draining {
+				s.log.Error("gRPC port closed", "err", err)
+			}
+			return
+		}
+		// Out of descriptors, or a peer that was gone before it was accepted: it passes, but must not be waited for at full
+		// speed.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		s.log.Warn("accept failed on the gRPC port", "err", err, "retry", pause)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-s.closing:
+			timer.Stop()
+		}
+	}
+}
+
+// serveConn serves a connection, in a goroutine that close waits for.
+func (s *grpcServer) serveConn(nc net.Conn) {
+	c := &grpcServed{s: s, nc: nc}
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		nc.Close()
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	s.open.Add(1)
+	go func() {
+		err := c.run()
+		if err != nil && !errors.Is(err, io.EOF) {
+			s.log.Debug("gRPC connection ended", "addr", nc.RemoteAddr(), "err", err)
+		}
+		s.open.Add(-1)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.conns, c)
+		s.changedLocked()
+	}()
+}
+
+// started notes that a connection speaks HTTP/2. It returns false if there is no use for it any more.
+func (s *grpcServer) started(c *grpcServed) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.started = !s.draining
+	return c.started
 }
 
 func (s *grpcServer) addr() net.Addr {
@@ -175,52 +216,7 @@ func (s *grpcServer) healthy() error {
 	return nil
 }
 
-// ServeHTTP serves one request, in the goroutine of its stream.
-func (s *grpcServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	stretch()
-	w.Header()["Date"] = nil // nobody looks at it
-	if r.Method != http.MethodPost {
-		w.WriteHeader(http.StatusMethodNotAllowed)
-		return
-	}
-	if !isGRPCContent(r.Header.Get("Content-Type")) {
-		w.WriteHeader(http.StatusUnsupportedMediaType)
-		return
-	}
-	w.Header()["Content-Type"] = []string{"application/grpc"}
-	if r.URL.Path == grpcMethodHealth {
-		s.serveHealth(w)
-		return
-	}
-	if refusal := s.begin(); refusal != nil {
-		writeGRPCStatus(w, refusal)
-		return
-	}
-	defer s.end()
-	answer, err := s.serve(w, r)
-	if err != nil {
-		status, ok := errors.AsType[*grpcStatus](err)
-		if !ok {
-			status = grpcErrorf(grpcUnknown, "%s", err)
-		}
-		writeGRPCStatus(w, status)
-		return
-	}
-	if answer != nil {
-		writeGRPCAnswer(w, answer)
-	}
-}
-
-// serveHealth answers the health check of gRPC (grpc.health.v1, HealthCheckResponse): SERVING or NOT_SERVING.
-func (s *grpcServer) serveHealth(w http.ResponseWriter) {
-	state := byte(1)
-	if s.healthy() != nil {
-		state = 2
-	}
-	writeGRPCAnswer(w, []byte{1 << 3, state})
-}
-
-// begin accepts a request, if that is still done. After it received and end are called once each.
+// begin accepts a request, if that is still done. After it received is called once.
 func (s *grpcServer) begin() (refusal *grpcStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,39 +227,17 @@ func (s *grpcServer) begin() (refusal *grpcStatus) {
 		return errGRPCReceiving()
 	}
 	s.receiving++
-	s.serving++
 	return nil
 }
 
-func (s *grpcServer) received() {
+// received is called when the handler has a request, or will not get it. counted is what counted of its message.
+func (s *grpcServer) received(counted int64) {
+	if counted != 0 {
+		s.bytes.Add(-counted)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.receiving--
-	s.changedLocked()
-}
-
-func (s *grpcServer) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.serving--
-	s.changedLocked()
-}
-
-// connState keeps account of the connections.
-func (s *grpcServer) connState(c net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch state {
-	case http.StateNew:
-		s.open.Add(1)
-	case http.StateActive:
-		s.conns[c] = true
-	case http.StateIdle:
-		s.conns[c] = false
-	case http.StateClosed, http.StateHijacked:
-		s.open.Add(-1)
-		delete(s.conns, c)
-	}
 	s.changedLocked()
 }
 
@@ -293,201 +267,50 @@ func (s *grpcServer) wait(ctx context.Context, condition func() bool) error {
 	}
 }
 
-// A grpcAnswer is what the handler replies.
-type grpcAnswer struct {
-	body []byte
-	err  error
-}
-
-// A grpcCall is a request that the handler is to answer.
-type grpcCall struct {
-	// Context is the handler's. It is not that of the request, which ends with the goroutine of the stream, and so when the
-	// transport is closed: the caller has not given up then.
-	context.Context
-	End      context.CancelFunc
-	Timeout  time.Duration // that the caller allows; 0 for any
-	Answered chan grpcAnswer
-}
-
-// newGRPCCall begins the time of a request.
-func newGRPCCall(header http.Header) (*grpcCall, error) {
-	c := &grpcCall{Answered: make(chan grpcAnswer, 1)}
-	text := header.Get("Grpc-Timeout")
-	if text == "" {
-		c.Context, c.End = context.WithCancel(context.Background())
-		return c, nil
-	}
-	timeout, err := parseGRPCTimeout(text)
-	if err != nil {
-		return nil, grpcErrorf(grpcInternal, "%s", err)
-	}
-	c.Timeout = max(timeout, 1) // some callers send what has passed already
-	c.Context, c.End = context.WithTimeout(context.Background(), c.Timeout)
-	return c, nil
-}
-
-// reply takes the answer.
-func (c *grpcCall) reply(body []byte, err error) {
-	select {
-	case c.Answered <- grpcAnswer{body, err}:
-	default: // a second answer
-	}
-	c.End()
-}
-
-// refuseCall implements callRefuser: the status stands for an answer (cluster protocol, section 6.1).
-func (c *grpcCall) refuseCall(err error) { c.reply(nil, grpcErrorf(grpcUnknown, "%s", err)) }
-
-// serve hands the message of a request to the handler and waits for the answer. It returns nil without an error if the
-// stream has no use for one: its peer is gone, or the handler dropped the call.
-func (s *grpcServer) serve(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	c, err := s.accept(r)
-	if err != nil {
-		return nil, err
-	}
-	var a grpcAnswer
-	select {
-	case a = <-c.Answered:
-	case <-c.Done():
-		select {
-		case a = <-c.Answered: // which is what ended it
-		default:
-			return nil, grpcErrorf(grpcDeadlineExceeded, "no answer within %v", c.Timeout)
-		}
-	case <-r.Context().Done(): // the caller has given up, or its connection is lost
-		select {
-		case <-s.closing: // by this side
-		default:
-			c.End()
-		}
-		return nil, nil
-	case <-s.closing:
-		select {
-		case a = <-c.Answered: // it was there first
-		default: // no status: the caller must not take it for a refusal
+// stop stops accepting, and returns the connections that are there.
+func (s *grpcServer) stop() []*grpcServed {
+	s.mu.Lock()
+	s.draining = true
+	l := s.listener
+	var conns []*grpcServed
+	for c := range s.conns {
+		if c.started {
+			conns = append(conns, c)
+		} else {
+			c.nc.Close()
 		}
 	}
-	switch {
-	case a.err != nil:
-		return nil, a.err
-	case a.body == nil:
-		// A passed deadline resets the stream, which is how HTTP/2 ends one without an answer. An error means that it
-		// has ended.
-		http.NewResponseController(w).SetWriteDeadline(time.Unix(0, 0))
-		return nil, nil
-	case len(a.body) > grpcMaxMessage:
-		return nil, grpcErrorf(grpcResourceExhausted, "answer of %d bytes, over the limit of %d", len(a.body), grpcMaxMessage)
+	s.mu.Unlock()
+	if l != nil {
+		l.Close() // an error means that it is
 	}
-	return a.body, nil
-}
-
-// accept reads a request and gives it to the handler.
-func (s *grpcServer) accept(r *http.Request) (*grpcCall, error) {
-	defer s.received()
-	switch r.URL.Path {
-	case grpcMethodCall, grpcMethodPush, grpcMethodKick, grpcMethodBind:
-	default:
-		return nil, grpcErrorf(grpcUnimplemented, "unknown method %.100q", r.URL.Path)
-	}
-	c, err := newGRPCCall(r.Header)
-	if err != nil {
-		return nil, err
-	}
-	received := &grpcReceived{r: r.Body, total: &s.bytes}
-	body, err := readGRPCMessage(received, r.Header.Get("Grpc-Encoding"))
-	if err == nil {
-		err = s.deliver(c, r.URL.Path, body)
-	}
-	received.done()
-	switch {
-	case err == nil:
-		return c, nil
-	case err == io.EOF:
-		err = grpcErrorf(grpcInternal, "request without a message")
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = grpcErrorf(grpcDeadlineExceeded, "the request took longer than %v", grpcReadTimeout)
-	}
-	c.End()
-	return nil, err
-}
-
-// writeGRPCAnswer ends a request with a message within the limit. An error means that the peer is gone or does not read.
-func writeGRPCAnswer(w http.ResponseWriter, message []byte) {
-	frame := append(appendGRPCFrameHeader(make([]byte, 0, grpcFrameHeader+len(message)), len(message)), message...)
-	if http.NewResponseController(w).SetWriteDeadline(time.Now().Add(grpcWriteTimeout)) != nil {
-		return
-	}
-	if _, err := w.Write(frame); err != nil { // one write, for one frame of HTTP/2 where that suffices
-		return
-	}
-	w.Header()[http.TrailerPrefix+"Grpc-Status"] = []string{"0"}
-}
-
-// writeGRPCStatus ends a request without a message (Trailers-Only).
-func writeGRPCStatus(w http.ResponseWriter, s *grpcStatus) {
-	h := w.Header()
-	h["Grpc-Status"] = []string{strconv.FormatUint(uint64(s.Code), 10)}
-	if s.Message != "" {
-		h["Grpc-Message"] = []string{encodeGRPCMessage(s.Message)}
-	}
-	if s.Code == grpcUnimplemented {
-		h["Grpc-Accept-Encoding"] = []string{"identity"}
-	}
-	w.WriteHeader(http.StatusOK)
+	return conns
 }
 
 // drain stops accepting requests, and returns when the handler has those that were.
 func (s *grpcServer) drain(ctx context.Context) error {
-	s.mu.Lock()
-	if !s.draining {
-		s.draining = true
-		// Shutdown closes the listener at once and sends GOAWAY, then waits for the connections to become idle, which
-		// is not what is waited for here.
-		s.goroutines.Go(func() { s.http.Shutdown(s.shutdown) })
+	for _, c := range s.stop() {
+		c.drain()
 	}
-	s.mu.Unlock()
 	return s.wait(ctx, func() bool { return s.receiving == 0 })
 }
 
 func (s *grpcServer) close(ctx context.Context) error {
-	s.mu.Lock()
-	s.draining = true
-	s.mu.Unlock()
+	conns := s.stop()
 	s.closeOnce()
-	s.cancel()
-	s.http.Shutdown(s.shutdown) // returns at once, with the listener closed and GOAWAY on its way
-	s.flush(ctx)
-	s.http.Close()
-	// Requests end with their connections; until then one may still be calling the handler.
-	err := s.wait(ctx, func() bool { return s.serving == 0 })
+	for _, c := range conns {
+		c.close()
+	}
+	// What was written arrives: the connections are closed for writing only, and then by their peers.
+	none := func() bool { return len(s.conns) == 0 }
+	flush, cancel := context.WithTimeout(ctx, grpcFlushTimeout)
+	s.wait(flush, none)
+	cancel()
+	for _, c := range conns {
+		c.nc.Close()
+	}
+	// Until a connection has ended it may still be calling the handler.
+	err := s.wait(ctx, none)
 	s.goroutines.Wait()
 	return err
-}
-
-// flush sees to it that what was written arrives. A connection that is closed with something unread throws away what
-// its peer has not received (RFC 2525, section 2.17), so it is closed for writing only, and then by the peer.
-func (s *grpcServer) flush(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, grpcFlushTimeout)
-	defer cancel()
-	s.wait(ctx, func() bool { return s.serving == 0 && !slices.Contains(slices.Collect(maps.Values(s.conns)), true) })
-	s.mu.Lock()
-	conns := slices.Collect(maps.Keys(s.conns))
-	s.mu.Unlock()
-	if len(conns) == 0 {
-		return
-	}
-	// For net/http a stream has ended when its last frame is in the buffer of the connection. Nothing tells when that
-	// has been written, but it follows at once.
-	pause := time.NewTimer(grpcFlushPause)
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-	case <-ctx.Done():
-	}
-	for _, c := range conns {
-		if half, ok := c.(interface{ CloseWrite() error }); ok {
-			half.CloseWrite() // an error means that it has ended
-		}
-	}
-	s.wait(ctx, func() bool { return len(s.conns) == 0 })
 }

@@ -280,7 +280,7 @@ func TestGRPCStreamLimit(t *testing.T) {
 		defer mu.Unlock()
 		replies = append(replies, reply)
 		arrived <- len(replies)
-	}}, func(tr *pitaya.GRPCTransport) { pitaya.GRPCServer(tr).HTTP2.MaxConcurrentStreams = limit })
+	}}, func(tr *pitaya.GRPCTransport) { pitaya.SetGRPCStreams(tr, limit) })
 	tr := grpcCaller(t, pitaya.GRPCConfig{RequestTimeout: time.Minute})
 	answer := func() {
 		mu.Lock()
@@ -534,17 +534,8 @@ func TestGRPCServerSeen(t *testing.T) {
 // TestGRPCServerGone checks that calls under way are still answered.
 func TestGRPCServerGone(t *testing.T) {
 	t.Parallel()
-	arrived, closed := make(chan func([]byte), 1), make(chan struct{}, 10)
-	_, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{call: func(_ []byte, reply func([]byte)) { arrived <- reply }},
-		func(tr *pitaya.GRPCTransport) {
-			count := pitaya.GRPCServer(tr).ConnState
-			pitaya.GRPCServer(tr).ConnState = func(c net.Conn, s http.ConnState) {
-				count(c, s)
-				if s == http.StateClosed {
-					closed <- struct{}{}
-				}
-			}
-		})
+	arrived := make(chan func([]byte), 1)
+	srv, to := openGRPC(t, "room-1", pitaya.GRPCConfig{}, grpcHandler{call: func(_ []byte, reply func([]byte)) { arrived <- reply }}, nil)
 	tr := grpcCaller(t, pitaya.GRPCConfig{})
 	tr.ServerSeen(to)
 	c := goCall(t.Context(), tr, to, "")
@@ -554,7 +545,7 @@ func TestGRPCServerGone(t *testing.T) {
 	if r := <-c; string(r.body) != "well" || r.err != nil {
 		t.Errorf("%q, %v", r.body, r.err)
 	}
-	<-closed
+	eventually(t, func() bool { return pitaya.GRPCServed(srv) == 0 })
 }
 
 // TestGRPCRestart replaces a server by another one at its address.

@@ -13,6 +13,19 @@ import (
 	"github.com/pitaya-go/pitaya/pitayatest"
 )
 
+// bindNew connects a client and binds its session, the only one of the server that is not bound.
+func bindNew(t *testing.T, s *pitayatest.Server, uid string) {
+	t.Helper()
+	s.Client(t)
+	for session := range s.Sessions() {
+		if session.UID() == "" {
+			if err := session.Bind(t.Context(), uid); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // TestClusterUniqueAfterOutage: users who were bound on two frontends while these could not hear of each other have one
 // session when they can again, the newer one.
 func TestClusterUniqueAfterOutage(t *testing.T) {
@@ -21,25 +34,13 @@ func TestClusterUniqueAfterOutage(t *testing.T) {
 		cl := pitayatest.NewCluster(t)
 		cfg := pitaya.Config{Type: "gate", Frontend: true}
 		one, two := cl.NewServer(t, cfg, nil), cl.NewServer(t, cfg, nil)
-		bind := func(s *pitayatest.Server, uid string) *pitayatest.Client {
-			t.Helper()
-			c := s.Client(t)
-			for session := range s.Sessions() {
-				if session.UID() == "" {
-					if err := session.Bind(t.Context(), uid); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			return c
-		}
-		bind(one, "before")
+		bindNew(t, one, "before")
 		time.Sleep(time.Second)
 		cl.Cut(one, two)
-		bind(two, "before")
-		bind(one, "meanwhile")
+		bindNew(t, two, "before")
+		bindNew(t, one, "meanwhile")
 		time.Sleep(time.Second)
-		bind(two, "meanwhile")
+		bindNew(t, two, "meanwhile")
 		time.Sleep(10 * time.Second)
 		for _, uid := range []string{"before", "meanwhile"} {
 			if one.SessionByUID(uid) == nil || two.SessionByUID(uid) == nil {
@@ -123,29 +124,18 @@ func TestClusterUniqueAfterForgotten(t *testing.T) {
 				cl := pitayatest.NewCluster(t)
 				cfg := pitaya.Config{Type: "gate", Frontend: true}
 				one, two := cl.NewServer(t, cfg, nil), cl.NewServer(t, cfg, nil)
-				bind := func(s *pitayatest.Server, uid string) {
-					t.Helper()
-					s.Client(t)
-					for session := range s.Sessions() {
-						if session.UID() == "" {
-							if err := session.Bind(t.Context(), uid); err != nil {
-								t.Fatal(err)
-							}
-						}
-					}
-				}
 				uids := []string{"unheard", "unasked", "other"}
-				bind(one, uids[0])
-				bind(one, uids[1])
-				bind(two, uids[2])
+				bindNew(t, one, uids[0])
+				bindNew(t, one, uids[1])
+				bindNew(t, two, uids[2])
 				time.Sleep(time.Second)
 				cl.Cut(one, two)
-				bind(two, uids[0])
+				bindNew(t, two, uids[0])
 				time.Sleep(100 * time.Millisecond)
 				cl.Expire(one)
 				time.Sleep(10 * time.Second) // the claim that was not heard is given up
-				bind(two, uids[1])
-				bind(one, uids[2])
+				bindNew(t, two, uids[1])
+				bindNew(t, one, uids[2])
 				time.Sleep(10 * time.Second)
 				back := []func(){func() { cl.Restore(one) }, func() { cl.Heal(one, two) }}
 				if healFirst {
@@ -174,25 +164,14 @@ func TestClusterUniqueOfUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cl := pitayatest.NewCluster(t)
 		cfg := pitaya.Config{Type: "gate", Frontend: true}
-		bind := func(s *pitayatest.Server, uid string) {
-			t.Helper()
-			s.Client(t)
-			for session := range s.Sessions() {
-				if session.UID() == "" {
-					if err := session.Bind(t.Context(), uid); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-		}
 		one := cl.NewServer(t, cfg, nil)
-		bind(one, "u")
-		bind(one, "stays")
+		bindNew(t, one, "u")
+		bindNew(t, one, "stays")
 		time.Sleep(time.Minute)
 		cl.Expire(one)
 		two := cl.NewServer(t, cfg, nil)
 		cl.Cut(one, two)
-		bind(two, "u")
+		bindNew(t, two, "u")
 		time.Sleep(time.Minute)
 		if one.SessionByUID("u") == nil || two.SessionByUID("u") == nil {
 			t.Error("a session has ended that nobody can have asked to")

@@ -21,16 +21,16 @@ import (
 // too long, and sees what the run wants of it. So a connection that works costs no timers, and one that rests has one.
 type client struct {
 	// Immutable.
-	run   *run
-	id    int
-	conn  net.Conn
-	srv   *server
-	shard *shard
-	wake  chan struct{} // open load: there is something to write, and it may take waiting; has room for one
-	gone  chan struct{} // closed when the connection has ended
-	now   *directWriter // open load: for the schedule; nil if all writing may take waiting; used by who has set writing
-	tmpl  *template     // set by the scenario
-	sync  *template     // likewise
+	run    *run
+	id     int
+	conn   net.Conn
+	srv    *server
+	shard  *shard
+	wake   chan struct{} // open load: there is something to write, and it may take waiting; has room for one
+	gone   chan struct{} // closed when the connection has ended
+	direct *directWriter // open load: for the schedule; nil if all writing may take waiting; used by who has set writing
+	tmpl   *template     // set by the scenario
+	sync   *template     // likewise
 
 	bytesOut atomic.Int64
 
@@ -92,7 +92,7 @@ func (r *run) connect(ctx context.Context, id int) (c *client, kind string, err 
 	c.pend.limit = maxPending(max(r.cfg.InFlight*2, r.cfg.MaxPending))
 	c.gone = make(chan struct{})
 	if r.cfg.Rate > 0 {
-		c.wake, c.now = make(chan struct{}, 1), newDirectWriter(conn)
+		c.wake, c.direct = make(chan struct{}, 1), newDirectWriter(conn)
 	}
 	c.shard.mu.Lock()
 	c.shard.counts.Connections++
@@ -288,14 +288,14 @@ func (c *client) writeNow(now int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.out) > 0 && !c.writing {
-		if c.now == nil || c.broken != nil {
+		if c.direct == nil || c.broken != nil {
 			return false
 		}
 		b := c.out
 		c.out, c.spare = c.spare[:0], nil
 		c.writing = true
 		c.mu.Unlock()
-		n := c.now.write(b)
+		n := c.direct.write(b)
 		c.bytesOut.Add(int64(n))
 		c.mu.Lock()
 		c.writing = false

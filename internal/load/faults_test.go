@@ -354,7 +354,11 @@ func TestFullSocket(t *testing.T) {
 	})
 	rep := runLoad(t, load.Config{
 		Dial: func(ctx context.Context) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "tcp", l.Addr().String())
+			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", l.Addr().String())
+			if err == nil {
+				err = c.(*net.TCPConn).SetWriteBuffer(16 << 10) // much less than what is sent
+			}
+			return c, err
 		},
 		Conns: 2, Rate: 1000, Requests: 2 * each, MaxPending: each, Timeout: time.Minute, Route: "a.b", Body: make([]byte, 60_000), Check: true,
 	})

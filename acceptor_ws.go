@@ -92,7 +92,7 @@ type WSListener struct {
 
 // wsAccepted is what Accept returns.
 type wsAccepted struct {
-	c   net.Conn
+	c   net.Conn // nil with an error
 	err error
 }
 
@@ -164,44 +164,71 @@ func NewWSListener(inner net.Listener, o *WSOptions) (*WSListener, error) {
 // to be fetched like a connection, so the pause after it is up to the caller of Accept.
 func (l *WSListener) acceptLoop() {
 	for {
-		c, err := l.inner.Accept()
-		a := wsAccepted{err: err}
-		if err == nil {
-			if l.tlsConfig != nil {
-				c = tls.Server(c, l.tlsConfig)
-			}
-			a.c = &wsConn{Conn: c, In: newWSReader(false, l.o.ReadLimit), up: &wsUpgrade{l: l}}
-		}
+		c, err := wsSocket{l}.Accept()
 		select {
-		case l.queue <- a:
+		case l.queue <- wsAccepted{c, err}:
 		case <-l.done:
 			if err == nil {
-				c.Close()
+				c.(*wsConn).Conn.Close()
 			}
 			return
 		}
 	}
 }
 
+// sources are listeners that together accept what l does: those who have a goroutine for each of them spare a connection
+// the way from one goroutine to another. Closing one closes l.
+func (l *WSListener) sources() []net.Listener {
+	if l.inner == nil {
+		return []net.Listener{wsHandler{l}}
+	}
+	return []net.Listener{wsSocket{l}, wsHandler{l}}
+}
+
+// A wsSocket accepts what comes by the listener's socket.
+type wsSocket struct{ *WSListener }
+
+func (l wsSocket) Accept() (net.Conn, error) {
+	c, err := l.inner.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if l.tlsConfig != nil {
+		c = tls.Server(c, l.tlsConfig)
+	}
+	return &wsConn{Conn: c, In: newWSReader(false, l.o.ReadLimit), up: &wsUpgrade{l: l.WSListener}}, nil
+}
+
+// A wsHandler accepts what is in the queue: what came through ServeHTTP, if nobody has started the loop.
+type wsHandler struct{ *WSListener }
+
 // Accept waits for the next connection and returns it with its upgrade to come, see [WSListener]. After Close it
 // returns [net.ErrClosed]. Other errors are those of the socket, see [ListenTCP].
 func (l *WSListener) Accept() (net.Conn, error) {
-	select {
-	case <-l.done: // first, where both are ready
-		return nil, l.closedError()
-	default:
-	}
-	if l.inner != nil {
+	if l.inner != nil && !l.closed() {
 		l.start()
+	}
+	return wsHandler{l}.Accept()
+}
+
+func (l wsHandler) Accept() (net.Conn, error) {
+	if l.closed() { // first, where both are ready
+		return nil, l.closedError()
 	}
 	select {
 	case a := <-l.queue:
-		if a.err != nil {
-			return nil, a.err
-		}
-		return a.c, nil
+		return a.c, a.err
 	case <-l.done:
 		return nil, l.closedError()
+	}
+}
+
+func (l *WSListener) closed() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -229,7 +256,9 @@ func (wsHandlerAddr) String() string  { return "handler" }
 // ServeHTTP checks the request and hands its connection to Accept. It answers refusals itself. It works with HTTP/1.1
 // servers whose ResponseWriter can be hijacked; deadlines that the server has set are taken off the connection.
 func (l *WSListener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if refusal := l.check(r); refusal != nil {
+	var asked wsRequest
+	asked.take(r)
+	if refusal := l.check(&asked); refusal != nil {
 		refusal.writeTo(w)
 		return
 	}
@@ -239,13 +268,11 @@ func (l *WSListener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	raw.SetDeadline(time.Time{})
-	c := &wsConn{Conn: raw, In: newWSReader(false, l.o.ReadLimit), up: &wsUpgrade{l: l, answer: wsAnswer(r)}}
+	c := &wsConn{Conn: raw, In: newWSReader(false, l.o.ReadLimit), up: &wsUpgrade{l: l}}
+	c.up.answer = l.accepted(c, &asked)
 	if n := buffered.Reader.Buffered(); n > 0 {
 		ahead, _ := buffered.Reader.Peek(n)
 		c.Pending = bytes.Clone(ahead)
-	}
-	if a := l.forwarded(r); a != nil {
-		c.remote.Store(a)
 	}
 	patience := time.NewTimer(l.o.HandshakeTimeout)
 	defer patience.Stop()
@@ -299,59 +326,57 @@ func (e *wsRefusal) writeTo(w http.ResponseWriter) {
 }
 
 // check applies RFC 6455 section 4.2.1 and the options to a request. The result is nil for a good one.
-func (l *WSListener) check(r *http.Request) *wsRefusal {
+func (l *WSListener) check(r *wsRequest) *wsRefusal {
 	bad := func(text string) *wsRefusal { return &wsRefusal{status: http.StatusBadRequest, text: text} }
 	switch {
-	case r.ProtoMajor != 1:
+	case r.Major != 1:
 		return &wsRefusal{status: http.StatusHTTPVersionNotSupported, text: "WebSocket needs HTTP/1.1"}
-	case r.ProtoMinor < 1:
+	case r.Minor < 1:
 		return bad("WebSocket needs HTTP/1.1")
 	case r.Method != http.MethodGet:
 		return &wsRefusal{status: http.StatusMethodNotAllowed, text: "WebSocket needs the method GET",
 			header: [][2]string{{"Allow", "GET"}}}
-	case !strings.HasPrefix(r.RequestURI, "/") && r.URL.Host == "", strings.Contains(r.RequestURI, "#"):
+	case !strings.HasPrefix(r.Target, "/") && r.Authority == "", strings.Contains(r.Target, "#"):
 		return wsMalformed // neither a path nor a URL, RFC 6455 sections 3 and 4.1
-	case l.o.Path != "" && r.URL.Path != l.o.Path:
+	case l.o.Path != "" && r.Path != l.o.Path:
 		return &wsRefusal{status: http.StatusNotFound, text: "there is nothing here"}
-	case !headerHasToken(r.Header, "Upgrade", "websocket"), !headerHasToken(r.Header, "Connection", "upgrade"):
+	case !hasToken(r.values(wsUpgradeField), "websocket"), !hasToken(r.values(wsConnection), "upgrade"):
 		return bad("this is a WebSocket server")
-	case r.Host == "":
+	case r.host() == "":
 		return bad("the Host header is missing")
-	case !validHost(r.Host):
+	case !validHost(r.host()):
 		return bad("the Host header is not a host")
-	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
+	case r.Body:
 		return bad("the request has a body") // it would be taken for frames
 	}
 	// Section 4.4: the answer names the version; RFC 9110 section 15.5.22 asks for Upgrade with this status.
-	if v := r.Header["Sec-Websocket-Version"]; len(v) != 1 || v[0] != "13" {
+	if v := r.values(wsVersion); len(v) != 1 || v[0] != "13" {
 		return &wsRefusal{status: http.StatusUpgradeRequired, text: "the version of WebSocket must be 13",
 			header: [][2]string{{"Upgrade", "websocket"}, {"Sec-WebSocket-Version", "13"}}}
 	}
-	if key := r.Header["Sec-Websocket-Key"]; len(key) != 1 || !validWSKey(key[0]) {
+	if key := r.values(wsKey); len(key) != 1 || !validWSKey(key[0]) {
 		return bad("Sec-WebSocket-Key is not 16 bytes in base64")
 	}
-	if p := r.Header["Sec-Websocket-Protocol"]; len(p) > 0 && !validWSProtocols(p, false) {
+	if p := r.values(wsProtocol); len(p) > 0 && !validWSProtocols(p, false) {
 		return bad("Sec-WebSocket-Protocol is not a list of names")
 	}
-	if e := r.Header["Sec-Websocket-Extensions"]; len(e) > 0 && !validWSExtensions(e) {
+	if e := r.values(wsExtensions); len(e) > 0 && !validWSExtensions(e) {
 		return bad("Sec-WebSocket-Extensions is not a list of extensions")
 	}
 	if !l.originAllowed(r) {
 		return &wsRefusal{status: http.StatusForbidden, text: "origin not allowed"}
 	}
-	select {
-	case <-l.done:
+	if l.closed() {
 		return wsUnavailable
-	default:
-		return nil
 	}
+	return nil
 }
 
-func (l *WSListener) originAllowed(r *http.Request) bool {
+func (l *WSListener) originAllowed(r *wsRequest) bool {
 	if l.o.CheckOrigin != nil {
-		return l.o.CheckOrigin(r)
+		return l.o.CheckOrigin(r.HTTP)
 	}
-	origin := r.Header["Origin"]
+	origin := r.values(wsOrigin)
 	if len(l.o.Origins) == 0 || len(origin) == 0 {
 		return true
 	}
@@ -361,13 +386,13 @@ func (l *WSListener) originAllowed(r *http.Request) bool {
 }
 
 // forwarded is the client's address as the trusted proxies tell it, or nil.
-func (l *WSListener) forwarded(r *http.Request) *net.TCPAddr {
+func (l *WSListener) forwarded(r *wsRequest) *net.TCPAddr {
 	hops := l.o.TrustedProxyHops
 	if hops <= 0 {
 		return nil
 	}
 	// Several lines are one list, RFC 9110 section 5.3.
-	entries := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	entries := strings.Split(strings.Join(r.values(wsForwardedFor), ","), ",")
 	if len(entries) < hops {
 		return nil
 	}
@@ -394,14 +419,20 @@ func validWSKey(s string) bool {
 	return err == nil && n == 16
 }
 
-// wsAcceptKey proves that the request was understood, RFC 6455 section 4.2.2, number 5.
-func wsAcceptKey(key string) string {
-	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
+// appendWSAccept appends the proof that the request with a key was understood, RFC 6455 section 4.2.2, number 5.
+func appendWSAccept(dst []byte, key string) []byte {
+	var space [64]byte
+	sum := sha1.Sum(append(append(space[:0], key...), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
+	return base64.StdEncoding.AppendEncode(dst, sum[:])
 }
 
-// wsAnswer is the answer to a request that passed the check.
-func wsAnswer(r *http.Request) []byte {
-	return []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " +
-		wsAcceptKey(r.Header.Get("Sec-Websocket-Key")) + "\r\n\r\n")
+// accepted is the answer to a request that passed the check, whose client's address c is told if proxies have named it.
+func (l *WSListener) accepted(c *wsConn, r *wsRequest) []byte {
+	if a := l.forwarded(r); a != nil {
+		c.remote.Store(a)
+	}
+	b := make([]byte, 0, 160)
+	b = append(b, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	b = appendWSAccept(b, r.values(wsKey)[0])
+	return append(b, "\r\n\r\n"...)
 }

@@ -103,7 +103,8 @@ func (c *wsConn) upgrade(ctx context.Context) error {
 				return err
 			}
 		}
-		r, err := c.readRequest(l)
+		var r wsRequest
+		behind, err := l.readWSRequest(c.Conn, &r)
 		if refusal, ok := errors.AsType[*wsRefusal](err); ok {
 			if _, err := c.Conn.Write(refusal.append(nil)); err == nil {
 				c.linger()
@@ -112,42 +113,11 @@ func (c *wsConn) upgrade(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		answer = wsAnswer(r)
-		if a := l.forwarded(r); a != nil {
-			c.remote.Store(a)
-		}
+		c.Pending = behind
+		answer = l.accepted(c, &r)
 	}
 	_, err := c.Conn.Write(answer)
 	return err
-}
-
-// readRequest reads and checks the upgrade request. The error of a request that needs an answer is a *wsRefusal.
-func (c *wsConn) readRequest(l *WSListener) (*http.Request, error) {
-	in := &wsHeaderReader{r: c.Conn, left: l.o.MaxHeaderBytes, strict: true}
-	br := in.buffer()
-	defer in.release(br)
-	// All methods begin with a letter. Those who probe what speaks here, with TLS or packets, must not wait for the
-	// end of a line that they will not send.
-	if b, err := br.Peek(1); err == nil && (b[0]|0x20 < 'a' || b[0]|0x20 > 'z') {
-		return nil, &wsRefusal{status: http.StatusBadRequest, text: "this is a WebSocket server"}
-	}
-	r, err := http.ReadRequest(br)
-	switch {
-	case err == nil:
-	case in.malformed:
-		return nil, wsMalformed
-	case in.err != nil:
-		return nil, in.err
-	case in.left == 0:
-		return nil, &wsRefusal{status: http.StatusRequestHeaderFieldsTooLarge, text: "the request is too large"}
-	default:
-		return nil, wsMalformed
-	}
-	if refusal := l.check(r); refusal != nil {
-		return nil, refusal
-	}
-	c.Pending = in.rest(br)
-	return r, nil
 }
 
 // linger lets the client receive a refusal before the socket is closed.

@@ -1,5 +1,5 @@
-// The headers of WebSocket upgrades: how much of them is read, what they may be made of, and the grammar of RFC 6455
-// sections 4.3 and 9.1.
+// The headers of WebSocket upgrades: how much of an answer is read, what it must say, and the grammar of RFC 6455 sections
+// 4.3 and 9.1.
 
 package pitaya
 
@@ -16,29 +16,20 @@ import (
 	"sync"
 )
 
-// A wsHeaderReader bounds how much of a connection is read in search of the end of an HTTP header, and tells errors of
+// A wsHeaderReader bounds how much of a connection is read in search of the end of an answer's header, and tells errors of
 // the connection from those of the header.
 type wsHeaderReader struct {
-	r         io.Reader
-	left      int
-	err       error // of r
-	strict    bool  // scan looks at what is read
-	malformed bool  // and has found something
-	scan      wsHeaderScan
+	r    io.Reader
+	left int
+	err  error // of r
 }
 
 func (h *wsHeaderReader) Read(p []byte) (int, error) {
-	if h.left == 0 || h.malformed {
+	if h.left == 0 {
 		return 0, io.EOF
 	}
 	n, err := h.r.Read(p[:min(len(p), h.left)])
 	h.left -= n
-	if h.strict {
-		if good := h.scan.take(p[:n]); good < n {
-			h.malformed = true // what is read ends here, and a header that has not ended is none
-			return good, nil
-		}
-	}
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF // the peer left in the middle
 	}
@@ -48,7 +39,7 @@ func (h *wsHeaderReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// wsBuffers holds the readers of upgrades, which take no longer than a round trip.
+// wsBuffers holds the readers of answers, which take no longer than a round trip.
 var wsBuffers = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
 
 // buffer returns a buffered reader on h, to be given back with release.
@@ -72,60 +63,6 @@ func (h *wsHeaderReader) rest(br *bufio.Reader) []byte {
 	return bytes.Clone(b)
 }
 
-// A wsHeaderScan looks at the header of a request while it is read, for what [http.ReadRequest] forgives: lines that end
-// without CR, lines that go on in the next (obs-fold), white space or anything else but a token in front of the colon, and
-// control characters. RFC 9112 sections 2.2, 5.1 and 5.2 and RFC 9110 section 5.5 let a server refuse all of them. A proxy
-// may take such bytes for another header than we would, and so tell us of addresses and origins that it never saw.
-type wsHeaderScan struct{ state wsScanState }
-
-// wsScanState is what was read last.
-type wsScanState uint8
-
-const (
-	wsScanFirst   wsScanState = iota // nothing; the first byte is for those who look what speaks here
-	wsScanLine                       // some of the request line, or of a value
-	wsScanCR                         // CR behind it
-	wsScanStart                      // a whole line
-	wsScanName                       // some of a field's name
-	wsScanEmptyCR                    // CR of the empty line
-	wsScanDone                       // the empty line; what follows are frames
-)
-
-// take looks at the next bytes and returns how many of them are in order.
-func (s *wsHeaderScan) take(b []byte) (good int) {
-	for i, c := range b {
-		next := wsScanLine
-		ok := true
-		switch s.state {
-		case wsScanFirst:
-		case wsScanDone:
-			return len(b)
-		case wsScanLine:
-			if c == '\r' {
-				next = wsScanCR
-			}
-			ok = c == '\r' || c == '\t' || c >= ' ' && c != 0x7f
-		case wsScanCR:
-			next, ok = wsScanStart, c == '\n'
-		case wsScanEmptyCR:
-			next, ok = wsScanDone, c == '\n'
-		case wsScanStart, wsScanName:
-			switch {
-			case c == '\r' && s.state == wsScanStart:
-				next = wsScanEmptyCR
-			case c == ':' && s.state == wsScanName:
-			default:
-				next, ok = wsScanName, isTokenByte(c)
-			}
-		}
-		if !ok {
-			return i
-		}
-		s.state = next
-	}
-	return len(b)
-}
-
 // checkWSAnswer applies RFC 6455 section 4.1 to the answer to a request with a key, in which subprotocols were offered or
 // not, and no extension. Fields that must not be there twice are not (sections 11.3.2 to 11.3.4).
 func checkWSAnswer(a *http.Response, key string, offered []string) error {
@@ -137,9 +74,9 @@ func checkWSAnswer(a *http.Response, key string, offered []string) error {
 	switch {
 	case a.StatusCode != http.StatusSwitchingProtocols:
 		return fmt.Errorf("no upgrade, the answer is %d %s", a.StatusCode, http.StatusText(a.StatusCode))
-	case len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket"), !headerHasToken(a.Header, "Connection", "upgrade"):
+	case len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket"), !hasToken(a.Header["Connection"], "upgrade"):
 		return errors.New("the answer upgrades to something else")
-	case len(accept) != 1 || accept[0] != wsAcceptKey(key):
+	case len(accept) != 1 || accept[0] != string(appendWSAccept(nil, key)):
 		return errors.New("the answer is not to our request")
 	case len(a.Header["Sec-Websocket-Extensions"]) > 0:
 		return errors.New("the answer has an extension that was not offered")
@@ -163,9 +100,9 @@ func listElements(values []string) iter.Seq[string] {
 	}
 }
 
-// headerHasToken looks for token, in any case, in the lists that are h's values of key.
-func headerHasToken(h http.Header, key, token string) bool {
-	for entry := range listElements(h[key]) {
+// hasToken looks for token, in any case, in lists.
+func hasToken(lists []string, token string) bool {
+	for entry := range listElements(lists) {
 		if strings.EqualFold(entry, token) {
 			return true
 		}
@@ -236,8 +173,17 @@ func isToken(s string) bool {
 	return s != ""
 }
 
+// isTokenByte reports whether c may be in a token: a letter, a digit, or one of a few other characters.
 func isTokenByte(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+	const (
+		digits  = (1<<10 - 1) << '0'
+		letters = (1<<26-1)<<'a' | (1<<26-1)<<'A'
+		others  = 1<<'!' | 1<<'#' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'*' | 1<<'+' | 1<<'-' | 1<<'.' | 1<<'^' | 1<<'_' | 1<<'`' | 1<<'|' | 1<<'~'
+		all     = digits | letters | others
+		half    = 1<<64 - 1
+	)
+	// Shifting a number by more than its bits gives 0.
+	return uint64(all&half)>>c&1 != 0 || c >= 64 && uint64(all>>64)>>(c-64)&1 != 0
 }
 
 // validHost reports whether s is made of what a host and port may be made of, RFC 3986 section 3.2.2.

@@ -895,7 +895,22 @@ func FuzzWSUpgrade(f *testing.F) {
 	f.Add([]byte("POST /chat HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"))
 	f.Add([]byte("GET / HTTP/1.0\r\n\r\n"))
 	f.Add([]byte("\x16\x03\x01"))
+	for _, tt := range wsUnclear {
+		f.Add([]byte(tt.request))
+	}
+	for _, tt := range wsClear {
+		f.Add([]byte(tt.request))
+	}
+	plain, err := pitaya.NewWSListener(nil, &pitaya.WSOptions{Path: "/chat", Origins: []string{"http://example.com"}, TrustedProxyHops: 1})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, input []byte) {
+		// The target of CONNECT is the one thing that package net/http looks at more closely, for another refusal.
+		if own, standard, from, standardFrom := pitaya.WSVerdicts(plain, input); !bytes.HasPrefix(input, []byte("CONNECT ")) &&
+			(own != standard || from.String() != standardFrom.String()) {
+			t.Errorf("%q is answered %d for %v, and by net/http's reading %d for %v", input, own, from, standard, standardFrom)
+		}
 		ask := func(in io.Reader) ([]byte, error) {
 			conn := &scriptConn{in: in}
 			l, err := pitaya.NewWSListener(&oneConn{conn}, &pitaya.WSOptions{TrustedProxyHops: 1})

@@ -238,7 +238,8 @@ func (c *conn) conclude(err error) {
 		c.mu.Lock()
 		c.gone = c.raw != nil
 		c.mu.Unlock()
-		if c.lose(err, endFlush); c.gone {
+		// Nor does who has closed a WebSocket without a close frame wait for one.
+		if c.endWith(err, endFlush, nil, wsCloseNone, true); c.gone {
 			c.awaitDrained()
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -64,6 +65,24 @@ func TestHalfClose(t *testing.T) {
 	t.Run("mem", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { halfClose(t, "mem", 5*time.Second) })
 	})
+}
+
+// A WebSocket client that has closed its side without a close frame gets what was queued for it, and no close frame that
+// nobody waits for: most are gone, and their kernel would answer with a reset. One that says goodbye is answered.
+func TestWSGoneWithoutClose(t *testing.T) {
+	for _, tt := range []struct{ goodbye, answer string }{{}, {string(wsFrame(fin|pitaya.WSClose, "\x03\xe8")), "\x88\x02\x03\xe8"}} {
+		s, dial := startOn(t, "ws", pitaya.Config{}, nil)
+		c := dial().hello()
+		x := s.onlySession(t)
+		must(t, x.Push(t.Context(), "r", []byte("queued")))
+		c.message()
+		peer := c.Conn.(*wsPeer)
+		_, err := io.WriteString(peer.Conn, tt.goodbye)
+		must(t, err, peer.Conn.(*net.TCPConn).CloseWrite())
+		if rest, err := io.ReadAll(peer.br); string(rest) != tt.answer || err != nil {
+			t.Errorf("after %q: %q, %v, want %q", tt.goodbye, rest, err, tt.answer)
+		}
+	}
 }
 
 // A handshake validator that ends its goroutine ends the connection, and all

@@ -759,7 +759,7 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16, lo
 			c.packets++
 			c.setChunkLocked(c.appendFramed(c.chunkLocked(len(last)+wsMaxHeader), last))
 		}
-		if mode != endNow && c.ws != nil {
+		if mode != endNow && c.ws != nil && wsCode != wsCloseNone {
 			c.setChunkLocked(appendWSClose(c.chunkLocked(wsMaxHeader+wsMaxControl), wsCode, "", false))
 		}
 	}
@@ -783,6 +783,9 @@ func (c *conn) endWith(cause error, mode endMode, last []byte, wsCode uint16, lo
 	}
 	return first && !moved
 }
+
+// wsCloseNone says that no close frame is sent. It is no status.
+const wsCloseNone = 0
 
 // wsCloseCodeOf chooses the status of the close frame (RFC 6455, section 7.4).
 func wsCloseCodeOf(cause error) uint16 {

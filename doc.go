@@ -316,9 +316,10 @@
 //	handshake.go                                      who the client is
 //	ws_frame.go                                       the frames of RFC 6455
 //	admission.go, admission_table.go                  what clients may send: rates; what addresses have used up
-//	acceptor_tcp.go, proxy.go                         TCP and TLS listeners; PROXY protocol
+//	acceptor_tcp.go, acceptor_tcp_linux.go,
+//	acceptor_tcp_other.go, proxy.go                   TCP and TLS listeners; PROXY protocol
 //	acceptor_ws.go, acceptor_ws_conn.go               WebSocket listeners; their connections
-//	acceptor_ws_header.go                             headers of their upgrades
+//	acceptor_ws_header.go, acceptor_ws_request.go     headers of their upgrades; what requests ask for
 //	acceptor_mem.go                                   connections in memory
 //	conn.go, conn_*.go, heartbeat.go                  one connection: reading, queue, writing, life signs
 //	client.go, client_*.go                            the other end: requests; connecting; what it receives

@@ -33,7 +33,7 @@ var layers = [][]string{
 	{"wire: what both ends say first", "handshake"},
 	{"wire: the frames of RFC 6455", "ws: ws_frame"},
 	{"what clients may send: rates, verdicts, what addresses have used up", "admission admission_table"},
-	{"acceptors: each makes a net.Listener", "acceptor_tcp", "proxy", "ws: acceptor_ws acceptor_ws_conn acceptor_ws_header", "acceptor_mem"},
+	{"acceptors: each makes a net.Listener", "tcp: acceptor_tcp acceptor_tcp_linux acceptor_tcp_other", "proxy", "ws: acceptor_ws acceptor_ws_conn acceptor_ws_header acceptor_ws_request", "acceptor_mem"},
 	{"connection: one client's bytes in both directions; knows no session", "conn conn_*", "heartbeat"},
 	{"the other end of a connection", "client client_*"},
 	{"what the debug page knows of messages and errors", "inspect"},

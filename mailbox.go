@@ -1,8 +1,10 @@
 package pitaya
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -361,6 +363,14 @@ func (s *Session) countEnd(cause error) {
 	}
 }
 
+// logEnd asks first whether that is logged: the goroutine that has read a connection has a small stack, which a record
+// would make grow just before it ends.
+func (s *Session) logEnd(cause error) {
+	if log := s.host.Log; log.Enabled(context.Background(), slog.LevelDebug) {
+		log.Debug("session ended", "session", s, "cause", cause)
+	}
+}
+
 // ended ends the session, whose connection has ended. From here on it is not
 // found any more and its context is over. Its callbacks run behind the handler
 // that may be at work, never beside it.
@@ -375,7 +385,7 @@ func (s *Session) ended(cause error) {
 		s.host.Inspect.sessionEnded(cause)
 	}
 	s.begun().end(cause)
-	s.host.Log.Debug("session ended", "session", s, "cause", cause)
+	s.logEnd(cause)
 
 	m := &s.box
 	m.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -80,6 +81,22 @@ func (s *Server) closeListeners() {
 // accept serves the connections of one listener.
 func (s *Server) accept(l net.Listener) error {
 	defer l.Close()
+	ws, ok := l.(*WSListener)
+	if !ok {
+		return s.acceptFrom(l)
+	}
+	var others sync.WaitGroup
+	defer others.Wait()
+	sources := ws.sources()
+	for _, source := range sources[1:] {
+		others.Go(func() { s.acceptFrom(source) }) // ends when l is closed
+	}
+	defer l.Close()
+	return s.acceptFrom(sources[0])
+}
+
+// acceptFrom serves what l accepts, until it is closed or fails for good.
+func (s *Server) acceptFrom(l net.Listener) error {
 	var delay time.Duration
 	for {
 		nc, err := l.Accept()

@@ -157,32 +157,34 @@ func TestWSRequestUnclear(t *testing.T) {
 	}
 }
 
+// wsClear are requests that are unusual, and no two would understand them differently.
+var wsClear = []struct{ name, request string }{
+	{"URL in place of the path", changedRequest("/chat", "http://server.example.com/chat")},
+	{"URL without a path", changedRequest("/chat", "http://server.example.com")},
+	{"port", changedRequest("server.example.com", "server.example.com:8080")},
+	{"IPv6", changedRequest("server.example.com", "[2001:db8::1]:8080")},
+	{"Latin-1 in a value", withHeader("X-A: caf\xe9")},
+	{"tab in a value", withHeader("X-A: a\tb")},
+	{"empty value", withHeader("X-A:")},
+	{"every character of a name", withHeader("!#$%&'*+-.^_`|~09azAZ: a")},
+	{"no body", withHeader("Content-Length: 0")},
+	{"upgrade to several", changedRequest("Upgrade: websocket", "Upgrade: h2c, WebSocket")},
+	{"upgrade in two lines", withHeader("Upgrade: h2c")},
+	{"connection with more", changedRequest("Connection: Upgrade", "Connection: keep-alive, UPGRADE")},
+	{"later version of HTTP", changedRequest("HTTP/1.1", "HTTP/1.2")},
+	{"header names in small letters", strings.ReplaceAll(strings.ReplaceAll(wsRequest, "Sec-WebSocket", "sec-websocket"), "Upgrade:", "upgrade:")},
+	{"unknown header", withHeader("Sec-WebSocket-Future: 1")},
+	{"no extensions", changedRequest("Sec-WebSocket-Extensions: permessage-deflate\r\n", "")},
+	{"no subprotocols", changedRequest("Sec-WebSocket-Protocol: chat, superchat\r\n", "")},
+	{"subprotocols in two lines", withHeader("Sec-WebSocket-Protocol: v2.chat")},
+	{"extensions in two lines", withHeader("Sec-WebSocket-Extensions: x-webkit-deflate-frame")},
+	{"extensions of browsers", changedRequest("permessage-deflate", "permessage-deflate; client_max_window_bits")},
+	{"extensions with values", changedRequest("permessage-deflate", `foo;a=1 ; b = "2", , bar;c="\x"`)},
+}
+
 // What is unusual and yet clear is upgraded.
 func TestWSRequestClear(t *testing.T) {
-	tests := []struct{ name, request string }{
-		{"URL in place of the path", changedRequest("/chat", "http://server.example.com/chat")},
-		{"URL without a path", changedRequest("/chat", "http://server.example.com")},
-		{"port", changedRequest("server.example.com", "server.example.com:8080")},
-		{"IPv6", changedRequest("server.example.com", "[2001:db8::1]:8080")},
-		{"Latin-1 in a value", withHeader("X-A: caf\xe9")},
-		{"tab in a value", withHeader("X-A: a\tb")},
-		{"empty value", withHeader("X-A:")},
-		{"every character of a name", withHeader("!#$%&'*+-.^_`|~09azAZ: a")},
-		{"no body", withHeader("Content-Length: 0")},
-		{"upgrade to several", changedRequest("Upgrade: websocket", "Upgrade: h2c, WebSocket")},
-		{"upgrade in two lines", withHeader("Upgrade: h2c")},
-		{"connection with more", changedRequest("Connection: Upgrade", "Connection: keep-alive, UPGRADE")},
-		{"later version of HTTP", changedRequest("HTTP/1.1", "HTTP/1.2")},
-		{"header names in small letters", strings.ReplaceAll(strings.ReplaceAll(wsRequest, "Sec-WebSocket", "sec-websocket"), "Upgrade:", "upgrade:")},
-		{"unknown header", withHeader("Sec-WebSocket-Future: 1")},
-		{"no extensions", changedRequest("Sec-WebSocket-Extensions: permessage-deflate\r\n", "")},
-		{"no subprotocols", changedRequest("Sec-WebSocket-Protocol: chat, superchat\r\n", "")},
-		{"subprotocols in two lines", withHeader("Sec-WebSocket-Protocol: v2.chat")},
-		{"extensions in two lines", withHeader("Sec-WebSocket-Extensions: x-webkit-deflate-frame")},
-		{"extensions of browsers", changedRequest("permessage-deflate", "permessage-deflate; client_max_window_bits")},
-		{"extensions with values", changedRequest("permessage-deflate", `foo;a=1 ; b = "2", , bar;c="\x"`)},
-	}
-	for _, tt := range tests {
+	for _, tt := range wsClear {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dial, l := wsServer(t, nil)

@@ -308,7 +308,7 @@
 //	log.go, sampler.go                                loggers that panic; records that must stay rare
 //	build_*.go                                        whether etcd and NATS are part of the program
 //	protobuf_*.go                                     what the library needs of protobuf, with all of that and without
-//	errors.go, serializer.go                          coded errors; JSON and protobuf
+//	errors.go, serializer.go, serializer_json.go      coded errors; formats of payloads: JSON and protobuf
 //	tracing.go, tracing_parent.go                     Tracer, the seam for spans; traceparent of the W3C
 //	packet.go                                         type and length
 //	route.go                                          routes and the dictionary

@@ -27,7 +27,7 @@ import (
 var layers = [][]string{
 	{"ground: the manual; the seam for numbers; distributions; pooled buffers and goroutines; rare log records", "doc", "metrics metrics_names", "stats",
 		"meter", "histogram", "buffer", "runner", "log", "sampler", "build: build_*"},
-	{"coded errors, and the formats of payloads, theirs included; the seam for spans", "protobuf_*", "errors", "serializer",
+	{"coded errors, and the formats of payloads, theirs included; the seam for spans", "protobuf_*", "errors", "serializer: serializer serializer_json",
 		"tracing tracing_parent"},
 	{"wire: packets, routes, messages and their compression, as functions on bytes", "packet", "route", "message compress"},
 	{"wire: what both ends say first", "handshake"},

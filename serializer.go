@@ -1,7 +1,6 @@
 package pitaya
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -25,18 +24,6 @@ type Serializer interface {
 
 // The errors of both serializers are those of their libraries, as they are: clients get to see the text of an argument
 // that could not be decoded.
-
-// JSON is the [Serializer] named "json". It follows the rules of [encoding/json], with HTML characters escaped.
-type JSON struct{}
-
-// Name returns "json".
-func (JSON) Name() string { return "json" }
-
-// Marshal is [json.Marshal].
-func (JSON) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
-
-// Unmarshal is [json.Unmarshal]. Empty data is an error.
-func (JSON) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 
 // Protobuf is the [Serializer] named "protobuf". Values must be of type [proto.Message].
 type Protobuf struct{}

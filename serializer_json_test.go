@@ -1,0 +1,119 @@
+package pitaya_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/pitaya-go/pitaya"
+)
+
+// jsonTargets are what texts are decoded into, new ones for each call.
+func jsonTargets() []any {
+	return []any{
+		new(any), new(string), new(int8), new([]int), new(map[string]any), new(*bool), new(json.RawMessage), new(picky),
+		new(struct {
+			Name, Content string
+			Sub           *struct{ N uint8 }
+			List          []string
+			Any           any
+			Picky         picky
+		}),
+	}
+}
+
+// picky decodes itself, and takes no numbers.
+type picky struct{ text string }
+
+func (p *picky) UnmarshalJSON(b []byte) error {
+	p.text = string(b)
+	if b[0] >= '0' && b[0] <= '9' {
+		return &json.SyntaxError{Offset: 1}
+	}
+	return nil
+}
+
+// sameAsJSON checks that text is decoded as json.Unmarshal does it, result and error. Where it is refused because of what
+// follows a value, the value may have been stored.
+func sameAsJSON(t testing.TB, text []byte) {
+	t.Helper()
+	want := jsonTargets()
+	for i, got := range jsonTargets() {
+		kept := string(text)
+		wantErr, err := json.Unmarshal(text, want[i]), pitaya.JSON{}.Unmarshal(text, got)
+		if !reflect.DeepEqual(err, wantErr) {
+			t.Errorf("%q into %T: error %#v, want %#v", text, got, err, wantErr)
+		}
+		if _, syntax := errors.AsType[*json.SyntaxError](err); !syntax && !reflect.DeepEqual(got, want[i]) {
+			t.Errorf("%q: %+v, want %+v", text, got, want[i])
+		}
+		if string(text) != kept {
+			t.Fatalf("%q has become %q", kept, text)
+		}
+	}
+}
+
+var jsonTexts = []string{
+	"", " ", "\x00", "null", "true", "tru", "12", "1200", "-1.5e3", "1 ", "1x", "01", `"a"`, `"a" `, `"a`, `"\ud800"`, "\"\xff\"", "\"\n\"",
+	"[]", "[1,2]", "[1,2", "[1,,2]", "{}", "{}{}", "{} {}", "{}\n", " \t\r\n{}", "{}]", "{}x", `{"Name":"a","Content":"b"}`,
+	`{"name":"a","CONTENT":"b"}`, `{"Name":1}`, `{"Name":1,"Content":"c"}`, `{"Name":1}x`, `{"Sub":{"N":300},"List":["x"]}`, `{"Sub":null,"Any":[{}]}`,
+	`{"Picky":1,"Name":"later"}`, `{"Picky":"x"}`, `{"Name":"a"`, `{"Name":"a",}`, "\ufeff{}", strings.Repeat("[", 4000), strings.Repeat("[", 2000) + strings.Repeat("]", 2000),
+	`"` + strings.Repeat("x", 5000) + `"`,
+}
+
+// What is decoded, and what is said of errors, is the same whoever was decoded before.
+func TestJSONUnmarshal(t *testing.T) {
+	for _, text := range jsonTexts {
+		sameAsJSON(t, []byte(text))
+	}
+	for _, v := range []any{nil, 1, (*int)(nil)} {
+		if err, want := (pitaya.JSON{}).Unmarshal([]byte("1"), v), json.Unmarshal([]byte("1"), v); !reflect.DeepEqual(err, want) {
+			t.Errorf("into %T: %v, want %v", v, err, want)
+		}
+	}
+}
+
+// nested decodes what is in it with the serializer, and panics if that is nothing.
+type nested struct{ Inner *nested }
+
+func (n *nested) UnmarshalJSON(b []byte) error {
+	if string(b) == "0" {
+		panic("nothing")
+	}
+	var v struct{ Inner *nested }
+	err := pitaya.JSON{}.Unmarshal(b, &v)
+	n.Inner = v.Inner
+	return err
+}
+
+// Decoding may be called while decoding, and ended by a panic.
+func TestJSONUnmarshalNested(t *testing.T) {
+	for range 100 {
+		var n nested
+		if err := (pitaya.JSON{}).Unmarshal([]byte(`{"Inner":{"Inner":{}}}`), &n); err != nil || n.Inner == nil || n.Inner.Inner == nil || n.Inner.Inner.Inner != nil {
+			t.Fatalf("%+v, %v", n, err)
+		}
+		func() {
+			defer func() {
+				if p := recover(); fmt.Sprint(p) != "nothing" {
+					t.Errorf("panicked with %v", p)
+				}
+			}()
+			err := pitaya.JSON{}.Unmarshal([]byte(`{"Inner":{"Inner":0}}`), &n)
+			t.Errorf("no panic, %v", err)
+		}()
+	}
+}
+
+func FuzzJSONUnmarshal(f *testing.F) {
+	for _, text := range jsonTexts {
+		f.Add([]byte(text), []byte("{}"))
+	}
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		sameAsJSON(t, first)
+		sameAsJSON(t, second) // with what the first has left, if there is anything
+	})
+}

@@ -134,15 +134,3 @@ func (m *multicast) send(s *Session) error {
 	}
 	return s.pushed(s.sendShared(f))
 }
-
-// sendTo pushes to the user's session.
-func (m *multicast) sendTo(uid string, u *undelivered) {
-	s := m.host.Table.user(uid)
-	if s == nil {
-		u.add(uid, ErrUserNotFound)
-		return
-	}
-	if err := m.send(s); err != nil {
-		u.add(uid, err)
-	}
-}

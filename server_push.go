@@ -82,9 +82,15 @@ func (s *Server) pushEach(ctx context.Context, frontendType, route string, v any
 	var u undelivered
 	var elsewhere []string
 	err = each(func(uid string) {
+		var here *Session
+		if serves {
+			here = host.Table.user(uid)
+		}
 		switch {
-		case serves && host.Table.user(uid) != nil:
-			m.sendTo(uid, &u)
+		case here != nil:
+			if err := m.send(here); err != nil {
+				u.add(uid, err)
+			}
 		case s.cluster != nil:
 			elsewhere = append(elsewhere, uid)
 		default:

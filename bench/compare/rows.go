@@ -152,6 +152,7 @@ func connectRows() []row {
 			{name: yardstick, start: bareServer()},
 			{name: tcp, start: ourServer("tcp"), checks: []check{times(cpu, 1.15, yard)}},
 			{name: ws, start: ourServer("ws"), checks: []check{times(cpu, 1.35, yard)}},
+			{name: yardstick + " WS", start: bareServer("-ws")},
 		},
 	}}
 }
@@ -179,6 +180,7 @@ func latencyRows() []row {
 			load: []string{"-conns", "50"}, needs: []string{echo50},
 			contenders: []contender{
 				{name: yardstick, start: bareServer(), rate: r},
+				{name: yardstick + " with JSON", start: bareServer("-json"), rate: r},
 				{name: tcp, start: ourServer("tcp"), rate: r, checks: []check{times(p99, 1.5, ref{contender: yardstick})}},
 			},
 		}

@@ -151,7 +151,11 @@ func bareServer(args ...string) func(context.Context, *bed) (*system, error) {
 		if err != nil {
 			return nil, errors.Join(err, p.stop())
 		}
-		return &system{target: addrs["tcp"], processes: []*process{p}}, nil
+		s := &system{target: addrs["tcp"], processes: []*process{p}}
+		if addr, ok := addrs["ws"]; ok {
+			s.target = "ws://" + addr + "/"
+		}
+		return s, nil
 	}
 }
 

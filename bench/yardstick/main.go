@@ -12,6 +12,8 @@
 // member, and each other request is answered, and then each of -at-once pushes of -size bytes is written to each member
 // by itself, by one write directly to its socket.
 //
+// With -ws the connections begin with the upgrade of WebSocket, and packets are in its frames.
+//
 // With -heartbeat it writes four bytes to each connection every 30 seconds, and does nothing else with them.
 //
 // It prints the address that it listens on, and ends when its standard input does.
@@ -60,6 +62,7 @@ func main() {
 	atOnce := flag.Int("at-once", 1, "`number` of pushes to each member")
 	size := flag.Int("size", 64, "`bytes` of each push")
 	asJSON := flag.Bool("json", false, "decode and encode the JSON that is echoed")
+	ws := flag.Bool("ws", false, "speak WebSocket")
 	heartbeats := flag.Bool("heartbeat", false, "write a heartbeat to each connection every 30 seconds")
 	flag.Parse()
 	l, err := net.Listen("tcp", *addr)
@@ -78,7 +81,11 @@ func main() {
 		b = newBeats()
 		go b.run()
 	}
-	fmt.Println("tcp", l.Addr())
+	if *ws {
+		fmt.Println("ws", l.Addr())
+	} else {
+		fmt.Println("tcp", l.Addr())
+	}
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -88,7 +95,7 @@ func main() {
 			if b != nil {
 				b.add(c, time.Now().Add(interval))
 			}
-			go serve(c, g, *asJSON)
+			go serve(c, g, *asJSON, *ws)
 		}
 	}()
 	io.Copy(io.Discard, os.Stdin)
@@ -96,8 +103,15 @@ func main() {
 
 // serve answers what comes on c until it ends. g is nil where packets are echoed, which is done by way of a struct if asJSON
 // is set.
-func serve(c net.Conn, g *group, asJSON bool) {
+func serve(c net.Conn, g *group, asJSON, ws bool) {
 	defer c.Close()
+	if ws {
+		w, err := upgrade(c)
+		if err != nil {
+			return
+		}
+		c = w
+	}
 	if g != nil {
 		defer g.leave(c)
 	}

@@ -55,6 +55,7 @@ type request struct {
 	Arrived time.Time   // when it came; with reporters before its time in the mailbox
 	Meter   *routeMeter // of its route; nil without reporters, or if that is not known yet
 	Kind    responseKind
+	Lent    *buffer         // where the answer to an own client is until it is queued; nil: not in borrowed memory
 	Raw     []byte          // what a handler of bytes returned, if no pipeline had to see it
 	Call    *callContext    // what the handler had; nil before, and without reporters
 	Parent  context.Context // what the handler's context comes from; nil is the session's
@@ -360,7 +361,14 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 	if payload, ok := out.([]byte); ok {
 		return payload, nil
 	}
-	if payload, err = d.Host.marshalWith(d.Serializer, out); err != nil {
+	if l, ok := d.Serializer.(lender); ok && q.From != nil {
+		if q.Lent, err = d.Host.marshalLent(l, out); err == nil {
+			return q.Lent.B, nil
+		}
+	} else {
+		payload, err = d.Host.marshalWith(d.Serializer, out)
+	}
+	if err != nil {
 		d.Log.Error("result cannot be serialized", "route", q.Entry.Route, "err", err)
 	}
 	return payload, err
@@ -406,6 +414,9 @@ func (d *dispatcher) run(q *request) {
 		return
 	}
 	d.reply(q, payload)
+	if q.Lent != nil {
+		q.Lent.free()
+	}
 }
 
 // Texts that clients of the family know.

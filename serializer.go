@@ -22,6 +22,12 @@ type Serializer interface {
 	Unmarshal(data []byte, v any) error
 }
 
+// A lender is a serializer that can marshal into borrowed memory, for who needs it until it is copied only. The caller frees
+// the buffer; with an error there is none.
+type lender interface {
+	marshalLent(v any) (*buffer, error)
+}
+
 // The errors of both serializers are those of their libraries, as they are: clients get to see the text of an argument
 // that could not be decoded.
 
@@ -33,11 +39,32 @@ func (Protobuf) Name() string { return "protobuf" }
 
 // Marshal is [proto.Marshal]. A nil pointer to a message counts as an empty one.
 func (Protobuf) Marshal(v any) ([]byte, error) {
+	m, err := protobufOf(v)
+	if err != nil {
+		return nil, err
+	}
+	return proto.Marshal(m)
+}
+
+// marshalLent implements lender.
+func (Protobuf) marshalLent(v any) (*buffer, error) {
+	m, err := protobufOf(v)
+	if err != nil {
+		return nil, err
+	}
+	b := getBuffer(minBufferSize)
+	if b.B, err = (proto.MarshalOptions{}).MarshalAppend(b.B, m); err != nil {
+		return nil, err // with the memory: it may be what was appended to, or not
+	}
+	return b, nil
+}
+
+func protobufOf(v any) (proto.Message, error) {
 	m, ok := v.(proto.Message)
 	if !ok {
 		return nil, fmt.Errorf("protobuf: %T is not a proto.Message", v)
 	}
-	return proto.Marshal(m)
+	return m, nil
 }
 
 // Unmarshal is [proto.Unmarshal]. Empty data gives an empty message.

@@ -1,6 +1,7 @@
 package pitaya_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/pitaya-go/pitaya"
+	"github.com/pitaya-go/pitaya/internal/pb"
 )
 
 // jsonTargets are what texts are decoded into, new ones for each call.
@@ -106,6 +108,50 @@ func TestJSONUnmarshalNested(t *testing.T) {
 			t.Errorf("no panic, %v", err)
 		}()
 	}
+}
+
+// badJSON makes no JSON, in the way that its text says.
+type badJSON string
+
+func (b badJSON) MarshalJSON() ([]byte, error) {
+	switch b {
+	case "panic":
+		panic("badJSON")
+	case "error":
+		return nil, errors.New("badJSON")
+	}
+	return []byte(b), nil
+}
+
+// What answers are made of is what the serializers' Marshal returns, errors and panics included, whatever was marshalled
+// before.
+func TestMarshalLent(t *testing.T) {
+	nested := map[string]any{"html": "<&>\u2028", "list": []int{1, 2}, "raw": json.RawMessage(`{"a": [ 1 ]}`), "nil": nil}
+	values := []any{
+		nil, 1, "text", nested, []byte("bytes"), badJSON("panic"), badJSON("error"), badJSON("{"), badJSON(` {"a" : 1} `), func() {}, map[int]int{1: 2},
+		strings.Repeat("x", 5000), strings.Repeat("<", 1<<20), &pb.Doc{Doc: "d"}, &pb.Doc{}, (*pb.Doc)(nil), &pb.Doc{Doc: "\xff"}, &pb.Doc{Doc: strings.Repeat("y", 9000)},
+	}
+	for range 3 {
+		for _, s := range []pitaya.Serializer{pitaya.JSON{}, pitaya.Protobuf{}} {
+			for _, v := range values {
+				want, wantPanic, wantErr := marshalled(s.Marshal, v)
+				got, panicked, err := marshalled(func(v any) ([]byte, error) { return pitaya.MarshalLent(s, v) }, v)
+				if wantErr != nil {
+					want = nil
+				}
+				if !bytes.Equal(got, want) || fmt.Sprint(err, panicked) != fmt.Sprint(wantErr, wantPanic) {
+					t.Errorf("%s of %.20v: %.50q, %v, %v, want %.50q, %v, %v", s.Name(), v, got, err, panicked, want, wantErr, wantPanic)
+				}
+			}
+		}
+	}
+}
+
+// marshalled returns what f returns, or panics with.
+func marshalled(f func(any) ([]byte, error), v any) (b []byte, panicked any, err error) {
+	defer func() { panicked = recover() }()
+	b, err = f(v)
+	return b, nil, err
 }
 
 func FuzzJSONUnmarshal(f *testing.F) {

@@ -166,10 +166,19 @@ func (h *sessionHost) encode(v any) ([]byte, error) {
 func (h *sessionHost) marshal(v any) (b []byte, err error) { return h.marshalWith(h.Serializer, v) }
 
 func (h *sessionHost) marshalWith(s Serializer, v any) (b []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = h.panicked("serializer", newRequestID(), p)
-		}
-	}()
+	defer h.serializing(&err)
 	return s.Marshal(v)
+}
+
+// marshalLent is marshalWith for a serializer that lends memory.
+func (h *sessionHost) marshalLent(s lender, v any) (b *buffer, err error) {
+	defer h.serializing(&err)
+	return s.marshalLent(v)
+}
+
+// serializing, deferred, turns a panic of a serializer into an error.
+func (h *sessionHost) serializing(err *error) {
+	if p := recover(); p != nil {
+		*err = h.panicked("serializer", newRequestID(), p)
+	}
 }

@@ -23,26 +23,8 @@ import (
 func features(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := pitaya.ListenMem()
-	cfg := pitaya.Config{
-		Type: "all", Frontend: true, Serializer: pitaya.Protobuf{}, Listeners: []net.Listener{l},
-		Jobs: pitaya.NewMemoryJobs(pitaya.MemoryJobsOptions{}),
-	}
-	cfg.Metrics.Prometheus = pitaya.PrometheusConfig{Enabled: true, Port: -1}
-	s, err := pitaya.NewServer(cfg)
-	if err != nil {
-		return err
-	}
-	done := make(chan string, 1)
-	debug, docs := s.DebugHandler(pitaya.DebugOptions{}), s.DocsHandler(pitaya.DocsOptions{})
-	err = errors.Join(
-		pitaya.Handle(s, "all.calc.double", func(_ context.Context, in *wrapperspb.Int64Value) (*wrapperspb.Int64Value, error) {
-			return wrapperspb.Int64(2 * in.Value), nil
-		}),
-		pitaya.Handle(s, "all.calc.fail", func(context.Context, *wrapperspb.Int64Value) (*wrapperspb.Int64Value, error) {
-			return nil, pitaya.NewError(errors.New("why"), "X-1", map[string]string{"k": "v"})
-		}),
-		s.RegisterDocs(pitaya.DocsOptions{}), s.RegisterRPCJob(job{done}), s.StartWorker())
+	l, done := pitaya.ListenMem(), make(chan string, 1)
+	s, pages, err := newFeatureServer(l, job{done})
 	if err != nil {
 		return err
 	}
@@ -54,6 +36,68 @@ func features(ctx context.Context) (err error) {
 	}()
 	<-s.Ready()
 
+	if err := tryRequests(ctx, l); err != nil {
+		return err
+	}
+	for _, p := range append(pages, page{"metrics", s.Metrics(), []string{"pitaya_handler_requests{"}}) {
+		w := httptest.NewRecorder()
+		p.handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		fmt.Printf("%s: %v\n", p.name, w.Code == http.StatusOK && containsAll(w.Body.String(), p.want))
+	}
+	res, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/metrics", s.MetricsAddr().(*net.TCPAddr).Port))
+	if err != nil {
+		return err
+	}
+	body, err := io.ReadAll(res.Body)
+	res.Body.Close()
+	fmt.Println("metrics over HTTP:", res.StatusCode == http.StatusOK && containsAll(string(body), []string{"pitaya_handler_requests{"}), err)
+	http.DefaultClient.CloseIdleConnections()
+
+	if _, err := s.ReliableRPC(ctx, "all.calc.credit", nil, nil, wrapperspb.Int64(1)); err != nil {
+		return err
+	}
+	fmt.Println("job:", <-done)
+	return nil
+}
+
+// A page is one that a server makes, with what must stand in it.
+type page struct {
+	name    string
+	handler http.Handler
+	want    []string
+}
+
+// message is what the handlers take.
+const message = "google.protobuf.Int64Value"
+
+// newFeatureServer returns a server on l and its pages.
+func newFeatureServer(l net.Listener, j pitaya.RPCJob) (*pitaya.Server, []page, error) {
+	cfg := pitaya.Config{
+		Type: "all", Frontend: true, Serializer: pitaya.Protobuf{}, Listeners: []net.Listener{l},
+		Jobs: pitaya.NewMemoryJobs(pitaya.MemoryJobsOptions{}),
+	}
+	cfg.Metrics.Prometheus = pitaya.PrometheusConfig{Enabled: true, Port: -1}
+	s, err := pitaya.NewServer(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	pages := []page{
+		{"documentation page", s.DocsHandler(pitaya.DocsOptions{}), []string{"all.calc.double", message}},
+		{"debug page", s.DebugHandler(pitaya.DebugOptions{}), []string{"<title>all "}},
+	}
+	err = errors.Join(
+		pitaya.Handle(s, "all.calc.double", func(_ context.Context, in *wrapperspb.Int64Value) (*wrapperspb.Int64Value, error) {
+			return wrapperspb.Int64(2 * in.Value), nil
+		}),
+		pitaya.Handle(s, "all.calc.fail", func(context.Context, *wrapperspb.Int64Value) (*wrapperspb.Int64Value, error) {
+			return nil, pitaya.NewError(errors.New("why"), "X-1", map[string]string{"k": "v"})
+		}),
+		s.RegisterDocs(pitaya.DocsOptions{}), s.RegisterRPCJob(j), s.StartWorker())
+	return s, pages, err
+}
+
+// tryRequests asks a server for what its handlers and its documentation of routes answer.
+func tryRequests(ctx context.Context, l *pitaya.MemListener) error {
 	conn, err := l.DialContext(ctx)
 	if err != nil {
 		return err
@@ -71,40 +115,12 @@ func features(ctx context.Context) (err error) {
 		fmt.Println("error:", e.Code, e.Message, e.Metadata)
 	}
 
-	const message = "google.protobuf.Int64Value"
 	text, err := c.RequestRaw(ctx, "all.docs.docs", nil)
 	fmt.Println("docs:", bytes.Contains(text, []byte("all.calc.double")) && bytes.Contains(text, []byte(message)), err)
 	name := append([]byte{0x0a, byte(len(message))}, message...) // protos.ProtoNames
 	list, err := c.RequestRaw(ctx, "all.docs.descriptors", name)
 	want, wantErr := pitaya.Descriptor(message)
 	fmt.Println("descriptors:", len(want) > 0 && bytes.Contains(list, want), err, wantErr)
-
-	for _, page := range []struct {
-		name    string
-		handler http.Handler
-		want    []string
-	}{
-		{"documentation page", docs, []string{"all.calc.double", message}},
-		{"debug page", debug, []string{"<title>all "}},
-		{"metrics", s.Metrics(), []string{"pitaya_handler_requests{"}},
-	} {
-		w := httptest.NewRecorder()
-		page.handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-		fmt.Printf("%s: %v\n", page.name, w.Code == http.StatusOK && containsAll(w.Body.String(), page.want))
-	}
-	res, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/metrics", s.MetricsAddr().(*net.TCPAddr).Port))
-	if err != nil {
-		return err
-	}
-	body, err := io.ReadAll(res.Body)
-	res.Body.Close()
-	fmt.Println("metrics over HTTP:", res.StatusCode == http.StatusOK && containsAll(string(body), []string{"pitaya_handler_requests{"}), err)
-	http.DefaultClient.CloseIdleConnections()
-
-	if _, err := s.ReliableRPC(ctx, "all.calc.credit", nil, nil, wrapperspb.Int64(1)); err != nil {
-		return err
-	}
-	fmt.Println("job:", <-done)
 	return nil
 }
 

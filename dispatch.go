@@ -361,7 +361,7 @@ func (d *dispatcher) handle(q *request) (payload []byte, err error) {
 	if payload, ok := out.([]byte); ok {
 		return payload, nil
 	}
-	if l, ok := d.Serializer.(lender); ok && q.From != nil {
+	if l, ok := lends(d.Serializer); ok && q.From != nil {
 		if q.Lent, err = d.Host.marshalLent(l, out); err == nil {
 			return q.Lent.B, nil
 		}

@@ -4,7 +4,8 @@ import "bytes"
 
 // MarshalLent marshals as for an answer, and gives the memory back.
 func MarshalLent(s Serializer, v any) ([]byte, error) {
-	b, err := s.(lender).marshalLent(v)
+	l, _ := lends(s)
+	b, err := l.marshalLent(v)
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,18 @@ type lender interface {
 	marshalLent(v any) (*buffer, error)
 }
 
+// lends returns s as a lender, if it is one of this package's own. A type of the application's that embeds one has its
+// method too, and perhaps a Marshal of its own, which counts.
+func lends(s Serializer) (lender, bool) {
+	switch s := s.(type) {
+	case JSON:
+		return s, true
+	case Protobuf:
+		return s, true
+	}
+	return nil, false
+}
+
 // The errors of both serializers are those of their libraries, as they are: clients get to see the text of an argument
 // that could not be decoded.
 

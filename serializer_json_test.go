@@ -2,6 +2,7 @@ package pitaya_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -152,6 +153,26 @@ func marshalled(f func(any) ([]byte, error), v any) (b []byte, panicked any, err
 	defer func() { panicked = recover() }()
 	b, err = f(v)
 	return b, nil, err
+}
+
+// loudJSON is JSON with a Marshal of its own.
+type loudJSON struct{ pitaya.JSON }
+
+func (s loudJSON) Marshal(v any) ([]byte, error) {
+	b, err := s.JSON.Marshal(v)
+	return bytes.ToUpper(b), err
+}
+
+// A serializer that embeds one of the library's decides itself what answers are.
+func TestSerializerEmbedded(t *testing.T) {
+	s := startServer(t, pitaya.Config{Type: "game", Serializer: loudJSON{}}, func(s *pitaya.Server) {
+		must(t, pitaya.Handle(s, "game.room.say", func(_ context.Context, in *struct{ Text string }) (*struct{ Text string }, error) { return in, nil }))
+	})
+	c := s.connect(t)
+	c.request(1, "game.room.say", `{"Text":"hello"}`)
+	if m := c.message(); string(m.Payload) != `{"TEXT":"HELLO"}` {
+		t.Errorf("answered %s", m.Payload)
+	}
 }
 
 func FuzzJSONUnmarshal(f *testing.F) {

@@ -191,6 +191,9 @@ type wsSocket struct{ *WSListener }
 func (l wsSocket) Accept() (net.Conn, error) {
 	c, err := l.inner.Accept()
 	if err != nil {
+		if l.closed() { // not every listener says so
+			err = l.closedError()
+		}
 		return nil, err
 	}
 	if l.tlsConfig != nil {

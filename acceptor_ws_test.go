@@ -889,6 +889,44 @@ func (c *scriptConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *scriptConn) SetWriteDeadline(time.Time) error { return nil }
 
 // A request gets one well-formed answer or none, the same one however it arrives, and only a good one is upgraded.
+// A vagueListener does not say that it is closed.
+type vagueListener struct {
+	net.Listener
+	closed chan struct{}
+}
+
+func (l *vagueListener) Accept() (net.Conn, error) {
+	<-l.closed
+	return nil, errors.New("something is wrong")
+}
+
+func (l *vagueListener) Close() error {
+	close(l.closed)
+	return nil
+}
+
+// A server stops to accept on a WebSocket listener that somebody closes, whatever the listener below makes of it.
+func TestWSListenerClosedByOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startServer(t, pitaya.Config{}, nil)
+		l, err := pitaya.NewWSListener(&vagueListener{Listener: pitaya.ListenMem(), closed: make(chan struct{})}, nil)
+		must(t, err)
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(l) }()
+		synctest.Wait()
+		must(t, l.Close())
+		synctest.Wait()
+		select {
+		case err := <-served:
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Serve returned %v", err)
+			}
+		default:
+			t.Error("Serve goes on")
+		}
+	})
+}
+
 func FuzzWSUpgrade(f *testing.F) {
 	f.Add([]byte(wsRequest))
 	f.Add([]byte(wsRequest + string(wsFrame(fin|pitaya.WSBinary, "first"))))

@@ -356,7 +356,8 @@ func TestFullSocket(t *testing.T) {
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", l.Addr().String())
 			if err == nil {
-				err = c.(*net.TCPConn).SetWriteBuffer(16 << 10) // much less than what is sent
+				// Much less than what is sent, and more than a segment: with less, acknowledgements take their time.
+				err = c.(*net.TCPConn).SetWriteBuffer(256 << 10)
 			}
 			return c, err
 		},
